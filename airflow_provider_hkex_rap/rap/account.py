@@ -1,0 +1,38 @@
+"""RAP user accounts (§3.1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+
+_FORM = re.compile(r"D(C[A-Z0-9]{3})00[1-4]")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A RAP user account, such as ``DCXYZ001`` of the customer code ``CXYZ`` (§3.1).
+
+    :param name: ``DC``, three capital letters or digits, and ``001`` to ``004``.
+    :raises RapConfigurationError: the name has another form; RAP is case sensitive.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not _FORM.fullmatch(self.name):
+            raise RapConfigurationError(
+                f"{self.name!r} is not a RAP user account.",
+                why="An account is DC, three of A-Z and 0-9, and 001 to 004, in capital letters (guide §3.1).",
+                todo="Set the connection's login to the account as HKEX assigned it, such as DCXYZ001.",
+                account=self.name,
+            )
+
+    @property
+    def customer(self) -> str:
+        """The DCASS customer code, such as ``CXYZ``."""
+        return self.name[1:5]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,127 @@
+"""What can go wrong with RAP: one type an error, its facts as attributes, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RapError(Exception):
+    """Base of every error of this package.
+
+    :param what: what happened, naming the file, address or argument.
+    :param why: the rule or the likely cause.
+    :param todo: what the reader should do next.
+    :param facts: the values behind the words; each becomes an attribute.
+    """
+
+    retryable: ClassVar[bool] = True
+    """Whether a later try can succeed without anybody changing anything."""
+
+    def __init__(self, what: str, *, why: str = "", todo: str = "", **facts: object) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.todo = todo
+        self.__dict__.update(facts)
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.why, self.todo) if part)
+
+
+class RapConfigurationError(RapError):
+    """An argument, connection field or setting is not of the valid form; nothing was sent."""
+
+    retryable = False
+
+
+class RapUnavailable(RapError):
+    """RAP did not answer, or not in time, at any address that was tried."""
+
+    attempts: Sequence[str]
+    """One ``host:port: reason`` for each address tried."""
+
+
+class RapAuthenticationError(RapError):
+    """RAP refused the login (§3.1, §3.2, §4.3, §7)."""
+
+    retryable = False
+    account: str
+    address: str
+    source_address: str
+    fingerprints: Sequence[str]
+    """MD5 fingerprints of the keys that were offered (§3.2.2)."""
+
+
+class RapHostKeyError(RapError):
+    """The server showed a host key that is not pinned; nothing of ours was sent to it."""
+
+    retryable = False
+    address: str
+    expected: Sequence[str]
+    """SHA-256 fingerprints of the pinned keys."""
+    received: str
+    """SHA-256 fingerprint of the key that the server showed."""
+
+
+class RapAlgorithmError(RapError):
+    """Client and server share no algorithm of §2.1."""
+
+    retryable = False
+    address: str
+
+
+class RapSessionSuperseded(RapError):
+    """RAP ended our session after the login, as it does when the account logs in again (§4.3)."""
+
+    account: str
+    address: str
+    announced: bool
+    """Whether the server said so with a disconnect message, or just cut the connection."""
+
+
+class RapPermissionDenied(RapError):
+    """RAP does not allow the operation, or the account is not subscribed to the folder (§4.2)."""
+
+    retryable = False
+    path: str
+
+
+class RapTransferError(RapError):
+    """A report could not be read whole, or what arrived is not what was listed."""
+
+    path: str
+
+
+class RapRetentionExpired(RapError):
+    """The reports asked for have left RAP: it keeps them for ten calendar days (§4.1)."""
+
+    retryable = False
+    business_date: str
+    left_on: str
+    """The first day (ISO, HKT) on which RAP no longer had them."""
+
+
+class RapReportMissing(RapError):
+    """Reports that were expected are not there, were deferred, or failed."""
+
+    missing: Sequence[str]
+    business_date: str
+
+
+class RapKeyRejected(RapError):
+    """RAP answered an uploaded public key with a ``.rej`` result file (§6)."""
+
+    retryable = False
+    code: str
+    message: str
+
+
+class RapKeyVerificationError(RapError):
+    """A renewed key could not be verified: the old key still works and stays current (§6)."""
+
+
+class LakeConflict(RapError):
+    """The lake holds, or lost, something that the manifest does not agree with."""
+
+    uri: str

@@ -1,0 +1,92 @@
+"""The two sites of RAP and their addresses (§2.2, §7.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import StrEnum
+from typing import NamedTuple
+
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+
+RAP_PORT = 18801
+
+
+class Address(NamedTuple):
+    """One address of a site."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the address is on this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Site(StrEnum):
+    """A data centre of HKEX; only the one that HKEX announces is active (§2.2)."""
+
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """Return the site of that name.
+
+        :param text: ``primary`` or ``secondary``.
+        :raises RapConfigurationError: it is neither.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise RapConfigurationError(
+                f"{text!r} is not a site of RAP.",
+                why="RAP has two sites, primary and secondary (guide §2.2).",
+                todo="Set the connection's extra 'site' to the one that HKEX says is active.",
+                site=text,
+            ) from None
+
+
+GUIDE_ADDRESSES = {
+    Site.PRIMARY: (Address("10.151.14.141", RAP_PORT), Address("10.151.14.142", RAP_PORT)),
+    Site.SECONDARY: (Address("10.152.14.141", RAP_PORT), Address("10.152.14.142", RAP_PORT)),
+}
+
+
+def parse_addresses(text: str, *, default_port: int = RAP_PORT, field: str = "host") -> tuple[Address, ...]:
+    """Return the addresses in a comma-separated text, in its order.
+
+    :param text: one or more ``host`` or ``host:port``; an IPv6 address with a port stands in brackets.
+    :param default_port: the port where none is given.
+    :param field: the field that the text comes from, for the error.
+    :raises RapConfigurationError: a part is not of that form.
+    """
+    return tuple(_parse_address(part.strip(), default_port, field) for part in text.split(",") if part.strip())
+
+
+def _parse_address(text: str, default_port: int, field: str) -> Address:
+    host, port = text, str(default_port)
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        valid = bracket and (not rest or rest.startswith(":"))
+        port = rest[1:] or port
+    else:
+        if text.count(":") == 1:
+            host, _, port = text.partition(":")
+        valid = bool(host) and "/" not in host and not any(c.isspace() for c in host)
+    if not valid or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise RapConfigurationError(
+            f"{text!r} in {field!r} is not an address.",
+            why="An address is host or host:port, with a port from 1 to 65535.",
+            todo="Separate several by commas, or leave the field blank for the guide's addresses (§7.1).",
+            address=text,
+        )
+    return Address(host, int(port))

@@ -1,0 +1,1 @@
+"""One login to RAP over asyncssh."""

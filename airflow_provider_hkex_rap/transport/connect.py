@@ -1,0 +1,224 @@
+"""Getting in: the site's addresses in turn, a pinned host key, and one authentication."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from airflow_provider_hkex_rap.rap import algorithms
+from airflow_provider_hkex_rap.rap.errors import (
+    RapAlgorithmError,
+    RapAuthenticationError,
+    RapError,
+    RapHostKeyError,
+    RapUnavailable,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.rap.sites import Address
+    from airflow_provider_hkex_rap.transport.login import Login
+
+log = logging.getLogger(__name__)
+
+# The default window of 2 MiB holds a session to 47 MB/s at 20 ms.
+_WINDOW = 16 * 1024 * 1024
+_PACKET = 256 * 1024
+
+_REFUSALS = (
+    asyncssh.DISC_HOST_NOT_ALLOWED_TO_CONNECT,
+    asyncssh.DISC_ILLEGAL_USER_NAME,
+    asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+    asyncssh.DISC_TOO_MANY_CONNECTIONS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """An authenticated SSH connection, and who is at its two ends.
+
+    :param ssh: the connection.
+    :param client: its callbacks; they know how it ended.
+    :param address: the address that let us in.
+    """
+
+    ssh: asyncssh.SSHClientConnection
+    client: RapClient
+    address: Address
+
+
+class RapClient(asyncssh.SSHClient):
+    """Checks the host key, offers the keys, and remembers how the connection ended."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._offers = self._key_pairs()
+        self.host_key: asyncssh.SSHKey | None = None
+        self.offered: asyncssh.SSHKeyPair | None = None
+        self.source_address = ""
+        self.ended = asyncio.Event()
+        self.end: Exception | None = None
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """Note the address that the server sees us come from (§4.3)."""
+        self.source_address = conn.get_extra_info("sockname", ("an unknown address",))[0]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note how the connection ended."""
+        self.end = exc
+        self.ended.set()
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Return whether *key* is pinned."""
+        self.host_key = key
+        pinned = self._login.host_keys
+        return pinned is None or any(key.public_data == known.public_data for known in pinned)
+
+    def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
+        """Return the next key to offer, or None where all were refused."""
+        pair = next(self._offers, None)
+        self.offered = pair or self.offered
+        return pair
+
+    def _key_pairs(self) -> Iterator[asyncssh.SSHKeyPair]:
+        """Offer each key under every signature algorithm of §2.1, within the one connection.
+
+        asyncssh alone would sign with SHA-1 only where the server does not announce what it takes,
+        and an account may take either kind only.
+        """
+        for key in self._login.client_keys:
+            (announced,) = asyncssh.load_keypairs([key])
+            yield announced
+            for algorithm in algorithms.PUBLIC_KEY:
+                if algorithm != announced.get_algorithm():
+                    (pair,) = asyncssh.load_keypairs([key])
+                    pair.sig_algorithms = (algorithm.encode(),)
+                    pair.set_sig_algorithm(algorithm.encode())
+                    yield pair
+
+
+async def connect(login: Login) -> Connected:
+    """Log in at the first address of the site that lets us authenticate.
+
+    Another address is tried only where one fails before a key was offered, and never one of the other
+    site (§2.2): a refused key is not offered twice.
+
+    :raises RapUnavailable: no address answered in time.
+    :raises RapAuthenticationError: the login was refused.
+    :raises RapHostKeyError: a server showed a host key that is not pinned.
+    :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
+    """
+    if login.host_keys is None:
+        log.warning("Host keys are not checked: whoever answers for RAP is believed. Pin 'host_key' instead.")
+    attempts: list[str] = []
+    for address in login.addresses:
+        client = RapClient(login)
+        try:
+            async with asyncio.timeout(login.connect_timeout):
+                ssh = await _connect_to(address, login, client)
+        except TimeoutError:
+            reason = f"no answer within {login.connect_timeout:g} s"
+        except (OSError, asyncssh.Error) as error:
+            if (refusal := _refusal(error, client, login, address)) is not None:
+                raise refusal from None
+            reason = _reason(error)
+        else:
+            return Connected(ssh, client, address)
+        attempts.append(f"{address}: {reason}")
+        log.warning("RAP at %s is not available: %s.", address, reason)
+        if client.offered is not None:
+            break
+    raise RapUnavailable(
+        f"No login as {login.account} at the {login.site} site of RAP ({'; '.join(attempts)}).",
+        why="The addresses are out of reach, RAP is shut, or HKEX has switched to the other site (§2.2).",
+        todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'.",
+        attempts=tuple(attempts),
+        account=login.account.name,
+    )
+
+
+async def _connect_to(address: Address, login: Login, client: RapClient) -> asyncssh.SSHClientConnection:
+    return await asyncssh.connect(
+        address.host,
+        address.port,
+        client_factory=lambda: client,
+        username=login.account.name,
+        # Without any trusted key asyncssh asks the client about each; an empty value would read known_hosts.
+        known_hosts=([], [], []),
+        # Neither ~/.ssh/config nor an agent may add a key, a host or an algorithm of its own.
+        config=None,
+        agent_path=None,
+        client_keys=None,
+        preferred_auth=("publickey",),
+        kex_algs=algorithms.KEY_EXCHANGE,
+        encryption_algs=algorithms.CIPHERS,
+        mac_algs=algorithms.MACS,
+        signature_algs=algorithms.PUBLIC_KEY,
+        server_host_key_algs=algorithms.PUBLIC_KEY,
+        compression_algs=None,
+        login_timeout=0,
+        window=_WINDOW,
+        max_pktsize=_PACKET,
+    )
+
+
+def _refusal(error: Exception, client: RapClient, login: Login, address: Address) -> RapError | None:
+    """Return the error that ends the search for an address, or None where the next may be tried."""
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return _host_key_error(client, login, address)
+    if isinstance(error, asyncssh.KeyExchangeFailed):
+        return RapAlgorithmError(
+            f"RAP at {address} shares no algorithm with us: {error.reason}.",
+            why="Only the algorithms of guide §2.1 are offered.",
+            todo="Ask HKEX whether the guide has changed, and check that no proxy stands in between.",
+            address=str(address),
+        )
+    if isinstance(error, asyncssh.PermissionDenied) or (
+        isinstance(error, asyncssh.DisconnectError)
+        and (error.code in _REFUSALS or "authentication failures" in error.reason)
+    ):
+        return _authentication_error(client, login, address)
+    return None
+
+
+def _host_key_error(client: RapClient, login: Login, address: Address) -> RapHostKeyError:
+    expected = tuple(key.get_fingerprint() for key in login.host_keys or ())
+    received = client.host_key.get_fingerprint() if client.host_key else "no usable key"
+    return RapHostKeyError(
+        f"RAP at {address} showed host key {received}; pinned is {', '.join(expected)}.",
+        why="Either HKEX changed its host key or somebody else answers at that address.",
+        todo="Confirm the new fingerprint with HKEX over another channel, then pin it in 'host_key'.",
+        address=str(address),
+        expected=expected,
+        received=received,
+    )
+
+
+def _authentication_error(client: RapClient, login: Login, address: Address) -> RapAuthenticationError:
+    fingerprints = tuple(md5_fingerprint(key) for key in login.client_keys)
+    return RapAuthenticationError(
+        f"RAP at {address} refused the login of {login.account} from {client.source_address}"
+        f" with key {', '.join(fingerprints)}.",
+        why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"
+        f" {client.source_address} is not registered (§4.3, §7), or the account does not exist (§3.1).",
+        todo="Compare fingerprint and address with what HKEX has registered; else register again (§5).",
+        account=login.account.name,
+        address=str(address),
+        source_address=client.source_address,
+        fingerprints=fingerprints,
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncssh.Error):
+        return error.reason or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def md5_fingerprint(key: asyncssh.SSHKey) -> str:
+    """Return the fingerprint of a public key as RAP writes it (§3.2.2)."""
+    return key.get_fingerprint("md5").removeprefix("MD5:")

@@ -1,0 +1,327 @@
+"""One login to RAP: listing folders and reading reports, every wait bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from airflow_provider_hkex_rap.rap.errors import (
+    RapError,
+    RapPermissionDenied,
+    RapSessionSuperseded,
+    RapTransferError,
+    RapUnavailable,
+)
+from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
+from airflow_provider_hkex_rap.transport.connect import Connected, connect, md5_fingerprint
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.rap.folders import Folder
+    from airflow_provider_hkex_rap.transport.login import Login
+
+_SMALLEST_BLOCK = 32 * 1024
+_LARGEST_BLOCK = 256 * 1024
+# Bytes asked for and not yet handed on, of one file and of all: what bounds a session's memory.
+_FILE_WINDOW = 4 * 1024 * 1024
+_SESSION_WINDOW = 16 * 1024 * 1024
+_GOODBYE = 5.0
+
+_KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+_LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK}
+
+_BROKEN_STREAM = (
+    asyncssh.DISC_PROTOCOL_ERROR,
+    asyncssh.DISC_MAC_ERROR,
+    asyncssh.DISC_COMPRESSION_ERROR,
+    asyncssh.DISC_KEY_EXCHANGE_FAILED,
+)
+_ABSENT = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPPermissionDenied)
+_SESSION_OVER = (
+    asyncssh.DisconnectError,
+    asyncssh.ChannelOpenError,
+    asyncssh.SFTPConnectionLost,
+    asyncssh.SFTPNoConnection,
+    asyncssh.SFTPBadMessage,
+    ConnectionError,
+)
+
+
+@asynccontextmanager
+async def open_session(login: Login) -> AsyncIterator[RapSession]:
+    """Log in, and log out on leaving.
+
+    :param login: who logs in, where, and with which keys.
+    :raises RapUnavailable: no address of the site answered in time.
+    :raises RapAuthenticationError: the login was refused.
+    :raises RapHostKeyError: a server showed a host key that is not pinned.
+    :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
+    """
+    session = RapSession(login, await connect(login))
+    try:
+        await session.start()
+        yield session
+    finally:
+        await session.close()
+
+
+class RapSession:
+    """One login to RAP, made by :func:`open_session`.
+
+    Its calls may run side by side: all go over the one connection. A call that gets no answer for the
+    login's ``idle_timeout`` ends the session with :class:`RapUnavailable`; a session that RAP ends
+    raises :class:`RapSessionSuperseded` (§4.3) from every call.
+    """
+
+    sftp: asyncssh.SFTPClient
+    """The SFTP client underneath."""
+
+    def __init__(self, login: Login, connected: Connected) -> None:
+        self._login = login
+        self._connected = connected
+        self._loop = asyncio.get_running_loop()
+        self._since = self._last_answer = self._loop.time()
+        self._waiting = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._stalled = False
+        self._closed = False
+        self._window = _Window(_SESSION_WINDOW)
+
+    async def start(self) -> None:
+        """Start SFTP over the login."""
+        with self._waiting_for("the start of SFTP"):
+            self.sftp = await self._connected.ssh.start_sftp_client()
+
+    @property
+    def address(self) -> str:
+        """The address that let us in, as ``host:port``."""
+        return str(self._connected.address)
+
+    @property
+    def host_key_fingerprint(self) -> str:
+        """SHA-256 fingerprint of the server's host key."""
+        key = self._connected.client.host_key
+        return key.get_fingerprint() if key else ""
+
+    @property
+    def client_key_fingerprint(self) -> str:
+        """MD5 fingerprint of the key that logged in (§3.2.2)."""
+        offered = self._connected.client.offered
+        return next(
+            (
+                md5_fingerprint(key)
+                for key in self._login.client_keys
+                if offered and key.public_data == offered.public_data
+            ),
+            "",
+        )
+
+    async def list_folder(self, folder: Folder) -> Sequence[RemoteFile]:
+        """Return every entry of a folder but ``.`` and ``..``, with the attributes that RAP sent along.
+
+        :param folder: the folder, listed once (§4.2).
+        :raises RapPermissionDenied: RAP does not show the folder to this account.
+        :raises RapUnavailable: the listing did not arrive whole.
+        :raises RapSessionSuperseded: RAP ended the session; the listing is not whole.
+        """
+        files = []
+        with self._waiting_for(folder.path):
+            try:
+                async for entry in self.sftp.scandir(folder.path.encode()):
+                    self._answered()
+                    if entry.filename not in (b".", b".."):
+                        files.append(_remote_file(folder, entry))
+            except _ABSENT as error:
+                raise RapPermissionDenied(
+                    f"RAP does not show {folder.path} to {self._login.account} ({error.reason}).",
+                    why=f"The account does not subscribe to {folder.service} reports (§4.2).",
+                    todo="Remove the folder from 'folders', or ask HKEX to subscribe the account.",
+                    path=folder.path,
+                    account=self._login.account.name,
+                ) from None
+        return files
+
+    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
+        """Read a file once, as far as its listed size, and return its attributes after the last byte.
+
+        :param file: an entry of a listing.
+        :param write: takes the file's bytes, in order.
+        :returns: size and time of the file once its last byte had been read.
+        :raises RapTransferError: RAP refused this file, or an answer made no sense.
+        :raises RapUnavailable: RAP gave no answer.
+        :raises RapSessionSuperseded: RAP ended the session.
+        """
+        async with self._window.of(_FILE_WINDOW if file.size is None else min(file.size, _FILE_WINDOW)):
+            with self._waiting_for(file.folder.path + "/" + file.text):
+                handle = await self.sftp.open(file.path, "rb", block_size=self._block)
+                try:
+                    size = (await handle.stat()).size if file.size is None else file.size
+                    async with aclosing(self._blocks(handle, size or 0)) as blocks:
+                        async for block in blocks:
+                            write(block)
+                    after = await handle.stat()
+                finally:
+                    with suppress(asyncssh.Error, ConnectionError):
+                        await handle.close()
+        return Attributes(after.size, after.mtime)
+
+    @property
+    def _block(self) -> int:
+        """Bytes to ask for in one READ: what the server says it takes, within reason."""
+        return max(_SMALLEST_BLOCK, min(self.sftp.limits.max_read_len, _LARGEST_BLOCK))
+
+    async def _blocks(self, handle: asyncssh.SFTPClientFile, size: int) -> AsyncGenerator[bytes]:
+        """Yield the file's blocks in order, many of them asked for ahead."""
+        block = self._block
+        offsets = iter(range(0, size, block))
+        ahead: deque[asyncio.Task[bytes]] = deque()
+        try:
+            while True:
+                while len(ahead) * block < _FILE_WINDOW and (offset := next(offsets, None)) is not None:
+                    wanted = min(block, size - offset)
+                    ahead.append(asyncio.ensure_future(handle.read(wanted, offset)))
+                if not ahead:
+                    return
+                data = await ahead.popleft()
+                self._answered()
+                yield data
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Log out; return when the connection is gone."""
+        self._closed = True
+        ssh = self._connected.ssh
+        ssh.close()
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                await ssh.wait_closed()
+        except TimeoutError:
+            ssh.abort()
+
+    def abort(self) -> None:
+        """Cut the connection at once; calls in progress fail."""
+        self._closed = True
+        self._connected.ssh.abort()
+
+    def _answered(self) -> None:
+        self._last_answer = self._loop.time()
+
+    @contextmanager
+    def _waiting_for(self, what: str) -> Iterator[None]:
+        """Bound the wait for RAP's answers, and name what went wrong with *what*."""
+        if not self._waiting:
+            self._answered()
+            self._watch = self._loop.call_later(self._login.idle_timeout, self._check_answers)
+        self._waiting += 1
+        try:
+            yield
+        except (asyncssh.Error, ConnectionError) as error:
+            raise self._error(error, what) from None
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._watch:
+                self._watch.cancel()
+
+    def _check_answers(self) -> None:
+        left = self._last_answer + self._login.idle_timeout - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._check_answers)
+        else:
+            self._stalled = True
+            self._connected.ssh.abort()
+
+    def _error(self, error: Exception, what: str) -> RapError:
+        if not isinstance(error, _SESSION_OVER) and not self._connected.client.ended.is_set():
+            return RapTransferError(
+                f"RAP did not hand over {what}: {_reason(error)}.",
+                why="The file may have left RAP or be in the making.",
+                todo="The next run tries it again; if it stays, ask HKEX about this file.",
+                path=what,
+            )
+        if self._stalled or self._closed or self._stream_broke(error):
+            return self._unavailable(error, what)
+        return self._superseded(error, what)
+
+    def _stream_broke(self, error: Exception) -> bool:
+        ends = (error, self._connected.client.end)
+        return isinstance(error, asyncssh.SFTPBadMessage | asyncssh.ChannelOpenError) or any(
+            isinstance(end, asyncssh.DisconnectError) and end.code in _BROKEN_STREAM for end in ends
+        )
+
+    def _unavailable(self, error: Exception, what: str) -> RapUnavailable:
+        if self._stalled:
+            reason = f"no answer for {self._login.idle_timeout:g} s"
+        elif self._closed:
+            reason = "the session was closed from our side"
+        else:
+            reason = _reason(error)
+        return RapUnavailable(
+            f"RAP at {self.address} stopped answering during {what}: {reason}.",
+            why="The network or the server failed after the login.",
+            todo="A later try goes on from what has landed; if it keeps happening, check the line to HKEX.",
+            attempts=(f"{self.address}: {reason}",),
+            account=self._login.account.name,
+        )
+
+    def _superseded(self, error: Exception, what: str) -> RapSessionSuperseded:
+        announced = not isinstance(self._connected.client.end or error, asyncssh.ConnectionLost | OSError)
+        lasted = self._loop.time() - self._since
+        how = f"said {_reason(error)!r}" if announced else "cut the connection without a word"
+        return RapSessionSuperseded(
+            f"RAP at {self.address} ended the session of {self._login.account} after {lasted:.0f} s,"
+            f" during {what}: it {how}.",
+            why="Most likely somebody logged in with the same account, and the newest login wins (§4.3);"
+            " a lost line looks the same.",
+            todo="Find the other login (another host, a human's SFTP client); what has landed is kept, and a"
+            " later try goes on from there.",
+            account=self._login.account.name,
+            address=self.address,
+            announced=announced,
+        )
+
+
+class _Window:
+    """A number of bytes that reads share, first come, first served."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def of(self, size: int) -> AsyncIterator[None]:
+        """Hold *size* bytes of the window."""
+        async with self._turn:
+            while self._free < size:
+                self._freed.clear()
+                await self._freed.wait()
+            self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
+            self._freed.set()
+
+
+def _remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:
+    name = entry.filename if isinstance(entry.filename, bytes) else entry.filename.encode()
+    attrs = entry.attrs
+    kind = _KINDS.get(stat.S_IFMT(attrs.permissions or 0))
+    if kind is None and attrs.permissions and stat.S_IFMT(attrs.permissions):
+        kind = Kind.OTHER
+    if kind is None:
+        long_name = entry.longname.encode() if isinstance(entry.longname, str) else entry.longname or b""
+        kind = _LONG_NAME_KINDS.get(long_name[:1], Kind.FILE)
+    return RemoteFile(folder, name, attrs.size, None if attrs.mtime is None else int(attrs.mtime), kind)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", "") or str(error) or type(error).__name__

@@ -1,0 +1,159 @@
+"""A real OpenSSH sshd, limited to the guide's algorithms: the witness beside the simulator."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from airflow_provider_hkex_rap.rap import algorithms
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
+
+ACCOUNT = "DCXYZ001"
+SSHD = "/usr/sbin/sshd"
+
+
+def missing() -> str | None:
+    """Say what this machine lacks, or None where it can run the server."""
+    if not Path(SSHD).exists():
+        return "needs Debian's openssh-server"
+    if os.geteuid() != 0:
+        return "needs root: sshd confines an account to its folders with chroot"
+    return None
+
+
+@dataclass(frozen=True)
+class OpenSSH:
+    """A running sshd that serves one RAP account out of a directory."""
+
+    port: int
+    root: Path
+    log: Path
+    host_key: str
+    private_key: str
+
+    def put(self, folder: Folder, name: str | bytes, content: bytes, mtime: int) -> None:
+        """Put a report where the account finds it."""
+        path = os.fsencode(self.root) + folder.path.encode() + b"/" + os.fsencode(name)
+        with open(path, "wb") as file:
+            file.write(content)
+        os.utime(path, (mtime, mtime))
+
+    def connection(self, **extra: object) -> dict[str, object]:
+        """Return the fields of an Airflow connection to this server."""
+        return {
+            "conn_type": "hkex_rap",
+            "login": ACCOUNT,
+            "host": "127.0.0.1",
+            "port": self.port,
+            "extra": {"host_key": self.host_key, "private_key": self.private_key, **extra},
+        }
+
+
+def _supported(kind: str, wanted: tuple[str, ...]) -> str:
+    """Return those of the guide's algorithms that this OpenSSH still has."""
+    known = subprocess.run(["ssh", "-Q", kind], capture_output=True, text=True, check=True).stdout.split()
+    return ",".join(name for name in wanted if name in known)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _user(name: str) -> Iterator[None]:
+    """Have a system user of the account's name for as long as the server runs."""
+    subprocess.run(
+        [
+            "useradd",
+            "--badname",
+            "--password",
+            "*",
+            "--no-create-home",
+            "--home-dir",
+            "/",
+            "--shell",
+            "/usr/sbin/nologin",
+            name,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["userdel", "--force", name], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[OpenSSH]:
+    """Run sshd on a port of localhost until the block ends.
+
+    :param accepted: the signature algorithms that the account may log in with.
+    """
+    # Every directory above a chroot must belong to root alone, so not under /tmp.
+    base = Path(tempfile.mkdtemp(dir="/run", prefix="rap-sshd-"))
+    base.chmod(0o755)
+    root = base / "root"
+    for path in (*(folder.path for folder in Folder), KEY_FOLDER, "/submission"):
+        (root / path[1:]).mkdir(parents=True)
+    host_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    client_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    host_key.write_private_key(base / "host_key")
+    (base / "host_key").chmod(0o600)
+    (base / "authorized_keys").write_bytes(client_key.export_public_key())
+    port, log = _free_port(), base / "sshd.log"
+    (base / "sshd_config").write_text(
+        f"""
+        ListenAddress 127.0.0.1
+        Port {port}
+        PidFile none
+        UsePAM no
+        StrictModes no
+        HostKey {base}/host_key
+        AuthorizedKeysFile {base}/authorized_keys
+        AuthenticationMethods publickey
+        ChrootDirectory {root}
+        Subsystem sftp internal-sftp
+        ForceCommand internal-sftp -R
+        AllowTcpForwarding no
+        LogLevel VERBOSE
+        KexAlgorithms {_supported("kex", algorithms.KEY_EXCHANGE)}
+        Ciphers {_supported("cipher", algorithms.CIPHERS)}
+        MACs {_supported("mac", algorithms.MACS)}
+        HostKeyAlgorithms {_supported("key-sig", algorithms.PUBLIC_KEY)}
+        PubkeyAcceptedAlgorithms {",".join(accepted)}
+        """
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, base)
+        stack.enter_context(_user(ACCOUNT))
+        server = subprocess.Popen([SSHD, "-D", "-f", base / "sshd_config", "-E", log])
+        stack.callback(server.wait)
+        stack.callback(server.terminate)
+        _until_listening(port, server)
+        yield OpenSSH(
+            port,
+            root,
+            log,
+            host_key.export_public_key().decode().strip(),
+            client_key.export_private_key().decode(),
+        )
+
+
+def _until_listening(port: int, server: subprocess.Popen[bytes]) -> None:
+    while server.poll() is None:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+    raise RuntimeError(f"sshd ended at once with status {server.returncode}")

@@ -1,9 +1,12 @@
-"""The provider's Airflow plugin."""
+"""The provider's Airflow plugin: what Airflow finds only through one."""
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_hkex_rap.plugins import pools
+
 
 class HkexRapPlugin(AirflowPlugin):
-    """Registers what Airflow finds only through a plugin."""
+    """Makes the pools of RAP tasks when a scheduler starts."""
 
     name = "hkex_rap"
+    listeners = [pools]  # noqa: RUF012 - as Airflow declares it

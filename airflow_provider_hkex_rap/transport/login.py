@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ CONNECT_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
 
 _RSA_PUBLIC_KEY = re.compile(r"(?:^|\s)(?:ssh-rsa\s+)?(AAAAB3NzaC1yc2E[A-Za-z0-9+/]+=*)(?=\s|,|$)")
+_PEM_EDGES = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,12 @@ class Login:
 
 
 def read_login(
-    *, login: str | None, host: str | None, port: int | None, extra: Mapping[str, object]
+    *,
+    login: str | None,
+    host: str | None,
+    port: int | None,
+    extra: Mapping[str, object],
+    mask: Callable[[str], object],
 ) -> Login:
     """Return the login that a connection's fields describe.
 
@@ -57,6 +63,7 @@ def read_login(
     :param host: ``host[:port]``, several separated by commas; blank for the guide's addresses (§7.1).
     :param port: the port of hosts that name none.
     :param extra: the connection's extra fields; blank ones count as left out.
+    :param mask: is told each secret, the private key by line, before anything can show it.
     :raises RapConfigurationError: a field is missing or not of the valid form.
     """
     account = Account(login or "")
@@ -67,7 +74,7 @@ def read_login(
         site=site,
         addresses=_addresses(site, host, port, extra),
         host_keys=_host_keys(extra),
-        client_keys=_client_keys(extra),
+        client_keys=_client_keys(extra, mask),
         connect_timeout=_seconds(extra, "connect_timeout", CONNECT_TIMEOUT),
         idle_timeout=_seconds(extra, "idle_timeout", IDLE_TIMEOUT),
     )
@@ -127,20 +134,30 @@ def parse_host_keys(keys: str | Iterable[object]) -> tuple[SSHKey, ...]:
     return found
 
 
-def _client_keys(extra: Mapping[str, object]) -> tuple[SSHKey, ...]:
-    passphrase = extra.get("private_key_passphrase")
+def _client_keys(extra: Mapping[str, object], mask: Callable[[str], object]) -> tuple[SSHKey, ...]:
+    text, source = _private_key(extra)
+    for line in text.splitlines():
+        if not line.startswith("-----"):
+            mask(line)
+    if passphrase := str(extra.get("private_key_passphrase", "")):
+        mask(passphrase)
+    return (_client_key(text, passphrase or None, source),)
+
+
+def _private_key(extra: Mapping[str, object]) -> tuple[str, str]:
     if text := extra.get("private_key"):
-        return (_client_key(str(text), passphrase, "extra 'private_key'"),)
+        # A one-line field loses a PEM's line ends, or keeps them as backslash and n.
+        lines = str(text).replace("\\n", "\n")
+        return _PEM_EDGES.sub(r"\n\g<0>\n", lines).strip(), "extra 'private_key'"
     if path := extra.get("key_file"):
         try:
-            text = Path(str(path)).expanduser().read_text()
-        except OSError as error:
+            return Path(str(path)).expanduser().read_text(), f"key file {str(path)!r}"
+        except (OSError, UnicodeDecodeError) as error:
             raise RapConfigurationError(
-                f"The key file {str(path)!r} cannot be read: {error.strerror}.",
+                f"The key file {str(path)!r} cannot be read: {getattr(error, 'strerror', 'it is not text')}.",
                 todo="Set the extra 'key_file' to a private key that the Airflow worker may read.",
                 path=str(path),
             ) from None
-        return (_client_key(text, passphrase, f"key file {str(path)!r}"),)
     raise RapConfigurationError(
         "The connection has no private key.",
         why="RAP knows an account by its registered RSA key and has no passwords (guide §3.2).",
@@ -148,13 +165,11 @@ def _client_keys(extra: Mapping[str, object]) -> tuple[SSHKey, ...]:
     )
 
 
-def _client_key(text: str, passphrase: object, source: str) -> SSHKey:
+def _client_key(text: str, passphrase: str | None, source: str) -> SSHKey:
     from asyncssh import KeyEncryptionError, KeyImportError, import_private_key
 
-    if "\n" not in text.strip():
-        text = text.replace("\\n", "\n")
     try:
-        key = import_private_key(text, None if passphrase is None else str(passphrase))
+        key = import_private_key(text, passphrase)
     except (KeyImportError, KeyEncryptionError, UnicodeEncodeError):
         raise RapConfigurationError(
             f"The private key in {source} cannot be used.",

@@ -272,9 +272,14 @@ class RapSession:
         )
 
     def _superseded(self, error: Exception, what: str) -> RapSessionSuperseded:
-        announced = not isinstance(self._connected.client.end or error, asyncssh.ConnectionLost | OSError)
+        end = self._connected.client.end or error
+        announced = not isinstance(end, asyncssh.ConnectionLost | OSError)
         lasted = self._loop.time() - self._since
-        how = f"said {_reason(error)!r}" if announced else "cut the connection without a word"
+        how = "cut the connection without a word"
+        if announced:
+            # asyncssh keeps the words of a disconnect "by application" to itself.
+            said = f": {end.reason}" if isinstance(end, asyncssh.DisconnectError) else ""
+            how = f"sent a disconnect message{said}"
         return RapSessionSuperseded(
             f"RAP at {self.address} ended the session of {self._login.account} after {lasted:.0f} s,"
             f" during {what}: it {how}.",

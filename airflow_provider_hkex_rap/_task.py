@@ -1,0 +1,142 @@
+"""What every RAP task does alike: its pool, its run, and which failures Airflow may retry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pendulum
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+
+from airflow_provider_hkex_rap.rap.errors import RapError, RapUnavailable
+from airflow_provider_hkex_rap.rap.service_hours import next_opening
+from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.sdk import Context
+
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.rap.folders import Service
+    from airflow_provider_hkex_rap.rap.service_hours import Wanted
+
+POOL = "hkex_rap"
+"""The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
+
+T = TypeVar("T")
+
+
+class RapTask:
+    """The part that RAP's operators and sensors share.
+
+    It comes first among the bases of a class.
+    """
+
+    log: Any
+    _stop: Callable[[], object] | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"pool": POOL, **kwargs})
+
+    def wait_for_opening(self, hook: RapHook, wanted: Iterable[Wanted]) -> None:
+        """Reschedule the task to the next opening unless all that is wanted is open now (§4.1).
+
+        :param hook: whose clock counts.
+        :param wanted: services, or key work.
+        :raises AirflowRescheduleException: RAP is shut; nothing was sent and no try is spent.
+        """
+        now = hook.clock()
+        opening = next_opening(wanted, now)
+        if opening > now:
+            self.log.info(
+                "RAP is shut until %s HKT (§4.1); waiting without a login.",
+                opening.format("ddd YYYY-MM-DD HH:mm"),
+            )
+            raise AirflowRescheduleException(pendulum.now("UTC") + (opening - now))  # type: ignore[no-untyped-call]
+
+    def run_session(self, hook: RapHook, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run *work* to its end in an event loop of its own, or until the task is killed.
+
+        :param hook: whose session ends when the task is killed.
+        :param work: makes the coroutine.
+        :raises RapError: as *work* does.
+        """
+
+        async def stoppable() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+            def stop() -> None:
+                if not hook.abort() and task:
+                    task.cancel()
+
+            self._stop = lambda: loop.call_soon_threadsafe(stop)
+            try:
+                return await work()
+            except asyncio.CancelledError:
+                raise RapUnavailable(
+                    "The task was stopped before its login.",
+                    todo="Run it again; nothing is lost.",
+                    attempts=(),
+                ) from None
+            finally:
+                self._stop = None
+
+        return _run(stoppable)
+
+    def on_kill(self) -> None:
+        """End the session at once, so that no other login of the account meets it (§4.3)."""
+        if self._stop:
+            self._stop()
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end, also where the thread has a running loop, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(contextvars.copy_context().run, lambda: asyncio.run(main())).result()
+
+
+@contextmanager
+def failing_at_once() -> Iterator[None]:
+    """Let Airflow retry an error only where a retry can help."""
+    try:
+        yield
+    except RapError as error:
+        if not error.retryable:
+            error.__class__ = _failing_at_once(type(error))
+        raise
+
+
+def _failing_at_once(kind: type[RapError]) -> type[RapError]:
+    """Return *kind* as a kind of AirflowFailException too: rap/ knows nothing of Airflow."""
+    if issubclass(kind, AirflowFailException):
+        return kind
+    return type(kind.__name__, (kind, AirflowFailException), {"__module__": kind.__module__})
+
+
+def trading_day(context: Context, service: Service, now: datetime) -> pendulum.Date:
+    """Return the trading day of the task's run.
+
+    :param context: the task's context; empty outside a run.
+    :param service: whose windows count where the run has no date of its own.
+    :param now: the clock's time.
+    :raises RapConfigurationError: ``dag_run.conf["business_date"]`` is not YYYY-MM-DD.
+    """
+    run = context.get("dag_run")
+    conf = (run.conf if run else None) or {}
+    return run_trading_day(
+        conf_business_date=conf.get("business_date"),
+        interval_start=None,
+        logical_date=context.get("logical_date"),
+        run_after=run.run_after if run else None,
+        service=service,
+        now=now,
+    )

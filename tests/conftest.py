@@ -1,0 +1,47 @@
+"""Settings of every test: an Airflow home of its own, and no skips where none are wanted."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+
+import pytest
+
+# Airflow reads its environment once, when it is first imported; the user's own must not show through.
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]
+AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-")
+os.environ |= {
+    "AIRFLOW_HOME": AIRFLOW_HOME,
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="Fail where a test would be skipped.")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _forbid_skip(report, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _forbid_skip(report, collector.config)
+    return report
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("no_skips"):
+        report.outcome = "failed"
+        report.longrepr = f"Skipped, which --no-skips forbids: {report.longrepr[2]}"

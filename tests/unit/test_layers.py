@@ -1,0 +1,111 @@
+"""Who may import whom: rap/ nobody, the rooms around it rap/ only, Airflow the Airflow layer alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_hkex_rap
+
+PACKAGE = "airflow_provider_hkex_rap"
+ROOT = Path(airflow_provider_hkex_rap.__file__).parent
+
+FORBIDDEN = {
+    "rap": {"airflow", "asyncssh", "fsspec"},
+    "transport": {"airflow"},
+    "lake": {"airflow", "asyncssh"},
+    "keystore": {"airflow"},
+}
+"""What a room imports nowhere, not even inside a function."""
+
+
+def imports(source, module):
+    """Return the absolute names that a module imports, and those of them that loading it imports."""
+    tree = ast.parse(source)
+    deferred = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    typing_only = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test).endswith("TYPE_CHECKING")
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+    everywhere, on_load = set(), set()
+    for node in ast.walk(tree):
+        names = imported(node, module)
+        everywhere |= names
+        if node not in deferred | typing_only:
+            on_load |= names
+    return everywhere, on_load
+
+
+def imported(node, module):
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        base = ".".join(module.split(".")[: -node.level]) if node.level else ""
+        base = ".".join(part for part in (base, node.module) if part)
+        return {f"{base}.{alias.name}" for alias in node.names}
+    return set()
+
+
+def modules(room):
+    for path in sorted((ROOT / room).rglob("*.py")):
+        # For relative imports a package counts as a module within itself.
+        yield path, ".".join((PACKAGE, *path.relative_to(ROOT).with_suffix("").parts))
+
+
+def inside(name, package):
+    return name == package or name.startswith(package + ".")
+
+
+ROOMS = [room for room in FORBIDDEN if (ROOT / room).is_dir()]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_rap_and_itself_only(room):
+    allowed = [f"{PACKAGE}.rap", f"{PACKAGE}.{room}", f"{PACKAGE}.__version__"]
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, module in modules(room)
+        for name in imports(path.read_text(), module)[0]
+        if any(inside(name, other) for other in FORBIDDEN[room])
+        or (inside(name, PACKAGE) and not any(inside(name, own) for own in allowed))
+    }
+    assert not wrong
+
+
+def test_the_simulator_loads_without_airflow():
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, module in modules("testing")
+        for name in imports(path.read_text(), module)[1]
+        if inside(name, "airflow")
+    }
+    assert not wrong
+
+
+def test_the_rules_of_the_guide_are_looked_at():
+    assert len(list(modules("rap"))) > 10
+
+
+@pytest.mark.parametrize(
+    ("source", "everywhere", "on_load"),
+    [
+        ("import airflow.sdk as sdk", {"airflow.sdk"}, {"airflow.sdk"}),
+        ("from airflow import sdk", {"airflow.sdk"}, {"airflow.sdk"}),
+        ("def f():\n    import asyncssh", {"asyncssh"}, set()),
+        ("async def f():\n    with a:\n        from fsspec import open", {"fsspec.open"}, set()),
+        ("class A:\n    import asyncssh", {"asyncssh"}, {"asyncssh"}),
+        ("if TYPE_CHECKING:\n    import asyncssh\nelse:\n    import io", {"asyncssh", "io"}, {"io"}),
+        ("from ..lake import spool", {f"{PACKAGE}.lake.spool"}, {f"{PACKAGE}.lake.spool"}),
+        ("from . import keys", {f"{PACKAGE}.rap.keys"}, {f"{PACKAGE}.rap.keys"}),
+    ],
+)
+def test_every_form_of_import_is_seen(source, everywhere, on_load):
+    assert imports(source, f"{PACKAGE}.rap.module") == (everywhere, on_load)

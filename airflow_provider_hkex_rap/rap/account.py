@@ -24,7 +24,7 @@ class Account:
         if not _FORM.fullmatch(self.name):
             raise RapConfigurationError(
                 f"{self.name!r} is not a RAP user account.",
-                why="An account is DC, three of A-Z and 0-9, and 001 to 004, in capital letters (guide §3.1).",
+                why="An account is DC, three of A-Z and 0-9, and 001 to 004, all capitals (guide §3.1).",
                 todo="Set the connection's login to the account as HKEX assigned it, such as DCXYZ001.",
                 account=self.name,
             )

@@ -6,9 +6,10 @@ import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from airflow_provider_hkex_rap.rap.folders import Folder
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.rap.folders import Folder
 
 _PERCENT = "hkex_rap_percent"
 

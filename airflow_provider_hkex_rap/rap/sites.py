@@ -69,7 +69,9 @@ def parse_addresses(text: str, *, default_port: int = RAP_PORT, field: str = "ho
     :param field: the field that the text comes from, for the error.
     :raises RapConfigurationError: a part is not of that form.
     """
-    return tuple(_parse_address(part.strip(), default_port, field) for part in text.split(",") if part.strip())
+    return tuple(
+        _parse_address(part.strip(), default_port, field) for part in text.split(",") if part.strip()
+    )
 
 
 def _parse_address(text: str, default_port: int, field: str) -> Address:

@@ -38,9 +38,7 @@ def test_what_is_there_is_read_in_its_order() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["2026-02-30", "99/99/2026", "120260228", "202602281", "31 Decade", "0 May 2026"]
-)
+@pytest.mark.parametrize("text", ["2026-02-30", "99/99/2026", "120260228", "202602281", "0 May 2026"])
 def test_what_is_no_date_is_passed_over(text: str) -> None:
     assert ExpiryWarning.parse(text.encode()).dates == ()
 

@@ -43,6 +43,8 @@ def hkt(text):
 def test_windows_of_the_guide(service, day, opens, closes):
     found = window(service, date.fromisoformat(day))
     assert (found.opens, found.closes) == (hkt(opens), hkt(closes))
+    assert found.opens in found
+    assert found.closes not in found
     assert found.opens.timezone_name == found.closes.timezone_name == "Asia/Hong_Kong"
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# At INFO asyncssh tells of every channel; a task's log is for people. A level that is set stays.
+if logging.getLogger("asyncssh").level == logging.NOTSET:
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
+
 # The default window of 2 MiB holds a session to 47 MB/s at 20 ms.
 _WINDOW = 16 * 1024 * 1024
 _PACKET = 256 * 1024

@@ -158,7 +158,8 @@ class RapSession:
         """
         async with self._window.of(_FILE_WINDOW if file.size is None else min(file.size, _FILE_WINDOW)):
             with self._waiting_for(file.folder.path + "/" + file.text):
-                handle = await self.sftp.open(file.path, "rb", block_size=self._block)
+                # With blocks of its own asyncssh would read in tasks that outlive a cancelled read.
+                handle = await self.sftp.open(file.path, "rb", block_size=0)
                 try:
                     size = (await handle.stat()).size if file.size is None else file.size
                     async with aclosing(self._blocks(handle, size or 0)) as blocks:
@@ -184,7 +185,7 @@ class RapSession:
             while True:
                 while len(ahead) * block < _FILE_WINDOW and (offset := next(offsets, None)) is not None:
                     wanted = min(block, size - offset)
-                    ahead.append(asyncio.ensure_future(handle.read(wanted, offset)))
+                    ahead.append(asyncio.create_task(_read_block(handle, wanted, offset)))
                 if not ahead:
                     return
                 data = await ahead.popleft()
@@ -291,6 +292,18 @@ class RapSession:
             address=self.address,
             announced=announced,
         )
+
+
+async def _read_block(handle: asyncssh.SFTPClientFile, size: int, offset: int) -> bytes:
+    """Return the bytes at an offset: fewer than *size* only at the end of the file."""
+    data: bytes = await handle.read(size, offset)
+    while data and len(data) < size:
+        # A READ may return less than was asked for.
+        more: bytes = await handle.read(size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 class _Window:

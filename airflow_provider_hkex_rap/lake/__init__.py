@@ -1,0 +1,1 @@
+"""The landing: private spool, commit protocol, layout, and the manifest, which is the ledger."""

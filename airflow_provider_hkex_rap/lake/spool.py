@@ -1,0 +1,114 @@
+"""Where a file's bytes wait, hashed as they arrive, until they are known to be whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, BinaryIO
+
+from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MEMORY_BYTES = 2**20
+"""Up to this size a file waits in memory; beyond it, on disk."""
+
+
+@contextlib.contextmanager
+def spool_directory(parent: str) -> Iterator[str]:
+    """Make a private directory, and remove it with all it holds.
+
+    :param parent: where to make it.
+    :raises OSError: it cannot be made.
+    """
+    directory = tempfile.mkdtemp(PART_SUFFIX, PART_PREFIX, parent)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Spool:
+    """One file's bytes.
+
+    :param path: where to keep them once memory is not enough.
+    :param listed: the size that RAP listed, in bytes; what arrives beyond it is counted and not kept.
+    :param md5: whether to hash MD5 along with SHA-256, for lakes that report it.
+    """
+
+    def __init__(self, path: str, listed: int | None, *, md5: bool = False) -> None:
+        self.size = 0
+        self.error: OSError | None = None
+        self._path = path
+        self._listed = listed
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._memory: list[bytes] = []
+        self._file: BinaryIO | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take the bytes that come next.
+
+        :raises OSError: the disk does not take them; `error` then holds the reason.
+        """
+        self.size += len(data)
+        if self._listed is not None and self.size > self._listed:
+            return
+        self._sha256.update(data)
+        if self._md5:
+            self._md5.update(data)
+        try:
+            self._keep(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def _keep(self, data: bytes) -> None:
+        if self._file is None and max(self.size, self._listed or 0) <= MEMORY_BYTES:
+            self._memory.append(data)
+            return
+        if self._file is None:
+            self._file = open(self._path, "xb")  # noqa: SIM115 (closed by finish or discard)
+            self._file.writelines(self._memory)
+            self._memory.clear()
+        self._file.write(data)
+
+    def finish(self) -> None:
+        """Close the spool: all bytes have arrived.
+
+        :raises OSError: the disk does not take the last of them; `error` then holds the reason.
+        """
+        try:
+            if self._file:
+                self._file.close()
+        except OSError as error:
+            self.error = error
+            raise
+
+    @property
+    def content(self) -> bytes | str:
+        """The bytes, or the path of the file that holds them."""
+        return b"".join(self._memory) if self._file is None else self._path
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes, in hexadecimal."""
+        return self._sha256.hexdigest()
+
+    @property
+    def md5(self) -> str | None:
+        """The MD5 of the bytes, in hexadecimal, if it was asked for."""
+        return self._md5.hexdigest() if self._md5 else None
+
+    def discard(self) -> None:
+        """Forget the bytes."""
+        self._memory.clear()
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)

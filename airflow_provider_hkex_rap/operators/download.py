@@ -1,0 +1,298 @@
+"""The operator that lands RAP's reports in a data lake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_hkex_rap import __version__
+from airflow_provider_hkex_rap._task import RapTask, failing_at_once, trading_day
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapError,
+    RapPermissionDenied,
+    RapReportMissing,
+    RapRetentionExpired,
+    RapTransferError,
+)
+from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
+from airflow_provider_hkex_rap.rap.report_name import Naming
+from airflow_provider_hkex_rap.rap.retention import left_on
+from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
+
+if TYPE_CHECKING:
+    import pendulum
+    from airflow.sdk import Context
+
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.lake.landing import Landing, Plan, Progress
+    from airflow_provider_hkex_rap.lake.manifest import Ledger
+    from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+    from airflow_provider_hkex_rap.transport.session import RapSession
+
+_PROGRESS_SECONDS = 10.0
+
+
+class RapDownloadOperator(RapTask, BaseOperator):
+    """Land whatever is on RAP and not yet in the lake, in one login, oldest first.
+
+    Files that were landed before, by this account or another of the customer, are not read again. A file
+    that changes while it is read is deferred to the next run; one whose name would leave the lake is
+    quarantined in the manifest. Outside the service hours the task reschedules itself to the opening (§4.1).
+
+    :param folders: folders of RAP, by name: ``DCASS``, ``DCASS_OTHERS``, ``HKCC_SEOCH_CCMS_GLOB`` (§4.2).
+    :param lake: the lake's root, as any URI of ``ObjectStoragePath``, such as ``s3://aws_default@bucket/rap``.
+    :param business_date: land only the reports of this day (YYYY-MM-DD); for an explicit backfill.
+    :param expect: patterns of file names, each of which must have landed for the run's trading day.
+    :param include: land only files whose name matches one of these patterns.
+    :param exclude: do not land files whose name matches one of these patterns.
+    :param naming: a regular expression with the named groups ``report`` and ``date``, searched in file names
+        before the built-in rule for business dates.
+    :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
+    :returns: a summary: counts of files landed, already there, deferred, quarantined and failed; bytes;
+        seconds; and the URI of the manifest.
+    :raises RapReportMissing: an expected report has not landed; a later try may find it.
+    :raises RapTransferError: files were deferred or failed; the rest has landed.
+    :raises RapRetentionExpired: nothing of *business_date* is listed, and it is past the ten days (§4.1).
+    :raises RapPermissionDenied: the account does not see a folder; the others have landed.
+    :raises RapConfigurationError: an argument or a field of the connection is not of the valid form.
+    """
+
+    template_fields: Sequence[str] = (
+        "folders",
+        "lake",
+        "business_date",
+        "expect",
+        "include",
+        "exclude",
+        "naming",
+        "rap_conn_id",
+    )
+    ui_color = "#e4f0e8"
+
+    def __init__(
+        self,
+        *,
+        folders: str | Sequence[str],
+        lake: str,
+        business_date: str | date | None = None,
+        expect: Sequence[str] = (),
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        naming: str | None = None,
+        rap_conn_id: str = "hkex_rap_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.folders = folders
+        self.lake = lake
+        self.business_date = business_date
+        self.expect = expect
+        self.include = include
+        self.exclude = exclude
+        self.naming = naming
+        self.rap_conn_id = rap_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Land what is new and judge the run's trading day."""
+        from airflow_provider_hkex_rap.hooks.rap import RapHook
+        from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+
+        with failing_at_once():
+            folders = parse_folders(self.folders)
+            only_date = parse_business_date(self.business_date)
+            naming = Naming(self.naming)
+            lake = _open_lake(self.lake)
+            hook = RapHook(self.rap_conn_id)
+            services = sorted({folder.service for folder in folders}, reverse=True)
+            day = only_date or trading_day(context, services[0], hook.clock())
+            self.wait_for_opening(hook, services)
+            started = time.monotonic()
+            ledger, plan, landing, unseen = self.run_session(
+                hook, lambda: self._land(hook, lake, folders, naming, only_date, _run_of(context))
+            )
+            summary = {
+                "landed": landing.landed,
+                "already": landing.already,
+                "deferred": landing.deferred,
+                "quarantined": landing.quarantined,
+                "failed": landing.failed,
+                "bytes": landing.bytes,
+                "seconds": round(time.monotonic() - started, 3),
+                "manifest": lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}"),
+            }
+            self.log.info("Landed in %s: %s", lake.uri, summary)
+            if unseen:
+                raise unseen[0]
+            self._judge_transfers(landing)
+            if only_date and not ledger.of_day(only_date) and not plan.quarantined:
+                raise _nothing_of(only_date, folders, hook.clock().date())
+            self._judge_expectations(ledger, day)
+            return summary
+
+    async def _land(
+        self,
+        hook: RapHook,
+        lake: Lake,
+        folders: Sequence[Folder],
+        naming: Naming,
+        only_date: pendulum.Date | None,
+        run: dict[str, Any],
+    ) -> tuple[Ledger, Plan, Landing, list[RapPermissionDenied]]:
+        """Land what the folders list; return it with the errors of folders that the account does not see."""
+        from airflow_provider_hkex_rap.lake.landing import Origin, land, plan
+        from airflow_provider_hkex_rap.lake.manifest import Ledger
+
+        login, clock = hook.login, hook.clock
+        ledger = await asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock())
+        async with hook.session() as session:
+            listings = await asyncio.gather(*(_listing(session, folder) for folder in folders))
+            files = [file for listing in listings if isinstance(listing, list) for file in listing]
+            todo = plan(
+                files,
+                ledger,
+                naming,
+                clock(),
+                include=self.include,
+                exclude=self.exclude,
+                business_date=only_date,
+            )
+            self.log.info(
+                "RAP lists %d entries; %d files are to land, %d are in the lake already.",
+                len(files),
+                len(todo.todo),
+                len(todo.already),
+            )
+            landing = await land(
+                session,
+                lake,
+                ledger,
+                todo,
+                origin=Origin(
+                    account=login.account.name,
+                    site=login.site.value,
+                    address=session.address,
+                    host_key_fingerprint=session.host_key_fingerprint,
+                    client_key_fingerprint=session.client_key_fingerprint,
+                    package_version=__version__,
+                    **run,
+                ),
+                naming=naming,
+                clock=clock,
+                progress=_ProgressLog(self.log),
+            )
+        return ledger, todo, landing, [error for error in listings if isinstance(error, RapPermissionDenied)]
+
+    def _judge_transfers(self, landing: Landing) -> None:
+        unfinished = [o for o in landing.outcomes if o.disposition in ("deferred", "failed")]
+        if unfinished:
+            first = unfinished[0]
+            raise RapTransferError(
+                f"{landing.landed} files landed, {landing.deferred} were deferred, {landing.failed} failed."
+                f" First: {first.file.folder.path}/{first.file.text}: {first.reason}",
+                todo="A later try lands them; the log names each.",
+                path=f"{first.file.folder.path}/{first.file.text}",
+                unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
+            )
+
+    def _judge_expectations(self, ledger: Ledger, day: pendulum.Date) -> None:
+        names = [name for _, name in ledger.of_day(day)]
+        missing = [glob for glob in self.expect if not any(fnmatchcase(name, glob) for name in names)]
+        if missing:
+            raise RapReportMissing(
+                f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
+                why=f"RAP lists no file of that day by these names; {len(names)} others of it have landed.",
+                todo="A later try may find them; else ask HKEX, or mend the patterns in 'expect'.",
+                missing=tuple(missing),
+                business_date=day.isoformat(),
+            )
+
+
+def _open_lake(uri: str) -> Lake:
+    """Return the lake at a URI.
+
+    :raises RapConfigurationError: the URI is blank or not absolute.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_hkex_rap.lake.store import Lake
+
+    if not str(uri or "").strip() or not ("://" in uri or uri.startswith("/")):
+        raise RapConfigurationError(
+            f"{uri!r} in 'lake' is not the root of a lake.",
+            why="A lake is an absolute path or a URI, such as file:///data/rap or s3://aws_default@bucket/rap.",
+            todo="Set 'lake' to one; the user part of a URI is the Airflow connection to it.",
+            lake=uri,
+        )
+    path = ObjectStoragePath(uri.strip())
+    return Lake(path.fs, path.path, path.as_uri())
+
+
+async def _listing(session: RapSession, folder: Folder) -> list[RemoteFile] | RapPermissionDenied:
+    try:
+        return list(await session.list_folder(folder))
+    except RapPermissionDenied as error:
+        return error
+
+
+def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.Date) -> RapError:
+    """Return the error of a day of which nothing is listed and nothing has landed."""
+    places = ", ".join(folder.path for folder in folders)
+    gone = left_on(day)
+    if today >= gone:
+        return RapRetentionExpired(
+            f"Nothing of {day.isoformat()} is in {places}: its reports left RAP on {gone.isoformat()}.",
+            why="RAP keeps reports for the past ten calendar days (§4.1).",
+            todo="Ask HKEX for these reports; no retry can fetch them.",
+            business_date=day.isoformat(),
+            left_on=gone.isoformat(),
+        )
+    return RapReportMissing(
+        f"Nothing of {day.isoformat()} is in {places}, and nothing of it has landed.",
+        why="The reports are not there yet, or that day is no trading day.",
+        todo=f"A later try may find them; they leave RAP on {gone.isoformat()}.",
+        missing=tuple(folder.path for folder in folders),
+        business_date=day.isoformat(),
+    )
+
+
+def _run_of(context: Context) -> dict[str, Any]:
+    """Return what the manifest says of the task that landed a file."""
+    ti = context.get("ti")
+    return {
+        "dag": ti.dag_id if ti else None,
+        "run": ti.run_id if ti else None,
+        "task": ti.task_id if ti else None,
+        "try_number": ti.try_number if ti else None,
+    }
+
+
+class _ProgressLog:
+    """Says how far a landing has come, at a pace that a log can bear."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._started = self._said = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._said < _PROGRESS_SECONDS:
+            return
+        self._said = now
+        rate = progress.bytes / (now - self._started)
+        self._log.info(
+            "%d of %d files, %.1f of %.1f MB, %.1f MB/s, about %.0f s left.",
+            progress.files,
+            progress.total_files,
+            progress.bytes / 1e6,
+            progress.total_bytes / 1e6,
+            rate / 1e6,
+            (progress.total_bytes - progress.bytes) / rate if rate else 0,
+        )

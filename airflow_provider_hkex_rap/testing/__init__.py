@@ -1,0 +1,8 @@
+"""A RAP on this machine that keeps every rule of the guide, to test DAGs against."""
+
+from airflow_provider_hkex_rap.testing.clock import SimulatedClock
+from airflow_provider_hkex_rap.testing.events import Event, EventKind, EventLog
+from airflow_provider_hkex_rap.testing.faults import Fault, FaultRules
+from airflow_provider_hkex_rap.testing.simulator import RapSimulator
+
+__all__ = ["Event", "EventKind", "EventLog", "Fault", "FaultRules", "RapSimulator", "SimulatedClock"]

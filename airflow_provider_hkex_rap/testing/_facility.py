@@ -1,0 +1,160 @@
+"""What the simulated RAP knows and allows: accounts, folders, hours, retention (§3, §4)."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.files import Kind
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
+from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
+from airflow_provider_hkex_rap.rap.service_hours import is_open
+from airflow_provider_hkex_rap.testing._tree import Given, ServedFile, Tree
+from airflow_provider_hkex_rap.testing.events import Event, EventKind, EventLog, path_text
+from airflow_provider_hkex_rap.testing.key_management import KeyManagement, Upload
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.testing.clock import SimulatedClock
+    from airflow_provider_hkex_rap.testing.faults import FaultRules
+
+SUBMISSION = "/submission"
+AttributeSet = Literal["full", "no_mtime", "no_size", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variants:
+    """What the guide leaves open and the simulated RAP can do either way; see :class:`RapSimulator`."""
+
+    supersede: Literal["disconnect", "cut"] = "disconnect"
+    unsubscribed: Literal["missing", "denied"] = "missing"
+    enforce_hours: bool = False
+    retention_days: int = RETENTION_DAYS
+    allowed_addresses: tuple[str, ...] | None = None
+    read_limit: int | None = None
+    announce_limits: bool = False
+    list_dots: bool = True
+    attributes: AttributeSet = "full"
+    stat_attributes: AttributeSet = "full"
+    client_signatures: tuple[str, ...] = ()
+    server_sig_algs: bool = True
+    extension_markers: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Facility:
+    """The state behind the server: one for all its sessions."""
+
+    subscriptions: Mapping[str, tuple[Service, ...]]
+    clock: SimulatedClock
+    faults: FaultRules
+    variants: Variants
+    events: EventLog = field(default_factory=EventLog)
+    keys: KeyManagement = field(default_factory=KeyManagement)
+    downloads: dict[str, Tree] = field(init=False)
+    """What may be downloaded, by customer code: its accounts see the same reports (§4.2)."""
+    own: dict[str, Tree] = field(init=False)
+    """Each account's key folder and /submission."""
+
+    def __post_init__(self) -> None:
+        customers = {Account(account).customer for account in self.subscriptions}
+        self.downloads = {
+            customer: Tree(*(folder.path for folder in Folder)) for customer in sorted(customers)
+        }
+        self.own = {account: Tree(KEY_FOLDER, SUBMISSION) for account in self.subscriptions}
+
+    def record(
+        self, kind: EventKind, account: str, session: int, path: bytes = b"", detail: str = ""
+    ) -> None:
+        """Add an event to the log."""
+        self.events.record(Event(kind, account, session, path_text(path), self.clock(), detail))
+
+    def trees(self, account: str) -> tuple[Tree, Tree]:
+        """Return what *account* shares with its customer's accounts, and what is its own."""
+        return self.downloads[Account(account).customer], self.own[account]
+
+    def is_registered_address(self, address: str) -> bool:
+        """Return whether logins are allowed from that source address (§4.3, §7)."""
+        allowed = self.variants.allowed_addresses
+        return allowed is None or address in allowed
+
+    def is_open(self, account: str) -> bool:
+        """Return whether any service of *account* is within its hours (§4.1)."""
+        if not self.variants.enforce_hours:
+            return True
+        now = self.clock()
+        return any(is_open([service], now) for service in self.subscriptions.get(account, tuple(Service)))
+
+    def find(self, account: str, path: bytes) -> ServedFile:
+        """Return the file or folder at *path*.
+
+        :raises FileNotFoundError: the account sees none there.
+        :raises PermissionError: the account may not look there.
+        """
+        text = path.decode(errors="surrogateescape")
+        self._check_subscription(account, text)
+        trees = self.trees(account)
+        if text == "/" or any(tree.holds(text) for tree in trees):
+            return _directory(text)
+        folder, name = posixpath.split(path)
+        for tree in trees:
+            file = tree.get(folder.decode(errors="surrogateescape"), name)
+            if file is not None and self._available([file]):
+                return file
+        raise FileNotFoundError
+
+    def listing(self, account: str, folder: str) -> list[ServedFile]:
+        """Return the entries of a folder that exists: its folders, then its files."""
+        trees = self.trees(account)
+        names = [name for tree in trees for name in tree.subfolders(folder)]
+        directories = (_directory(posixpath.join(folder, name)) for name in names)
+        seen = [directory for directory in directories if self._is_shown(account, path_text(directory.path))]
+        return seen + [file for tree in trees for file in self._available(tree.files(folder))]
+
+    def accept_upload(self, account: str, session: int, path: bytes, content: bytes) -> None:
+        """Store an uploaded file, once it is complete (§4.2, §6)."""
+        now = self.clock()
+        folder, name = posixpath.split(path)
+        file = ServedFile(folder.decode(), name, Given(content), now.int_timestamp)
+        self.own[account].put(file)
+        self.record(EventKind.UPLOAD, account, session, path, f"{len(content)} bytes")
+        self.keys.on_upload(Upload(account, name, content, now))
+
+    def _available(self, files: Sequence[ServedFile]) -> list[ServedFile]:
+        """Return those that have appeared and not yet left: RAP keeps reports ten calendar days (§4.1)."""
+        now = self.clock()
+        present = now.timestamp()
+        first_kept = now.start_of("day").subtract(days=self.variants.retention_days).timestamp()
+        return [
+            file
+            for file in files
+            if file.since <= present and (file.mtime >= first_kept or not file.folder.startswith("/download"))
+        ]
+
+    def _is_shown(self, account: str, path: str) -> bool:
+        try:
+            self._check_subscription(account, path)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def _check_subscription(self, account: str, path: str) -> None:
+        for folder in Folder:
+            if f"{path}/".startswith(f"{folder.path}/"):
+                if folder.service not in self.subscriptions[account]:
+                    if self.variants.unsubscribed == "missing":
+                        raise FileNotFoundError
+                    raise PermissionError(f"not subscribed to {folder.service} (§4.2)")
+                if self.variants.enforce_hours and not is_open([folder.service], self.clock()):
+                    raise PermissionError(f"outside the service hours of {folder.service} (§4.1)")
+
+
+def _directory(path: str) -> ServedFile:
+    folder, name = posixpath.split(path)
+    return ServedFile(
+        folder.rstrip("/"), name.encode(errors="surrogateescape"), Given(b""), 0, Kind.DIRECTORY
+    )

@@ -1,0 +1,235 @@
+"""The files and folders that the simulated RAP holds, in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Protocol
+
+from airflow_provider_hkex_rap.rap.files import Kind
+from airflow_provider_hkex_rap.testing.events import path_text
+
+_ROWS = 65_521
+"""Bytes of the rows that repeat in generated content; a prime: no block reads like another."""
+_CHUNK = 1 << 20
+_INVERT = bytes(range(255, -1, -1))
+
+_MODES = {
+    Kind.FILE: stat.S_IFREG | 0o444,
+    Kind.DIRECTORY: stat.S_IFDIR | 0o555,
+    Kind.SYMLINK: stat.S_IFLNK | 0o777,
+    Kind.OTHER: stat.S_IFIFO | 0o444,
+}
+
+
+class Content(Protocol):
+    """Bytes that can be read in part."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return at most *length* bytes from *offset*; none from the end on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Content held in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return at most *length* bytes from *offset*."""
+        return self.data[offset : offset + length]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Rows of a report, made as they are read; the same for the same salt.
+
+    :param size: bytes.
+    :param salt: what makes it differ from other content: its first line, and where in the rows it starts.
+    """
+
+    size: int
+    salt: str
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return at most *length* bytes from *offset*."""
+        end = min(offset + length, self.size)
+        head = f"{self.salt}\r\n".encode()
+        parts = [head[offset:end]]
+        at = max(offset, len(head))
+        while at < end:
+            start = (at + self._shift) % _ROWS
+            parts.append(_rows()[start : start + end - at])
+            at += len(parts[-1])
+        return b"".join(parts)
+
+    @property
+    def _shift(self) -> int:
+        return int.from_bytes(hashlib.sha256(self.salt.encode()).digest()[:8], "big") % _ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One content after another."""
+
+    first: Content
+    second: Content
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.first.size + self.second.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return at most *length* bytes from *offset*."""
+        head = self.first.read(offset, length)
+        return head + self.second.read(max(offset - self.first.size, 0), length - len(head))
+
+
+@dataclass(frozen=True, slots=True)
+class Inverted:
+    """Other content of the same size: every bit of it is the other one."""
+
+    of: Content
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.of.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return at most *length* bytes from *offset*."""
+        return self.of.read(offset, length).translate(_INVERT)
+
+
+@cache
+def _rows() -> bytes:
+    random = Random(0)  # noqa: S311
+    row = "{:06d},HSI{:05d}{},{:+d},{:.2f},HKD\r\n"
+    lines = (
+        row.format(
+            n,
+            random.randrange(10_000, 30_000),
+            "CP"[n % 2],
+            random.randint(-500, 500),
+            random.uniform(0, 9e4),
+        )
+        for n in range(_ROWS // 16)
+    )
+    return "".join(lines).encode()[:_ROWS]
+
+
+@dataclass(slots=True, eq=False)
+class ServedFile:
+    """A file, or another entry of a listing, that the simulated RAP serves.
+
+    :param folder: the path of its folder on RAP.
+    :param name: its name in bytes.
+    :param body: what is in it.
+    :param mtime: seconds since the epoch.
+    :param kind: what it is.
+    :param since: seconds since the epoch from which it is there, by the simulator's clock.
+    """
+
+    folder: str
+    name: bytes
+    body: Content
+    mtime: int
+    kind: Kind = Kind.FILE
+    since: float = float("-inf")
+
+    @property
+    def path(self) -> bytes:
+        """The path on RAP."""
+        return self.folder.encode() + b"/" + self.name
+
+    @property
+    def text(self) -> str:
+        """The name as text; bytes that are not UTF-8 show as ``%XX``."""
+        return path_text(self.name)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.body.size
+
+    @property
+    def content(self) -> bytes:
+        """The whole content."""
+        return self.body.read(0, self.size)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        digest = hashlib.sha256()
+        for offset in range(0, self.size, _CHUNK):
+            digest.update(self.body.read(offset, _CHUNK))
+        return digest.hexdigest()
+
+    @property
+    def mode(self) -> int:
+        """The POSIX mode that a listing shows."""
+        return _MODES[self.kind]
+
+    def grow(self, by: int, now: int) -> None:
+        """Add *by* bytes to the end; the mtime becomes *now*, but always later than it was."""
+        self.body = Joined(self.body, Generated(by, f"{self.text} grown at {now}"))
+        self.mtime = max(now, self.mtime + 1)
+
+    def rewrite(self, now: int) -> None:
+        """Replace the content by other of the same size; the mtime as in :meth:`grow`."""
+        self.body = Inverted(self.body)
+        self.mtime = max(now, self.mtime + 1)
+
+
+class Tree:
+    """Folders and their files, by path and by name.
+
+    :param folders: the paths of the folders that are always there.
+    """
+
+    def __init__(self, *folders: str) -> None:
+        self._folders: dict[str, dict[bytes, ServedFile]] = {folder: {} for folder in folders}
+
+    def put(self, file: ServedFile) -> None:
+        """Add *file*, in the place of one of the same name; make its folder if need be."""
+        self._folders.setdefault(file.folder, {})[file.name] = file
+
+    def remove(self, folder: str, name: bytes) -> None:
+        """Remove a file.
+
+        :raises KeyError: it is not there.
+        """
+        del self._folders[folder][name]
+
+    def files(self, folder: str) -> list[ServedFile]:
+        """Return the files of *folder*; none where it does not exist."""
+        return list(self._folders.get(folder, {}).values())
+
+    def get(self, folder: str, name: bytes) -> ServedFile | None:
+        """Return the file of that name, if it is there."""
+        return self._folders.get(folder, {}).get(name)
+
+    def holds(self, folder: str) -> bool:
+        """Return whether the folder exists, or one below it."""
+        return any(f"{known}/".startswith(f"{folder}/") for known in list(self._folders))
+
+    def subfolders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly in *folder*."""
+        prefix = folder.rstrip("/") + "/"
+        below = (known.removeprefix(prefix) for known in list(self._folders) if known.startswith(prefix))
+        return list(dict.fromkeys(path.partition("/")[0] for path in below))

@@ -1,0 +1,314 @@
+"""A RAP on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.files import Kind
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
+from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
+from airflow_provider_hkex_rap.testing._facility import SUBMISSION, AttributeSet, Facility, Variants
+from airflow_provider_hkex_rap.testing._keys import rsa_key
+from airflow_provider_hkex_rap.testing._tree import Generated, Given, ServedFile, Tree
+from airflow_provider_hkex_rap.testing.clock import SimulatedClock
+from airflow_provider_hkex_rap.testing.faults import FaultRules
+from airflow_provider_hkex_rap.testing.reports import generate_day
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import pendulum
+
+    from airflow_provider_hkex_rap.testing._server import RapServer
+    from airflow_provider_hkex_rap.testing.events import EventLog
+    from airflow_provider_hkex_rap.testing.key_management import KeyManagement, Upload
+
+_START_SECONDS = 10
+
+
+class RapSimulator:
+    """A RAP on 127.0.0.1 that keeps the rules of the guide, for tests and trials; use it in a ``with`` block.
+
+    The server runs in a thread of its own. Every account has an RSA key registered, which no other one has.
+
+    :param accounts: the RAP user accounts (§3.1); those of one customer see the same reports.
+    :param now: the aware time that its clock, which every rule follows, shows first; None for this machine's.
+    :param port: the port; 0 for a free one.
+    :param subscriptions: the services of each account (§4.2); an account left out has all.
+    :param name: the server's name; another name has another host key.
+    :param enforce_hours: whether logins and folders are refused outside the service hours (§4.1).
+    :param retention_days: calendar days after its own for which a report stays (§4.1); 9 puts day 10 outside.
+    :param allowed_addresses: the source addresses registered (§4.3, §7); None for any.
+    :param supersede: how a session ends when its account logs in again (§4.3): by a ``disconnect`` message,
+        or just ``cut``.
+    :param unsubscribed: what a folder without subscription is: ``missing`` or ``denied``.
+    :param read_limit: bytes that one READ returns at most; None for as many as are asked for.
+    :param announce_limits: whether the server tells of that limit (``limits@openssh.com``).
+    :param list_dots: whether listings have ``.`` and ``..``.
+    :param attributes: what listings say of a file: ``full``, ``no_mtime``, ``no_size`` or ``none``.
+    :param stat_attributes: the same for STAT and FSTAT.
+    :param client_signatures: the algorithms that accounts may sign with; empty for all of the guide's.
+    :param server_sig_algs: whether the server says which these are (RFC 8308).
+    :param extension_markers: whether its key exchange carries extension markers at all.
+    :raises RapConfigurationError: an account's name, or the time, has another form.
+    """
+
+    host = "127.0.0.1"
+    port: int
+    """The port that it listens on, once started."""
+
+    def __init__(
+        self,
+        accounts: Sequence[str] = ("DCXYZ001",),
+        now: pendulum.DateTime | None = None,
+        *,
+        port: int = 0,
+        subscriptions: Mapping[str, Sequence[Service]] | None = None,
+        name: str = "rap",
+        enforce_hours: bool = False,
+        retention_days: int = RETENTION_DAYS,
+        allowed_addresses: Sequence[str] | None = None,
+        supersede: Literal["disconnect", "cut"] = "disconnect",
+        unsubscribed: Literal["missing", "denied"] = "missing",
+        read_limit: int | None = None,
+        announce_limits: bool = False,
+        list_dots: bool = True,
+        attributes: AttributeSet = "full",
+        stat_attributes: AttributeSet = "full",
+        client_signatures: Sequence[str] = (),
+        server_sig_algs: bool = True,
+        extension_markers: bool = True,
+    ) -> None:
+        services = subscriptions or {}
+        self.accounts = tuple(Account(account).name for account in accounts)
+        self.clock = SimulatedClock(now)
+        self.faults = FaultRules(self._wake)
+        self._port = port
+        self._host_key = rsa_key(name)
+        self._facility = Facility(
+            subscriptions={account: tuple(services.get(account, Service)) for account in self.accounts},
+            clock=self.clock,
+            faults=self.faults,
+            variants=Variants(
+                enforce_hours=enforce_hours,
+                retention_days=retention_days,
+                allowed_addresses=None if allowed_addresses is None else tuple(allowed_addresses),
+                supersede=supersede,
+                unsubscribed=unsubscribed,
+                read_limit=read_limit,
+                announce_limits=announce_limits,
+                list_dots=list_dots,
+                attributes=attributes,
+                stat_attributes=stat_attributes,
+                client_signatures=tuple(client_signatures),
+                server_sig_algs=server_sig_algs,
+                extension_markers=extension_markers,
+            ),
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        for account in self.accounts:
+            self.keys.register(account, rsa_key(account))
+
+    # Running.
+
+    def start(self) -> Self:
+        """Start to serve; :attr:`port` is known when this returns.
+
+        :raises OSError: the port is taken.
+        """
+        from airflow_provider_hkex_rap.testing._server import RapServer
+
+        self._loop = asyncio.new_event_loop()
+        self._server: RapServer = RapServer(self._facility, self._host_key)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rap-simulator", daemon=True)
+        self._thread.start()
+        try:
+            listening = self._server.listen(self.host, self._port)
+            self.port = asyncio.run_coroutine_threadsafe(listening, self._loop).result(_START_SECONDS)
+        except BaseException:
+            self._stop_loop(self._loop)
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End every session and stop to serve."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(_START_SECONDS)
+            self._stop_loop(self._loop)
+
+    def _stop_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = None
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._server.wake)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Connecting to it.
+
+    @property
+    def host_key(self) -> str:
+        """The server's public key to pin, in OpenSSH's one-line form."""
+        return self._host_key.export_public_key("openssh").decode().strip()
+
+    @property
+    def keys(self) -> KeyManagement:
+        """The keys registered, and what becomes of those uploaded."""
+        return self._facility.keys
+
+    def private_key(self, account: str) -> str:
+        """Return the private key of *account*, in OpenSSH's PEM form.
+
+        :param account: one of :attr:`accounts`.
+        :raises RapConfigurationError: it is not.
+        """
+        self._check(account)
+        return rsa_key(account).export_private_key("openssh").decode()
+
+    def connection(self, account: str) -> dict[str, Any]:
+        """Return an Airflow connection to this RAP, as the arguments of ``Connection``.
+
+        :param account: one of :attr:`accounts`.
+        :raises RapConfigurationError: it is not.
+        """
+        return {
+            "conn_type": "hkex_rap",
+            "login": account,
+            "host": self.host,
+            "port": self.port,
+            "extra": {"host_key": self.host_key, "private_key": self.private_key(account)},
+        }
+
+    def connection_json(self, account: str) -> str:
+        """Return the same as JSON, the form of an environment variable ``AIRFLOW_CONN_…``.
+
+        :param account: one of :attr:`accounts`.
+        :raises RapConfigurationError: it is not.
+        """
+        return json.dumps(self.connection(account))
+
+    # What is on it.
+
+    def publish_day(self, business_date: date, reports: int = 40, seed: int = 0) -> list[ServedFile]:
+        """Publish the reports of one business date for every customer; return them all.
+
+        As on RAP, each one appears when the clock reaches its time: those of DCASS until about 01:10 of the
+        night after. A report without a date in its name takes the place of an earlier day's.
+
+        :param business_date: the day that they are of.
+        :param reports: how many for each customer.
+        :param seed: gives other sizes, times and content; the same seed always the same.
+        """
+        published = []
+        for customer, tree in self._facility.downloads.items():
+            for file in generate_day(business_date, customer, reports=reports, seed=seed):
+                tree.put(file)
+                published.append(file)
+        return published
+
+    def put(
+        self,
+        folder: Folder | str,
+        name: str | bytes,
+        content: bytes | int = b"",
+        mtime: pendulum.DateTime | int | None = None,
+        *,
+        account: str | None = None,
+        kind: Kind = Kind.FILE,
+    ) -> ServedFile:
+        """Put one entry into a folder, at once; it replaces one of the same name.
+
+        :param folder: a folder to download from, by name, or a path on RAP; one below a known folder is made.
+        :param name: the entry's name; bytes for one that is not UTF-8.
+        :param content: the bytes in it, or how many to generate.
+        :param mtime: its time, aware or in seconds since the epoch; None for now.
+        :param account: whose; None for every account's.
+        :param kind: what it is listed as.
+        :raises RapConfigurationError: the folder or the account does not exist.
+        """
+        raw = name.encode() if isinstance(name, str) else name
+        path = _path(folder)
+        when = self.clock() if mtime is None else mtime
+        seconds = when if isinstance(when, int) else when.int_timestamp
+        body = Generated(content, f"{raw!r} at {seconds}") if isinstance(content, int) else Given(content)
+        file = ServedFile(path, raw, body, seconds, kind)
+        for tree in self._trees(path, account):
+            tree.put(file)
+        return file
+
+    def remove(self, folder: Folder | str, name: str | bytes, *, account: str | None = None) -> None:
+        """Remove one entry.
+
+        :param folder: its folder, as for :meth:`put`.
+        :param name: its name.
+        :param account: whose; None for every account's.
+        :raises KeyError: it is not there.
+        """
+        raw = name.encode() if isinstance(name, str) else name
+        path = _path(folder)
+        for tree in self._trees(path, account):
+            tree.remove(path, raw)
+
+    def files(self, folder: Folder | str, *, account: str | None = None) -> list[ServedFile]:
+        """Return what a listing of a folder shows now, but ``.`` and ``..``.
+
+        :param folder: the folder, as for :meth:`put`.
+        :param account: who looks; None for the first of :attr:`accounts`.
+        :raises RapConfigurationError: the folder or the account does not exist.
+        """
+        return self._facility.listing(self._check(account or self.accounts[0]), _path(folder))
+
+    @property
+    def events(self) -> EventLog:
+        """What has happened."""
+        return self._facility.events
+
+    @property
+    def uploads(self) -> list[Upload]:
+        """The files uploaded, oldest first."""
+        return self.keys.uploads
+
+    def _trees(self, path: str, account: str | None) -> list[Tree]:
+        accounts = self.accounts if account is None else (self._check(account),)
+        if path.startswith("/download"):
+            customers = dict.fromkeys(Account(account).customer for account in accounts)
+            return [self._facility.downloads[customer] for customer in customers]
+        return [self._facility.own[account] for account in accounts]
+
+    def _check(self, account: str) -> str:
+        if account not in self.accounts:
+            raise RapConfigurationError(
+                f"{account!r} is not an account of this simulated RAP.",
+                why=f"It has {', '.join(self.accounts)}.",
+                todo="Name it in 'accounts' when the simulator is made.",
+                account=account,
+            )
+        return account
+
+
+def _path(folder: Folder | str) -> str:
+    """Return a folder's path on RAP."""
+    if isinstance(folder, Folder) or not folder.startswith("/"):
+        return Folder.parse(folder).path
+    path = folder.rstrip("/")
+    if f"{path}/".startswith((f"{KEY_FOLDER}/", f"{SUBMISSION}/")):
+        return path
+    Folder.parse("/".join(path.split("/")[:3]))
+    return path

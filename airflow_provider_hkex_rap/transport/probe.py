@@ -1,0 +1,102 @@
+"""As far as one can get without a login: the address, the key exchange and the host key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncssh
+
+from airflow_provider_hkex_rap.rap import algorithms
+from airflow_provider_hkex_rap.rap.errors import RapUnavailable
+from airflow_provider_hkex_rap.transport.connect import RapClient, _reason, _refusal
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.rap.sites import Address
+    from airflow_provider_hkex_rap.transport.login import Login
+
+
+class Probe(NamedTuple):
+    """What one address showed before any login."""
+
+    cipher: str
+    """The cipher agreed on (§2.1)."""
+    mac: str
+    """The MAC algorithm agreed on; GCM ciphers need none of their own."""
+    host_key: str
+    """The server's public key, in OpenSSH's one-line form."""
+    host_key_fingerprint: str
+    """Its SHA-256 fingerprint."""
+
+
+async def probe(login: Login, address: Address) -> Probe:
+    """Connect to an address, exchange keys, check the host key, and hang up.
+
+    The account's name and keys are not sent, so that no session of the account ends (§4.3).
+
+    :param login: whose host keys and time-out count.
+    :param address: one address of RAP.
+    :raises RapUnavailable: the address did not answer in time, or ended the key exchange.
+    :raises RapAlgorithmError: the server shares no algorithm of §2.1 with us.
+    :raises RapHostKeyError: the server showed a host key that is not pinned.
+    """
+    client = _ProbeClient(login)
+    try:
+        async with asyncio.timeout(login.connect_timeout):
+            key = await _exchange_keys(address, client)
+            if not client.validate_host_public_key(address.host, "", address.port, key):
+                raise asyncssh.HostKeyNotVerifiable("Host key is not pinned")
+    except TimeoutError:
+        reason = f"no answer within {login.connect_timeout:g} s"
+    except (OSError, asyncssh.Error) as error:
+        if (refusal := _refusal(error, client, login, address)) is not None:
+            raise refusal from None
+        reason = _reason(error)
+    else:
+        return Probe(
+            cipher=client.ssh.get_extra_info("send_cipher"),
+            mac=client.ssh.get_extra_info("send_mac"),
+            host_key=key.export_public_key("openssh").decode().strip(),
+            host_key_fingerprint=key.get_fingerprint(),
+        )
+    raise RapUnavailable(
+        f"RAP at {address} is not available: {reason}.",
+        why="The address is out of reach, RAP is shut, or HKEX has switched to the other site (§2.2).",
+        todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'.",
+        attempts=(f"{address}: {reason}",),
+        account=login.account.name,
+    )
+
+
+class _ProbeClient(RapClient):
+    """Keeps the connection, which tells of the algorithms."""
+
+    ssh: asyncssh.SSHClientConnection
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        super().connection_made(conn)
+        self.ssh = conn
+
+
+async def _exchange_keys(address: Address, client: _ProbeClient) -> asyncssh.SSHKey:
+    key = await asyncssh.get_server_host_key(
+        address.host,
+        address.port,
+        kex_algs=algorithms.KEY_EXCHANGE,
+        server_host_key_algs=algorithms.PUBLIC_KEY,
+        config=None,
+        options=asyncssh.SSHClientConnectionOptions(
+            client_factory=lambda: client,
+            config=None,
+            agent_path=None,
+            client_keys=None,
+            encryption_algs=algorithms.CIPHERS,
+            mac_algs=algorithms.MACS,
+            signature_algs=algorithms.PUBLIC_KEY,
+            compression_algs=None,
+            login_timeout=0,
+        ),
+    )
+    if key is None:
+        raise asyncssh.HostKeyNotVerifiable("The server showed no host key")
+    return key

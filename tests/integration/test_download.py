@@ -1,0 +1,351 @@
+"""The download operator: what lands, what is said, and what the server saw."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapError,
+    RapHostKeyError,
+    RapPermissionDenied,
+    RapReportMissing,
+    RapRetentionExpired,
+    RapSessionSuperseded,
+    RapTransferError,
+)
+from airflow_provider_hkex_rap.rap.files import Kind
+from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+
+from .openssh import missing, openssh
+
+NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
+MTIME = NOW.subtract(hours=2)
+ACCOUNTS = ("DCXYZ001", "DCXYZ002")
+FOLDERS = list(Folder)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], now: pendulum.DateTime = NOW) -> None:
+    """Make the default connection, and set the provider's clock to *now*."""
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((now - pendulum.now()).total_seconds()))
+
+
+@pytest.fixture
+def rap(monkeypatch: pytest.MonkeyPatch) -> Iterator[RapSimulator]:
+    with RapSimulator(accounts=ACCOUNTS, now=NOW) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        yield rap
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    return tmp_path / "lake"
+
+
+def download(lake: Path, **arguments: Any) -> dict[str, Any]:
+    arguments = {"folders": FOLDERS, "lake": lake.as_uri(), **arguments}
+    return RapDownloadOperator(task_id="land", **arguments).execute({})
+
+
+def landed(lake: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in the lake but the manifest's, by path."""
+    return {
+        str(path.relative_to(lake)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in lake.rglob("*")
+        if path.is_file() and "_manifests" not in path.parts
+    }
+
+
+def entries(lake: Path) -> list[dict[str, Any]]:
+    paths = sorted((lake / "_manifests").rglob("*.json"))
+    return [entry for path in paths for entry in json.loads(path.read_bytes())["entries"]]
+
+
+def published(rap: RapSimulator) -> dict[tuple[str, str], str]:
+    return {
+        (folder.value, file.name.decode()): file.sha256 for folder in Folder for file in rap.files(folder)
+    }
+
+
+def by_name(lake: Path) -> dict[tuple[str, str], str]:
+    parts = {path: path.split("/") for path in landed(lake)}
+    return {
+        (parts[path][1].removeprefix("folder="), parts[path][-1]): digest
+        for path, digest in landed(lake).items()
+    }
+
+
+def test_a_trading_day_lands_once(rap: RapSimulator, lake: Path) -> None:
+    rap.publish_day(NOW.date(), reports=60)
+    summary = download(lake)
+    assert by_name(lake) == published(rap)
+    assert summary["landed"] == len(published(rap))
+    assert summary["bytes"] == sum(file.size for folder in Folder for file in rap.files(folder))
+    assert summary["already"] == summary["deferred"] == summary["failed"] == 0
+    assert {entry["sha256"] for entry in entries(lake)} == set(published(rap).values())
+    assert len(rap.events.of("login")) == 1
+    assert sorted(event.path for event in rap.events.of("list")) == sorted(folder.path for folder in Folder)
+    assert len(rap.events.of("open")) == len(published(rap))
+    assert not rap.events.of("denied", "missing")
+
+    rap.events.clear()
+    before = landed(lake)
+    assert download(lake)["already"] == len(before)
+    assert landed(lake) == before
+    assert len(rap.events.of("login")) == 1
+    assert len(rap.events.of("list")) == 3
+    assert not rap.events.of("open")
+
+
+def test_the_other_account_of_the_customer_fetches_nothing_again(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rap.publish_day(NOW.date())
+    download(lake)
+    rap.events.clear()
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", rap.connection_json("DCXYZ002"))
+    summary = download(lake, rap_conn_id="other")
+    assert summary["landed"] == 0
+    assert [event.account for event in rap.events.of("login")] == ["DCXYZ002"]
+    assert not rap.events.of("open")
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_trading_day_lands_from_openssh(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with openssh() as server:
+        use(monkeypatch, server.connection())
+        for number in range(300):
+            server.put(
+                Folder.DCASS, f"TP001_{number}_20261120.csv", bytes([number % 256]) * 999, MTIME.int_timestamp
+            )
+        assert download(lake)["landed"] == 300
+        assert download(lake)["already"] == 300
+    assert len(landed(lake)) == 300
+
+
+@pytest.mark.parametrize("at_byte", [0, 1, 250_000, 499_999, 500_000])
+def test_a_login_cut_in_the_middle_of_a_file_loses_nothing(
+    rap: RapSimulator, lake: Path, at_byte: int
+) -> None:
+    for number in range(20):
+        rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 500_000, MTIME.add(seconds=number))
+    rap.faults.add(Fault("drop", path="*/R10_*", at_byte=at_byte))
+    with pytest.raises(RapSessionSuperseded):
+        download(lake)
+    source = published(rap)
+    done = by_name(lake)
+    assert done.items() <= source.items()
+    assert len(entries(lake)) == len(done)
+    assert not list(lake.rglob("*.part"))
+
+    rap.events.clear()
+    assert download(lake)["already"] == len(done)
+    assert by_name(lake) == source
+    assert len(rap.events.of("open")) == 20 - len(done)
+
+
+@pytest.mark.parametrize("kind", ["truncate", "grow", "rewrite"])
+def test_a_file_that_is_not_what_was_listed_is_deferred(rap: RapSimulator, lake: Path, kind: str) -> None:
+    rap.put(Folder.DCASS, "changing_20261120.csv", 100_000, MTIME)
+    rap.put(Folder.DCASS, "steady_20261120.csv", 100, MTIME)
+    rap.faults.add(Fault(kind, path="*/changing*", at_byte=50_000))
+    with pytest.raises(RapTransferError, match="changing_20261120") as caught:
+        download(lake)
+    assert caught.value.retryable
+    assert set(by_name(lake)) == {("DCASS", "steady_20261120.csv")}
+    download(lake)
+    assert by_name(lake) == published(rap)
+
+
+def test_names_that_would_leave_the_lake_are_quarantined(rap: RapSimulator, lake: Path) -> None:
+    for name in (b"../x", b"/abs", b"a\\b", b"nul\0"):
+        rap.put(Folder.DCASS, name, b"bad", MTIME)
+    rap.put(Folder.DCASS, "link", b"", MTIME, kind=Kind.SYMLINK)
+    rap.put(Folder.DCASS, "fine_20261120.csv", b"good", MTIME)
+    summary = download(lake)
+    assert (summary["landed"], summary["quarantined"]) == (1, 5)
+    assert set(by_name(lake)) == {("DCASS", "fine_20261120.csv")}
+    assert sum(entry["disposition"] == "quarantined" for entry in entries(lake)) == 5
+    assert download(lake)["quarantined"] == 5
+    assert sum(entry["disposition"] == "quarantined" for entry in entries(lake)) == 5
+
+
+def test_republished_content_lands_beside_the_old(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"first", MTIME)
+    download(lake)
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"second", MTIME.add(minutes=5))
+    download(lake)
+    names = sorted(name for _, name in by_name(lake))
+    assert names == ["TP001_20261120.csv", "TP001_20261120.csv.v2"]
+    old, new = sorted(entries(lake), key=lambda entry: entry["committed"])
+    assert new["supersedes"] == old["uri"]
+
+
+def test_what_was_expected_and_did_not_come_is_named(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    with pytest.raises(RapReportMissing, match="RPI03") as caught:
+        download(lake, expect=("TP001*", "RPI03*"))
+    assert caught.value.missing == ("RPI03*",)
+    assert caught.value.retryable
+    assert by_name(lake)
+    rap.put(Folder.DCASS, "RPI03_20261120.csv", b"y", MTIME)
+    download(lake, expect=("TP001*", "RPI03*"))
+
+
+def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261119.csv", b"x", MTIME.subtract(days=1))
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"y", MTIME)
+    download(lake, business_date="2026-11-19")
+    assert list(landed(lake)) == ["customer=CXYZ/folder=DCASS/business_date=2026-11-19/TP001_20261119.csv"]
+
+
+def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulator, lake: Path) -> None:
+    with pytest.raises(RapRetentionExpired, match="left RAP on 2026-11-20") as caught:
+        download(lake, business_date="2026-11-09")
+    assert isinstance(caught.value, AirflowFailException)
+    with pytest.raises(RapReportMissing) as missing_day:
+        download(lake, business_date="2026-11-11")
+    assert not isinstance(missing_day.value, AirflowFailException)
+
+
+def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RapSimulator(now=NOW, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+        with pytest.raises(RapPermissionDenied, match="HKCC_SEOCH_CCMS_GLOB"):
+            download(lake)
+        assert by_name(lake) == published(rap)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "form"),
+    [
+        ({"lake": ""}, "file:///data/rap"),
+        ({"lake": "relative/path"}, "file:///data/rap"),
+        ({"folders": []}, "DCASS_OTHERS"),
+        ({"folders": ["DCAS"]}, "DCASS_OTHERS"),
+        ({"folders": ["/submission"]}, "DCASS_OTHERS"),
+        ({"business_date": "20261120"}, "YYYY-MM-DD"),
+        ({"naming": "("}, "date"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused_before_any_network(
+    rap: RapSimulator, lake: Path, arguments: dict[str, Any], form: str
+) -> None:
+    operator = RapDownloadOperator(task_id="land", **{"folders": FOLDERS, "lake": lake.as_uri(), **arguments})
+    with pytest.raises(RapConfigurationError, match=form) as caught:
+        operator.execute({})
+    assert isinstance(caught.value, AirflowFailException)
+    assert not rap.events
+
+
+@pytest.mark.parametrize("login", ["dcxyz001", "DCXYZ005", "DXYZ001", "", "DCXYZ001 "])
+def test_a_login_that_is_no_account_is_refused_before_any_network(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, login: str
+) -> None:
+    use(monkeypatch, {**rap.connection("DCXYZ001"), "login": login})
+    with pytest.raises(RapConfigurationError, match="DCXYZ001"):
+        download(lake)
+    assert not rap.events
+
+
+def test_a_wrong_host_key_fails_without_retries(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = rap.connection("DCXYZ001")
+    with RapSimulator(name="another") as other:
+        use(monkeypatch, {**connection, "extra": {**connection["extra"], "host_key": other.host_key}})
+        with pytest.raises(RapHostKeyError) as caught:
+            download(lake)
+    assert isinstance(caught.value, AirflowFailException)
+    assert not rap.events.of("login", "refused")
+
+
+@pytest.mark.parametrize(
+    ("now", "opening"),
+    [
+        ("2026-11-20 03:30", "2026-11-20 07:15"),
+        ("2026-11-21 03:29", "2026-11-23 07:15"),
+        ("2026-11-22 12:00", "2026-11-23 07:15"),
+        ("2027-01-01 12:00", "2027-01-04 07:15"),
+    ],
+)
+def test_while_rap_is_shut_the_task_waits_for_the_opening_without_a_login(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, now: str, opening: str
+) -> None:
+    time = pendulum.parse(now, tz="Asia/Hong_Kong")
+    assert isinstance(time, pendulum.DateTime)
+    use(monkeypatch, rap.connection("DCXYZ001"), time)
+    with pytest.raises(AirflowRescheduleException) as caught:
+        download(lake)
+    assert not rap.events
+    wait = caught.value.reschedule_date - pendulum.now()
+    expected = pendulum.parse(opening, tz="Asia/Hong_Kong")
+    assert isinstance(expected, pendulum.DateTime)
+    assert abs((time + wait) - expected).total_seconds() < 5
+
+
+def test_a_shifted_clock_is_refused_where_the_connection_leaves_this_machine(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, {**rap.connection("DCXYZ001"), "host": ""})
+    with pytest.raises(RapConfigurationError, match="clock_offset"):
+        download(lake)
+
+
+def test_it_runs_where_a_loop_is_running_already(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+
+    async def notebook() -> dict[str, Any]:
+        return download(lake)
+
+    assert asyncio.run(notebook())["landed"] == 1
+
+
+def test_being_killed_ends_the_session_at_once(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "stalls_20261120.csv", 300_000, MTIME)
+    fault = rap.faults.add(Fault("stall", path="*/stalls*", at_byte=100_000))
+    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+
+    def kill() -> None:
+        rap.events.wait_for("fault")
+        operator.on_kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(RapError, match="closed from our side"):
+        operator.execute({})
+    thread.join()
+    rap.events.wait_for("lost")
+    assert not by_name(lake)
+    rap.faults.release(fault)
+    download(lake)
+    assert by_name(lake) == published(rap)
+
+
+def test_no_secret_shows_in_anything_that_the_task_says(
+    rap: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rap.faults.add(Fault("refuse_login", times=None))
+    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+    with caplog.at_level("DEBUG"), pytest.raises(RapError) as caught:
+        operator.execute({})
+    said = f"{caught.value!r} {caught.value} {caught.value.__dict__} {caplog.text} {capfd.readouterr()}"
+    secret = [line for line in rap.private_key("DCXYZ001").splitlines() if not line.startswith("-----")]
+    assert not [line for line in secret if line in said]

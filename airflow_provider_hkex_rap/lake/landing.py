@@ -42,6 +42,7 @@ BYTES_IN_FLIGHT = 32 * 2**20
 """How many bytes may be on their way into the lake at once, about."""
 COMMIT_THREADS = 16
 COMMIT_FILES = 8
+"""How many files one thread commits to a local lake at a time."""
 
 # A large file waits on disk: two at a time keep the line busy while one is committed.
 _LARGEST_SHARE = BYTES_IN_FLIGHT // 2
@@ -282,6 +283,8 @@ class _Run:
         self._slots = asyncio.Semaphore(FILES_IN_FLIGHT)
         self._room = _Room(BYTES_IN_FLIGHT)
         self._whole: list[_Whole] = []
+        # On a local disk, changing threads for each file costs more than its commit; elsewhere the wait does.
+        self._commit_files = COMMIT_FILES if lake.is_local else 1
         self._commits: set[asyncio.Task[None]] = set()
 
     def landing(self) -> Landing:
@@ -343,17 +346,20 @@ class _Run:
             raise
         if after is None:
             spool.discard()
-        elif uri := self._ledger.uri_of_content(listed, spool.sha256):
-            self._repeat(self._target(listed, after), spool, uri)
+            return
+        if after != (listed.size, listed.mtime):
+            target = self._target(listed, after)
+        if uri := self._ledger.uri_of_content(listed, spool.sha256):
+            self._repeat(target, spool, uri)
         else:
-            self._whole.append(_Whole(self._target(listed, after), spool, self._clock()))
+            self._whole.append(_Whole(target, spool, self._clock()))
             if len(self._whole) == 1:
                 asyncio.get_running_loop().call_soon(self._commit_whole)
 
     def _commit_whole(self) -> None:
-        """Hand the files that have been read to the threads, a few at a time: one by one costs more."""
-        for start in range(0, len(self._whole), COMMIT_FILES):
-            commit = asyncio.create_task(self._commit(self._whole[start : start + COMMIT_FILES]))
+        """Hand the files that have been read to the threads."""
+        for start in range(0, len(self._whole), self._commit_files):
+            commit = asyncio.create_task(self._commit(self._whole[start : start + self._commit_files]))
             self._commits.add(commit)
             commit.add_done_callback(self._commits.discard)
         self._whole = []
@@ -376,7 +382,7 @@ class _Run:
             lambda: list(self._lake.find(target.directory, name, size, mtime, present))
         )
         for landed in found:
-            if not self._ledger.claims(self._lake.uri_of(f"{target.directory}/{landed.name}")):
+            if self._ledger.owner(self._lake.uri_of(f"{target.directory}/{landed.name}")) is None:
                 self._enter(target, landed, None)
                 return True
         return False
@@ -463,14 +469,13 @@ class _Run:
 
     def _superseded(self, target: _Target, landed: Landed) -> str | None:
         """Return the URI of the content that a later version replaces."""
-        name = target.file.text
-        if landed.name == name:
-            return None
-        # Where the ledger does not know, the version before.
-        before = list(itertools.takewhile(lambda version: version != landed.name, versions(name)))[-1]
-        return self._ledger.latest(target.file, target.name.business_date) or self._lake.uri_of(
-            f"{target.directory}/{before}"
-        )
+        before = itertools.takewhile(lambda version: version != landed.name, versions(target.file.text))
+        for version in reversed(list(before)):
+            uri = self._lake.uri_of(f"{target.directory}/{version}")
+            # RAP may have a file of its own whose name ends in .v2.
+            if self._ledger.owner(uri) in (None, target.file.name):
+                return uri
+        return None
 
     def _entry(
         self,

@@ -15,7 +15,6 @@ from airflow_provider_hkex_rap.lake.layout import (
     MANIFESTS,
     folder_directory,
     manifest_stamp,
-    report_directory,
     run_stamp,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder
@@ -32,6 +31,8 @@ SCHEMA_VERSION = 1
 LOOK_BACK_DAYS = 30
 """How far back the ledger looks; RAP lists the past ten calendar days (§4.1)."""
 READERS = 16
+
+_TYPES = {"str": str, "str | None": str | None, "int": int, "int | None": int | None}
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,11 @@ class Entry:
     @property
     def name(self) -> bytes:
         """The file's name on RAP, in its own bytes."""
-        path = base64.b64decode(self.rap_path_base64) if self.rap_path_base64 else self.rap_path.encode()
+        path = (
+            base64.b64decode(self.rap_path_base64, validate=True)
+            if self.rap_path_base64
+            else self.rap_path.encode()
+        )
         return path.removeprefix(Folder(self.folder).path.encode() + b"/")
 
     @property
@@ -128,10 +133,17 @@ class Entry:
         """Return the entry of those values; ones that a later version may add are left out.
 
         :param values: a JSON object of a manifest file.
-        :raises TypeError: a value is missing.
+        :raises ValueError: a value is missing, or of another type than it should be.
         """
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        known: dict[str, Any] = {}
+        for field in fields(cls):
+            if not isinstance(values.get(field.name), _TYPES[str(field.type)]):
+                raise ValueError(f"an entry has no valid {field.name!r}")
+            known[field.name] = values[field.name]
+        entry = cls(**known)
+        if not entry.name:
+            raise ValueError("an entry names no file")
+        return entry
 
 
 def rap_path(file: RemoteFile) -> tuple[str, str | None]:
@@ -171,7 +183,7 @@ def from_json(content: bytes) -> list[Entry]:
         if document["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"it has schema version {document['schema_version']}, not {SCHEMA_VERSION}")
         return [Entry.parse(values) for values in document["entries"]]
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"it does not have a manifest's form: {error!r}") from error
 
 
@@ -224,8 +236,7 @@ class Ledger:
         self.customer = customer
         self._seen: set[tuple[str, bytes, int | None, int | None]] = set()
         self._contents: dict[tuple[str, bytes, str], str] = {}
-        self._latest: dict[tuple[str, bytes], str] = {}
-        self._uris: set[str] = set()
+        self._owners: dict[str, bytes] = {}
         self._quarantined: set[tuple[str, bytes]] = set()
         self._days: dict[str, set[tuple[str, str]]] = {}
 
@@ -263,9 +274,7 @@ class Ledger:
             return
         self._seen.add((entry.folder, name, entry.size, entry.mtime))
         self._contents.setdefault((entry.folder, name, entry.sha256), entry.uri)
-        self._uris.add(entry.uri)
-        if entry.disposition == Disposition.LANDED:
-            self._latest[entry.folder, name] = entry.uri
+        self._owners.setdefault(entry.uri, name)
         self._days.setdefault(entry.business_date, set()).add((entry.folder, entry.text))
 
     def has(self, file: RemoteFile) -> bool:
@@ -283,22 +292,12 @@ class Ledger:
         """
         return self._contents.get((file.folder.value, file.name, sha256))
 
-    def latest(self, file: RemoteFile, business_date: pendulum.Date) -> str | None:
-        """Return where the content is that landed last of a file for a business date.
-
-        :param file: the file.
-        :param business_date: the day that it is about.
-        """
-        uri = self._latest.get((file.folder.value, file.name))
-        directory = report_directory(self.customer, file.folder, business_date)
-        return uri if uri and f"/{directory}/" in uri else None
-
-    def claims(self, uri: str) -> bool:
-        """Say whether an entry speaks of what lies at a URI.
+    def owner(self, uri: str) -> bytes | None:
+        """Return the name on RAP of the file whose content is at a URI; None if no entry speaks of it.
 
         :param uri: a path in the lake, as `Lake.uri_of` gives it.
         """
-        return uri in self._uris
+        return self._owners.get(uri)
 
     def quarantined(self, file: RemoteFile) -> bool:
         """Say whether it has been recorded that a file may not enter the lake.

@@ -91,7 +91,7 @@ class Lake:
             return frozenset()
 
     def walk(self, directory: str) -> list[str]:
-        """Return every file below a directory, relative to the lake, sorted; none if it does not exist.
+        """Return the finished files below a directory, relative to the lake, sorted; none if it is not there.
 
         :param directory: relative to the lake.
         """
@@ -102,7 +102,8 @@ class Lake:
             return []
         # A backend may give its paths with or without the leading slash that the root has.
         start = len(self.root.lstrip("/")) + 1
-        return sorted(path.lstrip("/")[start:] for path in found)
+        relative = (path.lstrip("/")[start:] for path in found)
+        return sorted(path for path in relative if not any(map(is_part, path.split("/"))))
 
     def read(self, relative: str) -> bytes:
         """Return a file's bytes.
@@ -343,7 +344,8 @@ def _require_exclusive_create(fs: AbstractFileSystem) -> None:
     """Refuse a backend that does not know ``mode="create"``: it would take the argument and overwrite."""
     for name in ("put_file", "pipe_file"):
         method = getattr(fs, f"_{name}", None) or getattr(fs, name)
-        if "mode" not in inspect.signature(method).parameters:
+        # Azure's backend turns mode="create" into overwrite=False.
+        if not {"mode", "overwrite"} & inspect.signature(method).parameters.keys():
             raise RapConfigurationError(
                 f"The file system {type(fs).__name__} cannot be a lake.",
                 why='It does not know mode="create", and would overwrite what has landed.',

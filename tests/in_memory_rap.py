@@ -1,0 +1,114 @@
+"""A RAP in memory for the lake's tests, and what must hold of a lake after any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import pendulum
+
+from airflow_provider_hkex_rap.lake.landing import Landing, Origin, land, plan
+from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+from airflow_provider_hkex_rap.lake.manifest import Ledger
+from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.report_name import Naming
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.lake.store import Lake
+
+NOW = pendulum.datetime(2026, 11, 20, 20, tz="Asia/Hong_Kong")
+CUSTOMER = "CXYZ"
+ORIGIN = Origin(
+    account="DCXYZ001",
+    site="primary",
+    address="10.151.14.141:18801",
+    host_key_fingerprint="SHA256:host",
+    client_key_fingerprint="c1:b1",
+    dag="daily",
+    run="scheduled__2026-11-20",
+    task="download",
+    try_number=1,
+    package_version="0.0",
+)
+
+
+class InMemoryRap:
+    """One folder of files; reads are counted, and may be told to go wrong."""
+
+    def __init__(self, folder: Folder = Folder.DCASS) -> None:
+        self.folder = folder
+        self.files: dict[bytes, tuple[bytes, int]] = {}
+        self.others: list[RemoteFile] = []
+        self.reads: list[bytes] = []
+        self.faults: dict[bytes, Callable[[InMemoryRap, RemoteFile], Awaitable[Attributes | None]]] = {}
+        self.lists_attributes = True
+
+    def put(self, name: str | bytes, content: bytes, mtime: int | None = None) -> None:
+        key = name.encode() if isinstance(name, str) else name
+        self.files[key] = content, NOW.int_timestamp - 3600 if mtime is None else mtime
+
+    def listing(self) -> list[RemoteFile]:
+        return [*(self._listed(name) for name in self.files), *self.others]
+
+    def _listed(self, name: bytes) -> RemoteFile:
+        content, mtime = self.files[name]
+        size, time = (len(content), mtime) if self.lists_attributes else (None, None)
+        return RemoteFile(self.folder, name, size, time, Kind.FILE)
+
+    async def list_folder(self, folder: Folder) -> list[RemoteFile]:
+        return self.listing() if folder is self.folder else []
+
+    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
+        self.reads.append(file.name)
+        content, _ = self.files[file.name]
+        await asyncio.sleep(0)
+        for start in range(0, len(content), 32768):
+            write(content[start : start + 32768])
+        if fault := self.faults.get(file.name):
+            after = await fault(self, file)
+            if after:
+                return after
+        await asyncio.sleep(0)
+        content, mtime = self.files[file.name]
+        return Attributes(len(content), mtime)
+
+
+def clock() -> pendulum.DateTime:
+    return NOW
+
+
+async def landing(
+    rap: InMemoryRap, lake: Lake, *, now: pendulum.DateTime = NOW, naming: Naming | None = None, **options
+) -> Landing:
+    """Land what a RAP lists, as a task does."""
+    naming = naming or Naming()
+    ledger = await asyncio.to_thread(Ledger.load, lake, CUSTOMER, [rap.folder], now)
+    todo = plan(rap.listing(), ledger, naming, now)
+    return await land(rap, lake, ledger, todo, origin=ORIGIN, naming=naming, clock=lambda: now, **options)
+
+
+def run(rap: InMemoryRap, lake: Lake, **options) -> Landing:
+    return asyncio.run(landing(rap, lake, **options))
+
+
+def landed(lake: Lake) -> dict[str, bytes]:
+    """Return what is visible in a lake, but for its manifest."""
+    paths = (path for path in lake.walk("") if not path.startswith(MANIFESTS))
+    return {path: lake.read(path) for path in paths}
+
+
+def assert_holds_once(lake: Lake, rap: InMemoryRap) -> None:
+    """Check that the lake has each content of each file once, and whole."""
+    held = Counter(
+        (path.rpartition("/")[2].partition(".v")[0], hashlib.sha256(content).hexdigest())
+        for path, content in landed(lake).items()
+    )
+    assert not [name for name, count in held.items() if count > 1]
+    for file in rap.listing():
+        if file.kind is Kind.FILE:
+            content = rap.files[file.name][0]
+            assert (file.text, hashlib.sha256(content).hexdigest()) in held

@@ -1,0 +1,15 @@
+"""A disk that is full, without a disk to fill."""
+
+import contextlib
+import resource
+
+
+@contextlib.contextmanager
+def file_size_limit(limit):
+    """Let the kernel refuse to write files beyond a size (bytes), as a quota does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,0 +1,202 @@
+"""The manifest's form, and what the ledger knows from it."""
+
+import json
+import logging
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hkex_rap.lake.layout import manifest_path, run_stamp
+from airflow_provider_hkex_rap.lake.manifest import (
+    Disposition,
+    Entry,
+    Ledger,
+    from_json,
+    rap_path,
+    to_json,
+    utc,
+)
+from airflow_provider_hkex_rap.rap.files import RemoteFile
+from airflow_provider_hkex_rap.rap.folders import Folder
+
+from ...in_memory_rap import CUSTOMER, NOW
+
+DAY = "2026-11-20"
+
+
+def entry_of(file, sha256="0" * 64, **changes):
+    path, path_base64 = rap_path(file)
+    entry = Entry(
+        customer=CUSTOMER,
+        folder=file.folder.value,
+        rap_path=path,
+        rap_path_base64=path_base64,
+        report="TP001",
+        business_date=DAY,
+        business_date_rule="name",
+        size=file.size,
+        mtime=file.mtime,
+        sha256=sha256,
+        uri=f"file:///lake/customer={CUSTOMER}/folder={file.folder}/business_date={DAY}/{file.text}",
+        etag=None,
+        version_id=None,
+        supersedes=None,
+        account="DCXYZ001",
+        site="primary",
+        address="10.151.14.141:18801",
+        host_key_fingerprint=None,
+        client_key_fingerprint=None,
+        dag=None,
+        run=None,
+        task=None,
+        try_number=None,
+        first_seen=utc(NOW),
+        downloaded=utc(NOW),
+        committed=utc(NOW),
+        package_version="0.0",
+        disposition=Disposition.LANDED.value,
+        reason="",
+    )
+    return replace(entry, **changes)
+
+
+FILES = st.builds(
+    RemoteFile,
+    st.sampled_from(Folder),
+    st.binary(min_size=1, max_size=40),
+    st.none() | st.integers(0, 2**40),
+    st.none() | st.integers(0, 2**32),
+)
+A_FILE = RemoteFile(Folder.DCASS, b"TP001_20261120.csv", 10, 1_795_000_000)
+
+
+def write(lake, entries, *, days_ago=0, content=None, folder=Folder.DCASS, suffix="1a2b3c"):
+    path = manifest_path(CUSTOMER, folder, DAY, run_stamp(NOW.subtract(days=days_ago), suffix), 1)
+    lake.create(path, to_json(entries) if content is None else content)
+
+
+@given(st.lists(FILES, max_size=3), st.text(max_size=20))
+def test_entries_survive_the_round_trip(files, reason):
+    entries = [entry_of(file, reason=reason) for file in files]
+    assert from_json(to_json(entries)) == entries
+    assert [entry.name for entry in entries] == [file.name for file in files]
+    assert [entry.text for entry in entries] == [file.text for file in files]
+
+
+def test_an_entry_is_flat_and_its_times_are_in_utc():
+    document = json.loads(to_json([entry_of(A_FILE)]))
+    (entry,) = document["entries"]
+    assert document["schema_version"] == entry["schema_version"] == 1
+    assert not [value for value in entry.values() if isinstance(value, list | dict)]
+    assert entry["first_seen"] == "2026-11-20T12:00:00.000Z"
+
+
+def test_a_name_that_is_not_utf8_keeps_its_bytes():
+    file = replace(A_FILE, name=b"caf\xe9.txt")
+    assert entry_of(file).rap_path == "/download/DCASS/caf%E9.txt"
+    assert entry_of(file).name == b"caf\xe9.txt"
+    assert entry_of(replace(A_FILE, name=b"caf%E9.txt")).rap_path_base64 is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["schema_version", "entries", "folder", "x"]), inner, max_size=3)
+    ),
+)
+
+
+@given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_whatever_a_manifest_file_holds_only_valueerror_is_raised(content):
+    try:
+        entries = from_json(content)
+    except ValueError:
+        return
+    assert entries == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": "X"},
+        {"rap_path": 5},
+        {"rap_path_base64": "?"},
+        {"size": "1"},
+        {"uri": []},
+        {"rap_path": ""},
+    ],
+)
+def test_an_entry_of_the_wrong_form_spoils_its_file(change):
+    document = {"schema_version": 1, "entries": [asdict(entry_of(A_FILE)) | change]}
+    with pytest.raises(ValueError, match=r"entry|valid|base64"):
+        from_json(json.dumps(document).encode())
+
+
+def test_fields_of_a_later_version_are_left_out():
+    document = {"schema_version": 1, "entries": [asdict(entry_of(A_FILE)) | {"weather": "fine"}]}
+    assert from_json(json.dumps(document).encode()) == [entry_of(A_FILE)]
+
+
+def test_the_ledger_knows_a_file_by_time_and_by_content(lake):
+    write(lake, [entry_of(A_FILE)])
+    ledger = Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW)
+    assert ledger.has(A_FILE)
+    for change in (
+        {"size": 11},
+        {"mtime": 1},
+        {"mtime": None},
+        {"name": b"x"},
+        {"folder": Folder.DCASS_OTHERS},
+    ):
+        assert not ledger.has(replace(A_FILE, **change))
+    uri = entry_of(A_FILE).uri
+    assert ledger.uri_of_content(replace(A_FILE, mtime=1), "0" * 64) == uri
+    assert ledger.uri_of_content(A_FILE, "1" * 64) is None
+    assert ledger.owner(uri) == A_FILE.name
+    assert ledger.owner(f"{uri}.v2") is None
+    assert ledger.of_day(NOW.date()) == {("DCASS", "TP001_20261120.csv")}
+    assert ledger.of_day(NOW.date().add(days=1)) == set()
+
+
+def test_a_quarantined_file_is_not_in_the_lake(lake):
+    write(lake, [entry_of(A_FILE, sha256=None, uri=None, disposition="quarantined", reason="Its name.")])
+    ledger = Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW)
+    assert ledger.quarantined(A_FILE)
+    assert not ledger.has(A_FILE)
+    assert not ledger.of_day(NOW.date())
+
+
+@pytest.mark.parametrize(("days_ago", "known"), [(0, True), (-1, True), (30, True), (31, False)])
+def test_the_ledger_looks_back_thirty_days(lake, days_ago, known):
+    write(lake, [entry_of(A_FILE)], days_ago=days_ago)
+    assert Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW).has(A_FILE) is known
+
+
+def test_the_ledger_knows_its_folders_and_customer_only(lake):
+    write(lake, [entry_of(A_FILE)])
+    assert not Ledger.load(lake, CUSTOMER, [Folder.DCASS_OTHERS], NOW).has(A_FILE)
+    assert not Ledger.load(lake, "CABC", list(Folder), NOW).has(A_FILE)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[]", b"[" * 100_000, b'{"schema_version": 2, "entries": []}']
+)
+def test_a_manifest_file_that_is_not_understood_is_named_and_left_out(lake, content, caplog):
+    write(lake, [entry_of(A_FILE)])
+    write(lake, [], content=content, suffix="ffffff")
+    with caplog.at_level(logging.WARNING):
+        ledger = Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW)
+    assert ledger.has(A_FILE)
+    (record,) = caplog.records
+    assert "-ffffff-0001.json" in record.getMessage()
+
+
+def test_many_manifest_files_are_read(lake):
+    files = [replace(A_FILE, name=f"{number}.csv".encode()) for number in range(100)]
+    for number, file in enumerate(files):
+        write(lake, [entry_of(file)], suffix=f"{number:06x}")
+    ledger = Ledger.load(lake, CUSTOMER, list(Folder), NOW)
+    assert all(map(ledger.has, files))

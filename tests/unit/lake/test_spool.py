@@ -1,0 +1,68 @@
+"""Where bytes wait."""
+
+import hashlib
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hkex_rap.lake import spool
+from airflow_provider_hkex_rap.lake.spool import Spool, spool_directory
+
+from .limits import file_size_limit
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 100)
+
+
+@given(chunks=st.lists(st.binary(max_size=60), max_size=8), listed=st.booleans())
+def test_bytes_come_back_hashed_from_memory_or_disk(tmp_path_factory, chunks, listed):
+    path = str(tmp_path_factory.mktemp("spool") / "1")
+    data = b"".join(chunks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "MEMORY_BYTES", 100)
+        spooled = Spool(path, len(data) if listed else None, md5=True)
+        for chunk in chunks:
+            spooled.write(chunk)
+        spooled.finish()
+    content = spooled.content
+    assert isinstance(content, str) == (len(data) > 100)
+    if isinstance(content, str):
+        with open(content, "rb") as file:
+            content = file.read()
+    assert content == data
+    assert spooled.size == len(data)
+    assert spooled.sha256 == hashlib.sha256(data).hexdigest()
+    assert spooled.md5 == hashlib.md5(data).hexdigest()
+    spooled.discard()
+    assert not os.path.exists(path)
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_what_was_not_listed_is_counted_and_not_kept(tmp_path):
+    spooled = Spool(str(tmp_path / "1"), 150)
+    for _ in range(100):
+        spooled.write(bytes(50))
+    spooled.finish()
+    assert spooled.size == 5000
+    assert os.path.getsize(tmp_path / "1") == 150
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_a_full_disk_is_told_from_a_fault_of_rap(tmp_path):
+    spooled = Spool(str(tmp_path / "1"), None)
+    with file_size_limit(4096), pytest.raises(OSError, match="too large"):
+        spooled.write(bytes(100_000))
+    assert spooled.error
+    spooled.discard()
+    assert not os.listdir(tmp_path)
+
+
+def test_the_directory_is_private_and_goes(tmp_path):
+    with spool_directory(str(tmp_path)) as directory:
+        assert os.stat(directory).st_mode & 0o777 == 0o700
+        open(f"{directory}/1", "wb").close()
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,175 @@
+"""What a lake keeps, and that it never overwrites."""
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_hkex_rap.lake import store
+from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
+from airflow_provider_hkex_rap.lake.store import Lake
+from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError
+
+from ...in_memory_rap import landed
+from .limits import file_size_limit
+
+DAY = "customer=CXYZ/folder=DCASS/business_date=2026-11-20"
+MTIME = 1_795_000_000
+
+
+@pytest.fixture
+def spooled(tmp_path):
+    def spooled(content):
+        spool = Spool(str(tmp_path / f"spool-{len(os.listdir(tmp_path))}"), len(content))
+        spool.write(content)
+        spool.finish()
+        return spool
+
+    return spooled
+
+
+def commit(lake, spool, name="a.csv", present=()):
+    return lake.commit(DAY, name, spool, MTIME, present)
+
+
+@pytest.mark.parametrize("size", [0, 1, MEMORY_BYTES, MEMORY_BYTES + 1])
+def test_a_file_lands_whole(lake, spooled, size):
+    spool = spooled(os.urandom(size))
+    result = commit(lake, spool)
+    assert (result.name, result.adopted) == ("a.csv", False)
+    assert lake.measure(f"{DAY}/a.csv") == (size, spool.sha256)
+    assert list(landed(lake)) == [f"{DAY}/a.csv"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_same_bytes_are_adopted_and_others_become_a_version(lake, spooled, known):
+    for content, name, adopted in [
+        (b"one", "a.csv", False),
+        (b"one", "a.csv", True),
+        (b"two", "a.csv.v2", False),
+        (b"three", "a.csv.v3", False),
+        (b"two", "a.csv.v2", True),
+        (b"one", "a.csv", True),
+    ]:
+        present = lake.names(DAY) if known else ()
+        result = commit(lake, spooled(content), present=present)
+        assert (result.name, result.adopted) == (name, adopted)
+    assert list(landed(lake).values()) == [b"one", b"two", b"three"]
+
+
+def test_of_many_at_once_one_creates_and_the_rest_adopt(lake, spooled):
+    spools = [spooled(b"same") for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda spool: commit(lake, spool), spools))
+    assert {result.name for result in results} == {"a.csv"}
+    assert list(landed(lake)) == [f"{DAY}/a.csv"]
+    if lake.is_local:
+        assert sum(not result.adopted for result in results) == 1
+
+
+def test_a_created_file_is_never_overwritten(lake):
+    lake.create("_manifests/x.json", b"first")
+    with pytest.raises(FileExistsError):
+        lake.create("_manifests/x.json", b"second")
+    assert lake.read("_manifests/x.json") == b"first"
+
+
+def test_what_is_not_there_is_empty(lake):
+    assert lake.names("customer=NONE") == frozenset()
+    assert lake.walk("customer=NONE") == []
+    assert lake.measure("customer=NONE/x") is None
+
+
+def test_a_local_file_carries_the_time_that_proves_it(local_lake, spooled):
+    spool = spooled(b"one")
+    commit(local_lake, spool)
+    present = local_lake.names(DAY)
+    assert [found.sha256 for found in local_lake.find(DAY, "a.csv", 3, MTIME, present)] == [spool.sha256]
+    assert not list(local_lake.find(DAY, "a.csv", 3, MTIME + 1, present))
+    assert not list(local_lake.find(DAY, "a.csv", 4, MTIME, present))
+
+
+@pytest.mark.parametrize("mtime", [None, -1, 2**32, 2**70])
+def test_a_time_that_is_none_proves_nothing(local_lake, spooled, mtime):
+    local_lake.commit(DAY, "a.csv", spooled(b"one"), mtime)
+    assert landed(local_lake)
+
+
+@pytest.mark.parametrize("size", [MEMORY_BYTES, MEMORY_BYTES * 2])
+def test_a_full_lake_shows_nothing_half_done(local_lake, tmp_path, size):
+    spool = Spool(str(tmp_path / "1"), size)
+    spool.write(os.urandom(size))
+    spool.finish()
+    # A spool on another file system is copied, and the copy does not fit.
+    other = tempfile.mkdtemp(dir="/dev/shm") if os.path.isdir("/dev/shm") else None
+    lake = Lake(local_lake.fs, other or local_lake.root)
+    with file_size_limit(MEMORY_BYTES // 2), pytest.raises(OSError, match="too large"):
+        commit(lake, spool)
+    assert not landed(lake)
+    assert not [name for _, _, names in os.walk(lake.root) for name in names]
+    assert commit(lake, spool).name == "a.csv"
+    fsspec.filesystem("file").rm(lake.root, recursive=True)
+
+
+def test_a_lake_of_several_file_systems_takes_spooled_files(spooled, tmp_path):
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
+        pytest.skip("No second file system.")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as root:
+        lake = Lake(fsspec.filesystem("file"), root)
+        spool = spooled(os.urandom(MEMORY_BYTES * 2))
+        commit(lake, spool)
+        assert lake.measure(f"{DAY}/a.csv") == (spool.size, spool.sha256)
+
+
+def test_what_killed_processes_left_is_swept_once_it_is_old(local_lake, monkeypatch):
+    parts = [f"{local_lake.root}/.rap-1.part/9", f"{local_lake.root}/{DAY}/.rap-2.part"]
+    for part in parts:
+        os.makedirs(os.path.dirname(part))
+        open(part, "wb").close()
+    assert local_lake.names(DAY) == {".rap-2.part"}
+    assert local_lake.spool_parent() == local_lake.root
+    assert all(map(os.path.exists, parts))
+    monkeypatch.setattr(store, "STALE_SECONDS", -1)
+    assert local_lake.names(DAY) == frozenset()
+    local_lake.spool_parent()
+    assert not any(map(os.path.exists, parts))
+
+
+def test_a_file_system_that_would_overwrite_is_refused():
+    class Careless(MemoryFileSystem):
+        def put_file(self, lpath, rpath, **kwargs):
+            raise AssertionError
+
+    with pytest.raises(RapConfigurationError, match="Careless"):
+        Lake(Careless(), "/lake")
+
+
+def test_a_file_system_that_has_its_own_word_for_it_is_taken():
+    class Azure(MemoryFileSystem):
+        def put_file(self, lpath, rpath, overwrite=True, **kwargs):
+            super().put_file(lpath, rpath, **kwargs)
+
+    assert Lake(Azure(), "/lake").uri == "memory:///lake"
+
+
+def test_bytes_that_a_storage_mangles_do_not_count_as_landed(spooled):
+    class Mangling(MemoryFileSystem):
+        def pipe_file(self, path, value, mode="overwrite", **kwargs):
+            super().pipe_file(path, value[:-1] + b"?", mode, **kwargs)
+
+    with pytest.raises(LakeConflict) as caught:
+        commit(Lake(Mangling(), "/mangled"), spooled(b"bytes"))
+    assert caught.value.uri.endswith(f"{DAY}/a.csv")
+
+
+def test_an_answer_that_is_lost_after_success_is_no_failure(spooled):
+    class Deaf(MemoryFileSystem):
+        def pipe_file(self, path, value, mode="overwrite", **kwargs):
+            super().pipe_file(path, value, mode, **kwargs)
+            raise ConnectionResetError
+
+    result = commit(Lake(Deaf(), "/deaf"), spooled(b"bytes"))
+    assert (result.name, result.adopted) == ("a.csv", True)

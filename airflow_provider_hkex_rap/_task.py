@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pendulum
+from airflow.providers.common.compat.sdk import conf
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
-from airflow_provider_hkex_rap.rap.errors import RapError, RapUnavailable
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapError,
+    RapSessionSuperseded,
+    RapUnavailable,
+)
 from airflow_provider_hkex_rap.rap.service_hours import next_opening
 from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
 
@@ -28,6 +36,9 @@ if TYPE_CHECKING:
 POOL = "hkex_rap"
 """The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
 
+SUPERSEDED_WAITS = 3
+"""How often a task that was thrown out waits and goes on before it fails."""
+
 T = TypeVar("T")
 
 
@@ -38,10 +49,29 @@ class RapTask:
     """
 
     log: Any
+    pool: str
+    task_id: str
     _stop: Callable[[], object] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"pool": POOL, **kwargs})
+
+    def check_pool(self, context: Context) -> None:
+        """Refuse to run as a mapped task that Airflow has put into the default pool.
+
+        :param context: the task's context; empty outside a run.
+        :raises RapConfigurationError: the pool was not given by ``partial``, where alone Airflow heeds it.
+        """
+        dag = context.get("dag")
+        task = dag.task_dict.get(self.task_id) if dag else None
+        if isinstance(task, MappedOperator) and task.pool != self.pool:
+            raise RapConfigurationError(
+                f"The mapped task {self.task_id!r} runs in {task.pool!r}, not in {self.pool!r}.",
+                why="Airflow gives a mapped task the pool that partial() names, and no other; without"
+                " one slot for all, its logins throw each other out (§4.3).",
+                todo=f"Write {type(self).__name__}.partial(..., pool={self.pool!r}).expand(...).",
+                pool=task.pool,
+            )
 
     def wait_for_opening(self, hook: RapHook, wanted: Iterable[Wanted]) -> None:
         """Reschedule the task to the next opening unless all that is wanted is open now (§4.1).
@@ -59,13 +89,26 @@ class RapTask:
             )
             raise AirflowRescheduleException(pendulum.now("UTC") + (opening - now))  # type: ignore[no-untyped-call]
 
-    def run_session(self, hook: RapHook, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run_session(self, hook: RapHook, work: Callable[[], Coroutine[Any, Any, T]], *, waits: int = 0) -> T:
         """Run *work* to its end in an event loop of its own, or until the task is killed.
 
         :param hook: whose session ends when the task is killed.
-        :param work: makes the coroutine.
+        :param work: makes the coroutine, which logs in and out; it is made anew after a wait.
+        :param waits: how often to wait and go on where somebody else's login ends ours (§4.3).
         :raises RapError: as *work* does.
         """
+
+        async def waiting() -> T:
+            for left in reversed(range(waits + 1)):
+                try:
+                    return await work()
+                except RapSessionSuperseded as error:
+                    if not left:
+                        raise
+                    pause = patience()
+                    self.log.warning("%s Going on in %.0f s.", error, pause)
+                    await asyncio.sleep(pause)
+            raise AssertionError
 
         async def stoppable() -> T:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -76,10 +119,10 @@ class RapTask:
 
             self._stop = lambda: loop.call_soon_threadsafe(stop)
             try:
-                return await work()
+                return await waiting()
             except asyncio.CancelledError:
                 raise RapUnavailable(
-                    "The task was stopped before its login.",
+                    "The task was stopped while it was not logged in.",
                     todo="Run it again; nothing is lost.",
                     attempts=(),
                 ) from None
@@ -102,6 +145,12 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(main())
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(contextvars.copy_context().run, lambda: asyncio.run(main())).result()
+
+
+def patience() -> float:
+    """Return the seconds for which whoever threw us out is left in peace, no two tasks alike."""
+    seconds: float = conf.getfloat("hkex_rap", "superseded_wait", fallback=300.0)
+    return seconds * random.uniform(1.0, 1.2)  # noqa: S311
 
 
 @contextmanager

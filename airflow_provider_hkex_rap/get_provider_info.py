@@ -40,6 +40,16 @@ _CONNECTION_FIELDS = {
         "Private key", "The RSA key registered for the account, as PEM, instead of a file.", format="password"
     ),
     "private_key_passphrase": _field("Passphrase", "Where the private key is encrypted.", format="password"),
+    "key_expires": _field(
+        "Last day of the key",
+        "YYYY-MM-DD, where it is known: the key is renewed in time. Else RAP's warning tells (§6.2).",
+        format="date",
+    ),
+    "key_store": _field(
+        "Key store",
+        "Where renewed keys are kept: variable, file:///directory, or the dotted path of a class.",
+        default="variable",
+    ),
     "connect_timeout": _field(
         "Connect timeout", "Seconds for one address, login included.", kind="number", default=30
     ),
@@ -75,6 +85,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "cli": ["airflow_provider_hkex_rap.cli.definition.get_cli_commands"],
         "config": {
             "hkex_rap": {
                 "description": "Settings of the HKEX RAP provider.",

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_hkex_rap import __version__
-from airflow_provider_hkex_rap._task import RapTask, failing_at_once, trading_day
+from airflow_provider_hkex_rap._lake import open_lake
+from airflow_provider_hkex_rap._task import SUPERSEDED_WAITS, RapTask, failing_at_once, trading_day
 from airflow_provider_hkex_rap.rap.errors import (
-    RapConfigurationError,
     RapError,
     RapPermissionDenied,
     RapReportMissing,
-    RapRetentionExpired,
     RapTransferError,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.report_name import Naming
-from airflow_provider_hkex_rap.rap.retention import left_on
+from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
@@ -106,17 +105,20 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 
         with failing_at_once():
+            self.check_pool(context)
             folders = parse_folders(self.folders)
             only_date = parse_business_date(self.business_date)
             naming = Naming(self.naming)
-            lake = _open_lake(self.lake)
+            lake = open_lake(self.lake)
             hook = RapHook(self.rap_conn_id)
             services = sorted({folder.service for folder in folders}, reverse=True)
             day = only_date or trading_day(context, services[0], hook.clock())
             self.wait_for_opening(hook, services)
             started = time.monotonic()
             ledger, plan, landing, unseen = self.run_session(
-                hook, lambda: self._land(hook, lake, folders, naming, only_date, _run_of(context))
+                hook,
+                lambda: self._land(hook, lake, folders, naming, only_date, _run_of(context)),
+                waits=SUPERSEDED_WAITS if "ti" in context else 0,
             )
             summary = {
                 "landed": landing.landed,
@@ -215,26 +217,6 @@ class RapDownloadOperator(RapTask, BaseOperator):
             )
 
 
-def _open_lake(uri: str) -> Lake:
-    """Return the lake at a URI.
-
-    :raises RapConfigurationError: the URI is blank or not absolute.
-    """
-    from airflow.sdk import ObjectStoragePath
-
-    from airflow_provider_hkex_rap.lake.store import Lake
-
-    if not str(uri or "").strip() or not ("://" in uri or uri.startswith("/")):
-        raise RapConfigurationError(
-            f"{uri!r} in 'lake' is not the root of a lake.",
-            why="A lake is an absolute path or a URI, such as file:///data/rap or s3://aws_default@bucket/rap.",
-            todo="Set 'lake' to one; the user part of a URI is the Airflow connection to it.",
-            lake=uri,
-        )
-    path = ObjectStoragePath(uri.strip())
-    return Lake(path.fs, path.path, path.as_uri())
-
-
 async def _listing(session: RapSession, folder: Folder) -> list[RemoteFile] | RapPermissionDenied:
     try:
         return list(await session.list_folder(folder))
@@ -245,19 +227,12 @@ async def _listing(session: RapSession, folder: Folder) -> list[RemoteFile] | Ra
 def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.Date) -> RapError:
     """Return the error of a day of which nothing is listed and nothing has landed."""
     places = ", ".join(folder.path for folder in folders)
-    gone = left_on(day)
-    if today >= gone:
-        return RapRetentionExpired(
-            f"Nothing of {day.isoformat()} is in {places}: its reports left RAP on {gone.isoformat()}.",
-            why="RAP keeps reports for the past ten calendar days (§4.1).",
-            todo="Ask HKEX for these reports; no retry can fetch them.",
-            business_date=day.isoformat(),
-            left_on=gone.isoformat(),
-        )
+    if today >= left_on(day):
+        return retention_expired(day, places)
     return RapReportMissing(
         f"Nothing of {day.isoformat()} is in {places}, and nothing of it has landed.",
         why="The reports are not there yet, or that day is no trading day.",
-        todo=f"A later try may find them; they leave RAP on {gone.isoformat()}.",
+        todo=f"A later try may find them; they leave RAP on {left_on(day).isoformat()}.",
         missing=tuple(folder.path for folder in folders),
         business_date=day.isoformat(),
     )

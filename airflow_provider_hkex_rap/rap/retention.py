@@ -10,6 +10,8 @@ from datetime import date, timedelta
 
 import pendulum
 
+from airflow_provider_hkex_rap.rap.errors import RapRetentionExpired
+
 RETENTION_DAYS = 10
 """Calendar days for which RAP keeps a report, after its own day (§4.1)."""
 
@@ -38,6 +40,22 @@ def days_left(business_date: date, today: date) -> int:
     :returns: 1 on the last day, 0 once they are gone.
     """
     return max(0, left_on(business_date).toordinal() - today.toordinal())
+
+
+def retention_expired(business_date: date, where: str) -> RapRetentionExpired:
+    """Return the error of a business date of which nothing is listed any more (§4.1).
+
+    :param business_date: the day that the reports are of.
+    :param where: the folders that were listed.
+    """
+    gone = left_on(business_date).isoformat()
+    return RapRetentionExpired(
+        f"Nothing of {business_date.isoformat()} is in {where}: its reports left RAP on {gone}.",
+        why="RAP keeps reports for the past ten calendar days (guide §4.1).",
+        todo="Ask HKEX for these reports; no later try can fetch them.",
+        business_date=business_date.isoformat(),
+        left_on=gone,
+    )
 
 
 def _plus(day: date, days: int) -> pendulum.Date:

@@ -127,9 +127,9 @@ async def connect(login: Login) -> Connected:
         except TimeoutError:
             reason = f"no answer within {login.connect_timeout:g} s"
         except (OSError, asyncssh.Error) as error:
-            if (refusal := _refusal(error, client, login, address)) is not None:
-                raise refusal from None
-            reason = _reason(error)
+            if (refused := refusal(error, client, login, address)) is not None:
+                raise refused from None
+            reason = reason_of(error)
         else:
             return Connected(ssh, client, address)
         attempts.append(f"{address}: {reason}")
@@ -170,8 +170,14 @@ async def _connect_to(address: Address, login: Login, client: RapClient) -> asyn
     )
 
 
-def _refusal(error: Exception, client: RapClient, login: Login, address: Address) -> RapError | None:
-    """Return the error that ends the search for an address, or None where the next may be tried."""
+def refusal(error: Exception, client: RapClient, login: Login, address: Address) -> RapError | None:
+    """Return the error that ends the search for an address, or None where the next may be tried.
+
+    :param error: what asyncssh or the network raised.
+    :param client: the connection's callbacks.
+    :param login: who logs in.
+    :param address: where.
+    """
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return _host_key_error(client, login, address)
     if isinstance(error, asyncssh.KeyExchangeFailed):
@@ -217,10 +223,10 @@ def _authentication_error(client: RapClient, login: Login, address: Address) -> 
     )
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, asyncssh.Error):
-        return error.reason or type(error).__name__
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def reason_of(error: Exception) -> str:
+    """Return what an error of asyncssh or of the network says, in its own words."""
+    said = error.reason if isinstance(error, asyncssh.Error) else getattr(error, "strerror", None)
+    return str(said or error) or type(error).__name__
 
 
 def md5_fingerprint(key: asyncssh.SSHKey) -> str:

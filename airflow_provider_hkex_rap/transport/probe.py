@@ -9,7 +9,7 @@ import asyncssh
 
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.errors import RapUnavailable
-from airflow_provider_hkex_rap.transport.connect import RapClient, _reason, _refusal
+from airflow_provider_hkex_rap.transport.connect import RapClient, reason_of, refusal
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.sites import Address
@@ -49,9 +49,9 @@ async def probe(login: Login, address: Address) -> Probe:
     except TimeoutError:
         reason = f"no answer within {login.connect_timeout:g} s"
     except (OSError, asyncssh.Error) as error:
-        if (refusal := _refusal(error, client, login, address)) is not None:
-            raise refusal from None
-        reason = _reason(error)
+        if (refused := refusal(error, client, login, address)) is not None:
+            raise refused from None
+        reason = reason_of(error)
     else:
         return Probe(
             cipher=client.ssh.get_extra_info("send_cipher"),

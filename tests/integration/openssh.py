@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
+import string
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +19,6 @@ import asyncssh
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 
-ACCOUNT = "DCXYZ001"
 SSHD = "/usr/sbin/sshd"
 
 
@@ -34,6 +35,7 @@ def missing() -> str | None:
 class OpenSSH:
     """A running sshd that serves one RAP account out of a directory."""
 
+    account: str
     port: int
     root: Path
     log: Path
@@ -51,7 +53,7 @@ class OpenSSH:
         """Return the fields of an Airflow connection to this server."""
         return {
             "conn_type": "hkex_rap",
-            "login": ACCOUNT,
+            "login": self.account,
             "host": "127.0.0.1",
             "port": self.port,
             "extra": {"host_key": self.host_key, "private_key": self.private_key, **extra},
@@ -138,12 +140,15 @@ def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[Op
     Path("/run/sshd").mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, base)
-        stack.enter_context(_user(ACCOUNT))
+        # Another name each time: several of these servers may run at once.
+        account = "DC" + "".join(random.choices(string.ascii_uppercase, k=3)) + "001"
+        stack.enter_context(_user(account))
         server = subprocess.Popen([SSHD, "-D", "-f", base / "sshd_config", "-E", log])
         stack.callback(server.wait)
         stack.callback(server.terminate)
         _until_listening(port, server)
         yield OpenSSH(
+            account,
             port,
             root,
             log,

@@ -1,0 +1,97 @@
+"""What the commands of ``airflow hkex-rap`` share: how one ends, and how it shows rows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING
+
+from airflow.cli.simple_table import AirflowConsole
+from airflow.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.utils.cli import suppress_logs_and_warning
+
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+FAILED = 1
+NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
+
+
+def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
+    """Make a function a command: what it returns is the exit status, and an error is one message.
+
+    :param run: takes the parsed arguments; returns 0, or 1 where it found something wrong.
+    """
+
+    @wraps(run)
+    def ended(args: Namespace) -> None:
+        # Without it Airflow's SDK takes this process for a worker, and never looks into the database.
+        os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+        try:
+            status = run(args)
+        except (RapError, OSError) as error:
+            status = _fail(str(error) or type(error).__name__)
+        except AirflowNotFoundException as error:
+            status = _fail(f"{error}. {NO_CONNECTION}")
+        if status:
+            raise SystemExit(status)
+
+    quiet: Callable[[Namespace], None] = suppress_logs_and_warning(ended)
+    return quiet
+
+
+def _fail(message: str) -> int:
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+    return FAILED
+
+
+def show(rows: Iterable[Mapping[str, object]], output: str) -> None:
+    """Print rows as the other commands of Airflow do.
+
+    :param rows: each with the same keys, which are the headings.
+    :param output: ``table``, ``json``, ``yaml`` or ``plain``.
+    """
+    # Names come from RAP: nothing in them is markup.
+    console = AirflowConsole(markup=False, emoji=False, highlight=False)
+    console.print_as(data=[dict(row) for row in rows], output=output)
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that a terminal may obey.
+
+    :param text: such as a file's name on RAP.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def lake_clock() -> Clock:
+    """Return the clock by which a lake is judged, where no connection to RAP is concerned."""
+    offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
+    if offset:
+        print(f"The clock is shifted by {offset:g} s ([hkex_rap] clock_offset).", file=sys.stderr)
+    return system_clock(offset)
+
+
+def parse_customer(text: str) -> str:
+    """Return the DCASS customer code in a text (§3.1).
+
+    :param text: ``C`` and three capital letters or digits.
+    :raises RapConfigurationError: it has another form.
+    """
+    try:
+        return Account(f"D{text}001").customer
+    except RapConfigurationError:
+        raise RapConfigurationError(
+            f"{text!r} is not a DCASS customer code.",
+            why="A code is C and three of A-Z and 0-9, in capital letters (guide §3.1).",
+            todo="Give the middle of your RAP user accounts: CXYZ where they are DCXYZ001 and so on.",
+            customer=text,
+        ) from None

@@ -1,0 +1,151 @@
+"""What Airflow's command line knows of ``airflow hkex-rap``: every ``airflow`` command imports this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.cli.cli_config import (
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+    ARG_YES,
+    ActionCommand,
+    Arg,
+    CLICommand,
+    GroupCommand,
+    lazy_load_command,
+)
+
+_ROOM = "airflow_provider_hkex_rap.cli"
+
+
+def _arg(flag: str, **options: Any) -> Arg:
+    return Arg((flag,), **options)  # type: ignore[no-untyped-call]
+
+
+_CONN_ID = _arg(
+    "--conn-id",
+    help="An Airflow connection of the type hkex_rap (default: hkex_rap_default)",
+    default="hkex_rap_default",
+)
+_LAKE = _arg(
+    "--lake",
+    help="The lake's root: an absolute path or a URI, such as s3://aws_default@bucket/rap",
+    required=True,
+)
+_CUSTOMER = _arg("--customer", help="The DCASS customer code, such as CXYZ", required=True)
+_FOLDERS = _arg(
+    "--folders",
+    help="Folders of RAP: DCASS, DCASS_OTHERS, HKCC_SEOCH_CCMS_GLOB (default: all three)",
+    nargs="+",
+    metavar="FOLDER",
+)
+
+_COMMANDS = (
+    ActionCommand(
+        name="init",
+        help="Make the pools that RAP tasks run in, where they are missing",
+        func=lazy_load_command(f"{_ROOM}.init.init"),
+        args=(ARG_VERBOSE,),
+    ),
+    ActionCommand(
+        name="doctor",
+        help="Check what RAP tasks need, and say what to do",
+        description="Check what RAP tasks need, one line a check, each with what to do. The connection to RAP"
+        " ends after the key exchange and the host key; --login goes on, and ends a session of the account"
+        " that is open elsewhere (guide §4.3). Exit status 1 where a check failed.",
+        func=lazy_load_command(f"{_ROOM}.doctor.doctor"),
+        args=(
+            _CONN_ID,
+            _arg("--lake", help="The lake's root; checked where it is given, by a file that is removed"),
+            _arg("--login", help="Log in too, and list the folders", action="store_true"),
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="ls",
+        help="List folders of RAP; logs in",
+        description="List folders of RAP. It logs in, which ends a session of the account that is open"
+        " elsewhere (guide §4.3): a running task loses its own and tries again later.",
+        func=lazy_load_command(f"{_ROOM}.ls.ls"),
+        args=(
+            _arg(
+                "folder",
+                help="DCASS, DCASS_OTHERS or HKCC_SEOCH_CCMS_GLOB",
+                nargs="+",
+                metavar="FOLDER",
+            ),
+            _CONN_ID,
+            ARG_YES,
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="gaps",
+        help="Say what has landed of the last ten days, and what is missing",
+        description="Say for each trading day that RAP still keeps (guide §4.1), and each folder, what has"
+        " landed and what is missing. It reads the lake only. Exit status 1 where something is missing; what"
+        " may still come, since the day's service hours have not ended, is awaited.",
+        func=lazy_load_command(f"{_ROOM}.gaps.gaps"),
+        args=(
+            _LAKE,
+            _CUSTOMER,
+            _arg(
+                "--expect",
+                help="Patterns of file names; of each a file must have landed on every trading day"
+                " (default: any file, in each folder)",
+                nargs="+",
+                metavar="GLOB",
+            ),
+            _FOLDERS,
+            _arg(
+                "--calendar",
+                help="Whose trading days count: derivatives (default) or securities, for a participant"
+                " without Derivatives Holiday Trading",
+                choices=("derivatives", "securities"),
+                default="derivatives",
+            ),
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="verify",
+        help="Prove the manifest against the bytes in the lake",
+        description="Read every landed byte of a customer and compare it with the manifest. Exit status 1"
+        " where they do not agree.",
+        func=lazy_load_command(f"{_ROOM}.verify.verify"),
+        args=(
+            _LAKE,
+            _CUSTOMER,
+            _arg("--since", help="Leave out earlier business dates (YYYY-MM-DD)", metavar="DATE"),
+            _FOLDERS,
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="simulate",
+        help="Run a RAP on this machine until interrupted, to try DAGs against",
+        func=lazy_load_command(f"{_ROOM}.simulate.simulate"),
+        args=(
+            _arg("--account", help="A RAP user account; repeatable (default: DCXYZ001)", action="append"),
+            _arg("--port", help="The port (default: a free one)"),
+            _arg("--days", help="How many trading days to publish (default: 3)"),
+            _arg("--now", help="The time that it shows, in Hong Kong (default: the real one)"),
+            _arg("--hours", help="Refuse logins outside the service hours (guide §4.1)", action="store_true"),
+            ARG_VERBOSE,
+        ),
+    ),
+)
+
+
+def get_cli_commands() -> list[CLICommand]:
+    """Return the group ``airflow hkex-rap``."""
+    return [
+        GroupCommand(
+            name="hkex-rap",
+            help="Check and inspect HKEX's Report Access Platform (RAP) and the lake",
+            subcommands=_COMMANDS,
+        )
+    ]

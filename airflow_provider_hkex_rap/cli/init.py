@@ -1,0 +1,41 @@
+"""``airflow hkex-rap init``: the pools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.configuration import conf
+from airflow.utils.cli import action_cli
+
+from airflow_provider_hkex_rap._task import POOL
+from airflow_provider_hkex_rap.cli.command import command
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+@action_cli  # type: ignore[untyped-decorator]
+@command
+def init(args: Namespace) -> int:
+    """Make the pools that are missing, and say which exist."""
+    from airflow_provider_hkex_rap.plugins.pools import create_missing_pools
+
+    made = create_missing_pools()
+    for name, slots in pool_slots().items():
+        state = "made" if name in made else "exists"
+        print(f"Pool {name}: {state}, slots: {slots}.")
+    return 0
+
+
+def pool_slots() -> dict[str, int | None]:
+    """Return each pool that RAP tasks name, with its slots; None where it does not exist.
+
+    :raises sqlalchemy.exc.SQLAlchemyError: Airflow's database cannot be read.
+    """
+    from airflow.models.pool import Pool
+    from airflow.utils.session import create_session
+
+    names = [POOL, *filter(None, map(str.strip, conf.get("hkex_rap", "pools", fallback="").split(",")))]
+    with create_session() as session:
+        pools = {name: Pool.get_pool(name, session=session) for name in names}
+        return {name: pool.slots if pool else None for name, pool in pools.items()}

@@ -1,0 +1,90 @@
+"""``airflow hkex-rap ls``: what RAP lists."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pendulum
+
+from airflow_provider_hkex_rap.cli.command import FAILED, command, printable, show
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied
+from airflow_provider_hkex_rap.rap.folders import parse_folders
+from airflow_provider_hkex_rap.rap.report_name import Naming
+from airflow_provider_hkex_rap.rap.service_hours import next_opening
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+    from airflow_provider_hkex_rap.rap.folders import Folder
+
+_YES = ("y", "yes")
+
+
+@command
+def ls(args: Namespace) -> int:
+    """List folders, once the user agrees to the login."""
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+
+    folders = parse_folders(args.folder)
+    hook = RapHook(args.conn_id)
+    now = hook.clock()
+    opening = next_opening({folder.service for folder in folders}, now)
+    _say(
+        f"This logs in to RAP as {hook.login.account} and ends a session of that account that is open"
+        " elsewhere (§4.3): a running task loses its own, and tries again after some minutes."
+    )
+    if opening > now:
+        _say(f"These folders are shut until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1).")
+    if not args.yes and not _agreed():
+        _say("Nothing was sent.")
+        return FAILED
+    files, denied = asyncio.run(_list(hook, folders))
+    naming = Naming()
+    show([_row(file, naming, now) for file in files], args.output)
+    for error in denied:
+        _say(str(error))
+    return FAILED if denied else 0
+
+
+def _say(text: str) -> None:
+    # Standard output is for the listing alone.
+    print(text, file=sys.stderr, flush=True)
+
+
+def _agreed() -> bool:
+    print("Log in? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in _YES
+
+
+async def _list(
+    hook: RapHook, folders: tuple[Folder, ...]
+) -> tuple[list[RemoteFile], list[RapPermissionDenied]]:
+    """Return what the folders list, and the errors of those that the account does not see."""
+    files: list[RemoteFile] = []
+    denied = []
+    async with hook.session() as session:
+        for folder in folders:
+            try:
+                files += sorted(await session.list_folder(folder), key=lambda file: file.name)
+            except RapPermissionDenied as error:
+                denied.append(error)
+    return files, denied
+
+
+def _row(file: RemoteFile, naming: Naming, now: pendulum.DateTime) -> dict[str, object]:
+    name = naming.read(file.text, file.mtime, now)
+    modified = None if file.mtime is None else pendulum.from_timestamp(file.mtime, HONG_KONG)
+    return {
+        "folder": file.folder.value,
+        "name": printable(file.text),
+        "kind": file.kind.value,
+        "size": file.size,
+        "modified_hkt": modified and modified.format("YYYY-MM-DD HH:mm:ss"),
+        "business_date": name.business_date.isoformat(),
+        "report": printable(name.report),
+    }

@@ -1,0 +1,161 @@
+"""The sensor that waits for reports to arrive on RAP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from airflow_provider_hkex_rap._task import RapTask, failing_at_once, patience, trading_day
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapSessionSuperseded,
+    RapUnavailable,
+)
+from airflow_provider_hkex_rap.rap.files import Kind
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.report_name import Naming
+from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
+from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+
+SHORTEST_POKE_INTERVAL = 60.0
+
+
+class RapReportSensor(RapTask, BaseSensorOperator):
+    """Wait until every report of a trading day that is asked for lies on RAP, whole.
+
+    Each poke is one login and one listing. Between pokes the task gives its slot and its login back. Outside
+    the service hours it reschedules itself to the opening, and looks once after it before it may time out.
+
+    :param folder: the folder to look in: ``DCASS``, ``DCASS_OTHERS`` or ``HKCC_SEOCH_CCMS_GLOB`` (§4.2).
+    :param reports: patterns of file names; each must have files of the business date.
+    :param business_date: the day of the reports (YYYY-MM-DD); left out, the run's trading day.
+    :param min_files: how many files each pattern must have.
+    :param stable_for: seconds for which a file must not have changed.
+    :param naming: a regular expression with the named groups ``report`` and ``date``, as for the download.
+    :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
+    :param poke_interval: seconds between pokes; at least 60 (§4.1).
+    :returns: the files found, each with name, size (bytes) and mtime (ISO 8601, UTC).
+    :raises RapRetentionExpired: nothing of the day is listed, and it is past the ten days (§4.1).
+    :raises RapPermissionDenied: the account does not see the folder.
+    :raises RapConfigurationError: an argument or a field of the connection is not of the valid form.
+    :raises AirflowSensorTimeout: the reports did not come in time; it names those that are missing.
+    """
+
+    template_fields: Sequence[str] = (
+        "folder",
+        "reports",
+        "business_date",
+        "naming",
+        "rap_conn_id",
+    )
+    ui_color = "#e4f0e8"
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        reports: Sequence[str] = ("*",),
+        business_date: str | date | None = None,
+        min_files: int = 1,
+        stable_for: float = 60,
+        naming: str | None = None,
+        rap_conn_id: str = "hkex_rap_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"mode": "reschedule", "poke_interval": 600, **kwargs})
+        if self.poke_interval < SHORTEST_POKE_INTERVAL:
+            raise RapConfigurationError(
+                f"A poke_interval of {self.poke_interval:g} s is too short.",
+                why="HKEX asks that RAP be not visited needlessly (guide §4.1), and each poke is a login.",
+                todo=f"Set it to {SHORTEST_POKE_INTERVAL:g} s or more; 600 is the default.",
+                poke_interval=self.poke_interval,
+            )
+        self.folder = folder
+        self.reports = reports
+        self.business_date = business_date
+        self.min_files = min_files
+        self.stable_for = stable_for
+        self.naming = naming
+        self.rap_conn_id = rap_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Look for the reports, and wait for them."""
+        from airflow_provider_hkex_rap.hooks.rap import RapHook
+
+        with failing_at_once():
+            self.check_pool(context)
+            self._folder = Folder.parse(self.folder)
+            self._naming = Naming(self.naming)
+            self._hook = RapHook(self.rap_conn_id)
+            self._day = parse_business_date(self.business_date) or trading_day(
+                context, self._folder.service, self._hook.clock()
+            )
+            # Before the base class, whose timeout would end a wait for the opening without a look after it.
+            self.wait_for_opening(self._hook, [self._folder.service])
+        if "ti" not in context:
+            outside_a_run = SimpleNamespace(get_first_reschedule_date=lambda context: None)
+            context = {**context, "ti": outside_a_run}  # type: ignore[typeddict-item]
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as error:
+            raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once: one login, one listing."""
+        with failing_at_once():
+            try:
+                files = self.run_session(self._hook, lambda: self._listing(self._hook))
+            except (RapSessionSuperseded, RapUnavailable) as error:
+                self._awaited = f"The last look failed: {error}"
+                self.log.warning("%s", self._awaited)
+                if isinstance(error, RapSessionSuperseded):
+                    # Whoever logged in meanwhile is left in peace.
+                    self.poke_interval = max(self.poke_interval, patience())
+                return PokeReturnValue(False)
+            return self._judge(files)
+
+    async def _listing(self, hook: RapHook) -> Sequence[RemoteFile]:
+        async with hook.session() as session:
+            return await session.list_folder(self._folder)
+
+    def _judge(self, files: Sequence[RemoteFile]) -> PokeReturnValue:
+        now = self._hook.clock()
+        of_day = [
+            file
+            for file in files
+            if file.kind is Kind.FILE
+            and self._naming.read(file.text, file.mtime, now).business_date == self._day
+        ]
+        settled = [file for file in of_day if now.timestamp() - (file.mtime or 0) >= self.stable_for]
+        found = {glob: [f for f in settled if fnmatchcase(f.text, glob)] for glob in self.reports}
+        short = {glob: len(matches) for glob, matches in found.items() if len(matches) < self.min_files}
+        if not short:
+            arrived = {file.name: file for matches in found.values() for file in matches}
+            return PokeReturnValue(True, [_facts(file) for file in arrived.values()])
+        if not of_day and now.date() >= left_on(self._day):
+            raise retention_expired(self._day, self._folder.path)
+        self._awaited = (
+            f"Still waiting in {self._folder.path} for {self._day.isoformat()}: "
+            + ", ".join(f"{glob} ({count} of {self.min_files})" for glob, count in short.items())
+            + f"; {len(of_day) - len(settled)} files of that day are too fresh to be whole."
+        )
+        self.log.info("%s", self._awaited)
+        return PokeReturnValue(False)
+
+
+def _facts(file: RemoteFile) -> dict[str, Any]:
+    mtime = None if file.mtime is None else pendulum.from_timestamp(file.mtime).isoformat()
+    return {"name": file.text, "size": file.size, "mtime": mtime}

@@ -1,0 +1,5 @@
+"""The timetables."""
+
+from airflow_provider_hkex_rap.timetables.trading_day import RapTradingDayTimetable
+
+__all__ = ["RapTradingDayTimetable"]

@@ -1,0 +1,76 @@
+"""The lock that keeps two logins of one account on one host apart."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import multiprocessing.synchronize
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapUnavailable
+from airflow_provider_hkex_rap.transport.account_lock import account_lock
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+async def hold(account: str, wait: float = 0.0) -> None:
+    async with account_lock(Account(account), "another task", wait=wait):
+        pass
+
+
+def hold_until_killed(held: multiprocessing.synchronize.Event, directory: str) -> None:
+    tempfile.tempdir = directory
+
+    async def hold() -> None:
+        async with account_lock(Account("DCXYZ001"), "the task land of dag"):
+            held.set()
+            await asyncio.Event().wait()
+
+    asyncio.run(hold())
+
+
+def test_it_says_who_holds_the_account_and_survives_a_kill(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    held = spawn.Event()
+    process = spawn.Process(target=hold_until_killed, args=(held, str(tmp_path)))
+    process.start()
+    assert held.wait(30)
+    with pytest.raises(RapUnavailable, match=rf"the task land of dag, process {process.pid}"):
+        asyncio.run(hold("DCXYZ001"))
+    asyncio.run(hold("DCXYZ002"))
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    asyncio.run(hold("DCXYZ001"))
+
+
+def test_logins_take_turns_within_one_process_too() -> None:
+    async def two() -> list[str]:
+        order: list[str] = []
+        first_is_in = asyncio.Event()
+
+        async def first() -> None:
+            async with account_lock(Account("DCXYZ001"), "first"):
+                first_is_in.set()
+                order.append("first in")
+                await asyncio.sleep(0)
+                order.append("first out")
+
+        async def second() -> None:
+            await first_is_in.wait()
+            async with account_lock(Account("DCXYZ001"), "second"):
+                order.append("second in")
+
+        await asyncio.gather(first(), second())
+        return order
+
+    assert asyncio.run(two()) == ["first in", "first out", "second in"]

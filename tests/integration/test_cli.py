@@ -1,0 +1,514 @@
+"""``airflow hkex-rap``, run by Airflow's own command line against a simulated RAP and a lake."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncssh
+import pendulum
+import pytest
+
+from airflow_provider_hkex_rap.lake.store import Lake
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.rap.errors import RapAlgorithmError
+from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.transport.login import read_login
+from airflow_provider_hkex_rap.transport.probe import probe
+
+from .openssh import missing, openssh
+
+NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
+DAYS = [pendulum.date(2026, 11, day) for day in (16, 17, 18, 19, 20)]
+DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return json.loads(self.out)
+
+
+Airflow = Callable[..., Result]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> None:
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Airflow:
+    """Return what runs an airflow command, by Airflow's own entry point."""
+    from airflow.__main__ import main
+
+    # The commands set it; it must not outlive the test.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "")
+    monkeypatch.delenv("_AIRFLOW_PROCESS_CONTEXT")
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["airflow", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+        else:
+            status = 0
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+def use(monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], now: pendulum.DateTime = NOW) -> None:
+    """Make the default connection, and set the provider's clock to *now*."""
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+    set_clock(monkeypatch, now)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: pendulum.DateTime) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((now - pendulum.now()).total_seconds()))
+
+
+@pytest.fixture
+def rap(monkeypatch: pytest.MonkeyPatch) -> Iterator[RapSimulator]:
+    with RapSimulator(now=NOW) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        yield rap
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    return tmp_path / "lake"
+
+
+def download(lake: Path) -> None:
+    RapDownloadOperator(task_id="land", folders=list(Folder), lake=lake.as_uri()).execute({})
+
+
+@pytest.fixture
+def week(rap: RapSimulator, lake: Path) -> Path:
+    """Return a lake in which the reports of a week up to now have landed."""
+    for day in DAYS:
+        rap.publish_day(day, reports=12)
+    download(lake)
+    return lake
+
+
+def states(out: str) -> dict[str, list[str]]:
+    """Return the states of doctor's checks, by check."""
+    found: dict[str, list[str]] = {}
+    for line in out.splitlines():
+        state, check = re.match(r"(\S+)\s+(.{13})", line).groups()
+        found.setdefault(check.strip(), []).append(state)
+    return found
+
+
+def test_init_makes_the_missing_pools_and_keeps_the_others(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__POOLS", "hkex_rap_cli")
+    airflow("pools", "delete", "hkex_rap")
+    airflow("pools", "set", "hkex_rap_cli", "2", "mine")
+    assert airflow("hkex-rap", "init").out.splitlines() == [
+        "Pool hkex_rap: made, slots: 1.",
+        "Pool hkex_rap_cli: exists, slots: 2.",
+    ]
+    assert "Pool hkex_rap: exists, slots: 1." in airflow("hkex-rap", "init").out
+    doctor = airflow("hkex-rap", "doctor", "--conn-id", "none")
+    assert states(doctor.out)["pool"] == ["ok", "warn"]
+    assert airflow("pools", "delete", "hkex_rap_cli").status == 0
+    assert states(airflow("hkex-rap", "doctor", "--conn-id", "none").out)["pool"] == ["ok", "FAIL"]
+
+
+def test_doctor_checks_everything_and_does_not_authenticate(
+    rap: RapSimulator, airflow: Airflow, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A connection in the database, which a task's own Airflow would not see.
+    monkeypatch.delenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT")
+    added = airflow("connections", "add", "hkex_rap_cli", "--conn-json", rap.connection_json("DCXYZ001"))
+    assert added.status == 0, added
+    airflow("hkex-rap", "init")
+    doctor = airflow("hkex-rap", "doctor", "--conn-id", "hkex_rap_cli", "--lake", str(lake))
+    airflow("connections", "delete", "hkex_rap_cli")
+    assert (doctor.status, doctor.err) == (0, "")
+    assert states(doctor.out) == {
+        "connection": ["ok"],
+        "clock": ["warn"],
+        "address": ["ok"],
+        "algorithms": ["ok"],
+        "host key": ["ok"],
+        "DCASS hours": ["ok"],
+        "CCMS hours": ["ok"],
+        "pool": ["ok"],
+        "lake": ["ok"],
+    }
+    assert "open until Sat 2026-11-21 03:30 HKT" in doctor.out
+    assert not list(lake.iterdir())
+    rap.events.wait_for("lost")
+    assert [event.kind for event in rap.events] == ["connect", "lost"]
+    assert not any(event.account for event in rap.events)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "todo"),
+    [
+        ({"login": "dcxyz001"}, "connection", "Set the connection's login"),
+        ({"extra": {}}, "connection", "Set the extra 'host_key'"),
+        ({"port": "unused"}, "address", "Check the route to SDNet/2 or HSN"),
+        ({"host_key": "another"}, "host key", "Confirm the new fingerprint with HKEX"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_doctor_says_what_is_wrong_and_what_to_do(
+    rap: RapSimulator,
+    airflow: Airflow,
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    check: str,
+    todo: str,
+) -> None:
+    connection = rap.connection("DCXYZ001") | change
+    if connection["port"] == "unused":
+        connection["port"] = unused_port
+    if connection.pop("host_key", None):
+        other = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+        connection["extra"]["host_key"] = other.export_public_key().decode()
+    use(monkeypatch, connection)
+    doctor = airflow("hkex-rap", "doctor", "--login" if check == "connection" else "-v")
+    assert doctor.status == 1
+    assert states(doctor.out)[check] == ["FAIL"]
+    assert todo in doctor.out
+    assert not rap.events.of("login", "refused")
+
+
+def test_doctor_does_not_hang(rap: RapSimulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["connect_timeout"] = 0.3
+    use(monkeypatch, connection)
+    for stage in ("banner", "kex"):
+        rap.faults.add(Fault("stall_at", stage=stage))
+        doctor = airflow("hkex-rap", "doctor")
+        assert (doctor.status, states(doctor.out)["address"]) == (1, ["FAIL"])
+        assert "no answer within 0.3 s" in doctor.out
+
+
+def test_doctor_names_the_algorithms_that_a_server_lacks() -> None:
+    async def serve_and_probe() -> None:
+        key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+        async with asyncssh.listen(
+            "127.0.0.1", 0, server_host_keys=[key], encryption_algs=["chacha20-poly1305@openssh.com"]
+        ) as server:
+            login = read_login(
+                login="DCXYZ001",
+                host="127.0.0.1",
+                port=server.get_port(),
+                extra={
+                    "host_key": key.export_public_key().decode(),
+                    "private_key": key.export_private_key().decode(),
+                },
+                mask=lambda secret: None,
+            )
+            with pytest.raises(RapAlgorithmError, match="chacha20"):
+                await probe(login, login.addresses[0])
+
+    asyncio.run(serve_and_probe())
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_doctor_tells_openssh_nothing_of_the_account(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("hkex-rap", "init")
+    with openssh() as server:
+        use(monkeypatch, server.connection())
+        doctor = airflow("hkex-rap", "doctor")
+        assert (doctor.status, states(doctor.out)["host key"]) == (0, ["ok"])
+        log = server.log.read_text()
+        assert "[preauth]" in log
+        assert "DCXYZ001" not in log
+
+
+def test_doctor_finds_a_lake_that_lets_files_be_overwritten(
+    airflow: Airflow, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overwrite(lake: Lake, relative: str, content: bytes) -> None:
+        lake.fs.makedirs(lake.root, exist_ok=True)
+        lake.fs.pipe_file(f"{lake.root}/{relative}", content)
+
+    monkeypatch.setattr(Lake, "create", overwrite)
+    doctor = airflow("hkex-rap", "doctor", "--conn-id", "nowhere", "--lake", str(lake))
+    assert (doctor.status, states(doctor.out)["lake"]) == (1, ["FAIL"])
+    assert "overwritten" in doctor.out
+    assert not list(lake.iterdir())
+
+
+def test_doctor_names_a_missing_connection_and_an_unusable_lake(airflow: Airflow, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    doctor = airflow("hkex-rap", "doctor", "--conn-id", "nowhere", "--lake", str(tmp_path / "file" / "lake"))
+    assert doctor.status == 1
+    assert states(doctor.out)["connection"] == states(doctor.out)["lake"] == ["FAIL"]
+    assert "airflow connections add" in doctor.out
+    assert "Traceback" not in doctor.out + doctor.err
+
+
+def test_doctor_only_warns_of_one_address_that_is_down_and_of_an_unpinned_host_key(
+    rap: RapSimulator, airflow: Airflow, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = rap.connection("DCXYZ001") | {"host": f"127.0.0.1:{unused_port},127.0.0.1:{rap.port}"}
+    del connection["extra"]["host_key"]
+    connection["extra"]["no_host_key_check"] = True
+    use(monkeypatch, connection)
+    airflow("hkex-rap", "init")
+    doctor = airflow("hkex-rap", "doctor")
+    assert doctor.status == 0
+    assert states(doctor.out)["address"] == ["warn", "ok"]
+    assert states(doctor.out)["host key"] == ["warn"]
+    assert " ".join(rap.host_key.split()[:2]) in doctor.out
+
+
+def test_doctor_logs_in_when_asked_to(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RapSimulator(now=NOW, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        airflow("hkex-rap", "init")
+        rap.put(Folder.DCASS, "report", b"x", NOW.subtract(hours=1))
+        doctor = airflow("hkex-rap", "doctor", "--login")
+        assert doctor.status == 0
+        found = states(doctor.out)
+        assert found["login"] == ["-", "ok"]
+        assert found["folder"] == ["ok", "ok", "warn"]
+        assert found["clock skew"] == ["ok"]
+        assert len(rap.events.of("login")) == 1
+
+        rap.put(Folder.DCASS, "from the future", b"x", NOW.add(hours=1))
+        doctor = airflow("hkex-rap", "doctor", "--login")
+        assert (doctor.status, states(doctor.out)["clock skew"]) == (1, ["FAIL"])
+
+        rap.events.clear()
+        set_clock(monkeypatch, NOW.add(days=1))
+        doctor = airflow("hkex-rap", "doctor", "--login")
+        assert (doctor.status, states(doctor.out)["login"]) == (0, ["-"])
+        assert "shut until Mon 2026-11-23 07:00 HKT" in doctor.out
+        assert not rap.events.of("login")
+
+
+def test_ls_asks_before_it_logs_in(rap: RapSimulator, airflow: Airflow) -> None:
+    rap.put(Folder.DCASS, "TP001_CXYZ_20261119.csv", b"12345", NOW.subtract(days=1, hours=2))
+    rap.put(Folder.DCASS, "\x1b[2J[red]monthly.pdf", b"", pendulum.datetime(2026, 11, 19, 20, 0))
+    for answer in ("n\n", "", "\n"):
+        declined = airflow("hkex-rap", "ls", "DCASS", stdin=answer)
+        assert declined.status == 1
+        assert "ends a session of that account" in declined.err
+        assert not rap.events
+    agreed = airflow("hkex-rap", "ls", "/download/DCASS", stdin="y\n")
+    assert agreed.status == 0
+    assert "\\x1b[2J[red]monthly.pdf" in agreed.out
+    assert airflow("hkex-rap", "ls", "DCASS", "--yes", "-o", "json").rows == [
+        {
+            "folder": "DCASS",
+            "name": "\\x1b[2J[red]monthly.pdf",
+            "kind": "file",
+            "size": "0",
+            "modified_hkt": "2026-11-20 04:00:00",
+            "business_date": "2026-11-19",
+            "report": "\\x1b[2J[red]monthly",
+        },
+        {
+            "folder": "DCASS",
+            "name": "TP001_CXYZ_20261119.csv",
+            "kind": "file",
+            "size": "5",
+            "modified_hkt": "2026-11-19 21:40:00",
+            "business_date": "2026-11-19",
+            "report": "TP001_CXYZ",
+        },
+    ]
+    assert len(rap.events.of("login")) == 2
+    assert not rap.events.of("open", "denied")
+
+
+def test_ls_lists_the_rest_where_a_folder_is_denied(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RapSimulator(now=NOW, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        rap.put(Folder.DCASS, "report", b"x")
+        result = airflow("hkex-rap", "ls", "-y", "-o", "json", "HKCC_SEOCH_CCMS_GLOB", "DCASS")
+    assert result.status == 1
+    assert [row["name"] for row in result.rows] == ["report"]
+    assert "does not subscribe to CCMS" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ls", "-y", "dcass"), "'dcass' is not a folder"),
+        (("ls", "-y", "--conn-id", "nowhere", "DCASS"), "airflow connections add"),
+        (("ls", "-y", "DCASS"), "No login as DCXYZ001"),
+        (("gaps", "--lake", "lake", "--customer", "CXYZ"), "'lake' in 'lake' is not the root"),
+        (("gaps", "--lake", "/lake", "--customer", "cxyz"), "'cxyz' is not a DCASS customer code"),
+        (("gaps", "--lake", "/lake", "--customer", "CXYZ", "--folders", "X"), "'X' is not a folder"),
+        (("verify", "--lake", "/lake", "--customer", "CXYZ"), "nothing of CXYZ to verify"),
+        (("verify", "--lake", "/lake", "--customer", "CXYZ", "--since", "today"), "'today' in '--since'"),
+    ],
+    ids=str,
+)
+def test_an_error_is_one_message(
+    rap: RapSimulator, airflow: Airflow, arguments: tuple[str, ...], message: str
+) -> None:
+    rap.stop()
+    result = airflow("hkex-rap", *arguments)
+    assert (result.status, result.out) == (1, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+def gaps(airflow: Airflow, lake: Path, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
+    result = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ", "-o", "json", *arguments)
+    return result.status, {(row["business_date"], row["folder"]): row for row in result.rows}
+
+
+def test_gaps_says_what_landed_is_missing_and_is_awaited(week: Path, airflow: Airflow) -> None:
+    status, rows = gaps(airflow, week, "--expect", "TP001_*", "SERIES_*", "NEVER_*")
+    days = ["2026-11-10", "2026-11-11", "2026-11-12", "2026-11-13", *(day.isoformat() for day in DAYS)]
+    assert status == 1
+    assert list(rows) == [(day, folder.value) for day in days for folder in Folder]
+    for (day, folder), row in rows.items():
+        landed = list((week / f"customer=CXYZ/folder={folder}/business_date={day}").glob("*"))
+        assert int(row["files"]) == len(landed)
+        assert int(row["bytes"]) == sum(path.stat().st_size for path in landed)
+        assert int(row["days_left"]) == 11 - (NOW.date() - pendulum.Date.fromisoformat(day)).days
+    assert rows["2026-11-13", "DCASS"]["missing"] == ["TP001_*", "NEVER_*"]
+    assert rows["2026-11-13", "DCASS_OTHERS"]["missing"] == ["SERIES_*", "NEVER_*"]
+    assert rows["2026-11-19", "DCASS"]["missing"] == ["NEVER_*"]
+    # SERIES comes after midnight, and until 03:30 it may.
+    assert rows["2026-11-20", "DCASS_OTHERS"]["awaited"] == ["SERIES_*", "NEVER_*"]
+    assert not any(rows["2026-11-20", folder.value]["missing"] for folder in Folder)
+
+
+def test_gaps_is_a_check_that_passes_and_fails(
+    rap: RapSimulator, lake: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [NOW.date().subtract(days=days) for days in range(10, 0, -1)]
+    for day in [day for day in kept if day.weekday() < 5]:
+        rap.publish_day(day, reports=12)
+    rap.put(Folder.DCASS, "on_a_saturday.txt", b"x", pendulum.datetime(2026, 11, 14, 4, 0))
+    download(lake)
+    status, rows = gaps(airflow, lake)
+    assert status == 0
+    assert rows["2026-11-20", "DCASS"]["awaited"] == ["*"]
+    assert rows["2026-11-14", "DCASS"]["files"] == "1"
+    assert not any(row["missing"] for row in rows.values())
+
+    # CCMS closes at midnight, DCASS at 03:30.
+    set_clock(monkeypatch, NOW.add(hours=1))
+    status, rows = gaps(airflow, lake)
+    missing = {key: row["missing"] for key, row in rows.items() if row["missing"]}
+    assert (status, missing) == (1, {("2026-11-20", "HKCC_SEOCH_CCMS_GLOB"): ["*"]})
+    assert gaps(airflow, lake, "--folders", "DCASS", "DCASS_OTHERS")[0] == 0
+    # A pattern is due when the folder closes that its reports come in; here, either.
+    assert gaps(airflow, lake, "--expect", "CCMS_PRICE_*")[0] == 1
+    assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 0
+    set_clock(monkeypatch, NOW.add(hours=4))
+    assert gaps(airflow, lake, "--folders", "DCASS", "DCASS_OTHERS")[0] == 1
+
+
+def test_gaps_counts_the_trading_days_of_either_market(
+    lake: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, pendulum.datetime(2026, 12, 31, 12, tz="Asia/Hong_Kong"))
+    derivatives = {day for day, _ in gaps(airflow, lake)[1]}
+    securities = {day for day, _ in gaps(airflow, lake, "--calendar", "securities")[1]}
+    assert derivatives - securities == {"2026-12-25"}
+    assert not securities - derivatives
+
+
+def verify(airflow: Airflow, lake: Path, *arguments: str) -> Result:
+    return airflow("hkex-rap", "verify", "--lake", str(lake), "--customer", "CXYZ", "-o", "json", *arguments)
+
+
+def test_verify_proves_the_lake_or_says_what_to_do(week: Path, airflow: Airflow) -> None:
+    files = sorted((week / "customer=CXYZ").rglob("*.csv"))
+    agreed = verify(airflow, week)
+    total = sum(path.is_file() for path in (week / "customer=CXYZ").rglob("*"))
+    assert (agreed.status, agreed.err) == (0, f"All {total} files agree with the manifest.\n")
+
+    day = week / "customer=CXYZ/folder=DCASS/business_date=2026-11-17"
+    removed, changed = sorted(day.glob("*.csv"))[:2]
+    removed.unlink()
+    changed.write_bytes(changed.read_bytes()[::-1])
+    (day / "stray.csv").touch()
+    (manifest,) = (week / "_manifests").glob("customer=CXYZ/folder=DCASS/business_date=2026-11-18/*.json")
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    result = verify(airflow, week)
+    assert result.status == 1
+    problems = {row["uri"].rpartition("/")[2]: row for row in result.rows}
+    assert {removed.name, changed.name, "stray.csv", manifest.name} <= set(problems)
+    orphans = {path.name for path in files if "folder=DCASS/business_date=2026-11-18" in str(path)}
+    assert orphans <= set(problems)
+    assert all("download task" in row["todo"] for row in result.rows)
+    assert len({row["todo"] for row in result.rows}) == 4
+
+    assert verify(airflow, week, "--since", "2026-11-19").status == 0
+    assert verify(airflow, week, "--since", "2026-11-18").status == 1
+    assert verify(airflow, week, "--folders", "DCASS_OTHERS").status == 0
+
+
+def documented(command: str = "") -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith(f"airflow {command}")]
+
+
+@pytest.mark.parametrize("line", [line for line in documented() if " simulate" not in line])
+def test_the_documented_commands_run(line: str, rap: RapSimulator, airflow: Airflow, lake: Path) -> None:
+    for day in [day for day in (NOW.date().subtract(days=n) for n in range(11)) if day.weekday() < 5]:
+        rap.publish_day(day, reports=3)
+    download(lake)
+    airflow("hkex-rap", "init")
+    result = airflow(*shlex.split(line.replace("/data/rap", str(lake)))[1:], stdin="y\n")
+    assert result.status == 0, result
+
+
+def test_the_commands_are_registered_and_a_simulated_rap_can_be_connected_to(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = documented("hkex-rap simulate")
+    with subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(line)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            said = ""
+            while "Stop it by Ctrl-C" not in said:
+                text = process.stdout.readline()
+                assert text, said
+                said += text
+            path = re.search(r"\$\(cat (\S+)\)", said)[1]
+            monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", Path(path).read_text())
+            monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", re.search(r"OFFSET=(\S+)", said)[1])
+            listed = airflow("hkex-rap", "ls", "--yes", "DCASS", "-o", "json")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+    assert process.returncode == 0
+    assert {row["business_date"] for row in listed.rows} == {"2026-11-19", "2026-11-20"}

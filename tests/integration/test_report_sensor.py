@@ -1,0 +1,137 @@
+"""The report sensor: one login and one listing a look, and what it says of what is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+)
+
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapRetentionExpired,
+)
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.sensors.report import RapReportSensor
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+
+NOW = pendulum.datetime(2026, 11, 20, 21, 0, tz="Asia/Hong_Kong")
+MTIME = NOW.subtract(hours=2)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: pendulum.DateTime) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((now - pendulum.now()).total_seconds()))
+
+
+@pytest.fixture
+def rap(monkeypatch: pytest.MonkeyPatch) -> Iterator[RapSimulator]:
+    with RapSimulator(now=NOW) as rap:
+        monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(rap.connection("DCXYZ001")))
+        set_clock(monkeypatch, NOW)
+        yield rap
+
+
+def look(**arguments: Any) -> Any:
+    sensor = RapReportSensor(task_id="wait", **{"folder": "DCASS", "reports": ["TP001*"], **arguments})
+    return sensor.execute({})
+
+
+def seconds_until(error: AirflowRescheduleException) -> float:
+    return (error.reschedule_date - pendulum.now("UTC")).total_seconds()
+
+
+def test_a_report_that_is_there_is_found_by_one_login_and_one_listing(rap: RapSimulator) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"123", MTIME)
+    rap.put(Folder.DCASS, "TP001_20261119.csv", b"1", MTIME.subtract(days=1))
+    assert look() == [{"name": "TP001_20261120.csv", "size": 3, "mtime": "2026-11-20T11:00:00+00:00"}]
+    assert len(rap.events.of("login")) == len(rap.events.of("list")) == 1
+    assert not rap.events.of("open", "denied", "missing")
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments"),
+    [
+        ([], {}),
+        ([("TP001_20261119.csv", MTIME.subtract(days=1))], {}),
+        ([("TP001_20261120.csv", NOW.subtract(seconds=30))], {}),
+        ([("TP001_20261120.csv", MTIME)], {"min_files": 2}),
+        ([("TP001_20261120.csv", MTIME)], {"reports": ["TP001*", "RPI03*"]}),
+    ],
+    ids=["nothing", "yesterday's", "being written", "too few", "one of two"],
+)
+def test_it_waits_for_what_is_not_there_yet(
+    rap: RapSimulator, files: list[tuple[str, pendulum.DateTime]], arguments: dict[str, Any]
+) -> None:
+    for name, mtime in files:
+        rap.put(Folder.DCASS, name, b"x", mtime)
+    with pytest.raises(AirflowRescheduleException) as caught:
+        look(**arguments)
+    assert 590 < seconds_until(caught.value) <= 600
+
+
+def test_a_report_that_arrives_late_is_found_by_a_later_look(rap: RapSimulator) -> None:
+    with pytest.raises(AirflowRescheduleException):
+        look()
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", NOW.subtract(minutes=5))
+    assert [file["name"] for file in look()] == ["TP001_20261120.csv"]
+
+
+def test_when_it_times_out_it_names_what_did_not_come(rap: RapSimulator) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    with pytest.raises(AirflowSensorTimeout, match=r"RPI03\* \(0 of 1\)"):
+        look(reports=["TP001*", "RPI03*"], timeout=0)
+
+
+def test_past_the_ten_days_it_fails_without_retries(rap: RapSimulator) -> None:
+    with pytest.raises(RapRetentionExpired, match="2026-11-20") as caught:
+        look(business_date="2026-11-09")
+    assert isinstance(caught.value, AirflowFailException)
+    assert len(rap.events.of("list")) == 1
+    with pytest.raises(AirflowRescheduleException):
+        look(business_date="2026-11-10")
+    rap.put(Folder.DCASS, "TP001_20261109.csv", b"x", MTIME.subtract(days=9))
+    assert look(business_date="2026-11-09")
+
+
+@pytest.mark.parametrize("now", ["2026-11-20 05:00", "2026-11-22 12:00"])
+def test_while_rap_is_shut_nobody_logs_in_and_no_timeout_counts(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, now: str
+) -> None:
+    at = pendulum.parse(now, tz="Asia/Hong_Kong")
+    assert isinstance(at, pendulum.DateTime)
+    set_clock(monkeypatch, at)
+    with pytest.raises(AirflowRescheduleException) as caught:
+        look(timeout=0)
+    assert not rap.events
+    assert at.add(seconds=round(seconds_until(caught.value))).format("HH:mm") == "07:00"
+
+
+def test_a_poll_oftener_than_a_minute_is_refused() -> None:
+    with pytest.raises(RapConfigurationError, match=r"60 s or more"):
+        RapReportSensor(task_id="wait", folder="DCASS", poke_interval=59)
+
+
+def test_who_throws_it_out_is_left_in_peace(rap: RapSimulator) -> None:
+    rap.faults.add(Fault("listing_cut"))
+    with pytest.raises(AirflowRescheduleException) as caught:
+        look(poke_interval=60)
+    assert 295 < seconds_until(caught.value) <= 360
+
+
+def test_a_server_that_is_away_is_waited_for(rap: RapSimulator) -> None:
+    rap.faults.add(Fault("stall_at", stage="banner"))
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["connect_timeout"] = 0.3
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+        with pytest.raises(AirflowRescheduleException):
+            look()
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    assert look()

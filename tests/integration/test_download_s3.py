@@ -1,0 +1,63 @@
+"""A lake on S3 through an Airflow connection, against a server of the real protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pendulum
+import pytest
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.testing import RapSimulator
+
+NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
+CREDENTIALS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "ap-east-1"}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        connection = {
+            "conn_type": "aws",
+            "login": CREDENTIALS["aws_access_key_id"],
+            "password": CREDENTIALS["aws_secret_access_key"],
+            "extra": {"endpoint_url": endpoint, "region_name": CREDENTIALS["region_name"]},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+        bucket = boto3.resource("s3", endpoint_url=endpoint, **CREDENTIALS).Bucket("reports")
+        bucket.create(CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]})
+        yield bucket
+    finally:
+        server.stop()
+
+
+def test_a_trading_day_lands_once_in_a_bucket(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RapSimulator(now=NOW) as rap:
+        monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", rap.connection_json("DCXYZ001"))
+        monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((NOW - pendulum.now()).total_seconds()))
+        rap.publish_day(NOW.date(), reports=20)
+        rap.put(Folder.DCASS, "LARGE_20261120.zip", 20_000_000, NOW.subtract(hours=1))
+        operator = RapDownloadOperator(task_id="land", folders=list(Folder), lake="s3://lake@reports/rap")
+        reports = [file for folder in Folder for file in rap.files(folder)]
+        summary = operator.execute({})
+        assert summary["landed"] == len(reports)
+        assert summary["manifest"] == "s3://reports/rap/_manifests/customer=CXYZ"
+
+        objects = {item.key: item.get()["Body"].read() for item in bucket.objects.all()}
+        landed = [body for key, body in objects.items() if "/_manifests/" not in key]
+        assert sorted(hashlib.sha256(body).hexdigest() for body in landed) == sorted(
+            file.sha256 for file in reports
+        )
+        rap.events.clear()
+        assert operator.execute({})["already"] == len(reports)
+        assert not rap.events.of("open")
+        assert {item.key for item in bucket.objects.all()} == set(objects)

@@ -24,6 +24,11 @@ def _percent(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_PERCENT, _percent)
 
 
+def name_text(name: bytes) -> str:
+    """Return a name or a path on RAP as text; bytes that are not UTF-8 show as ``%XX``."""
+    return name.decode("utf-8", _PERCENT)
+
+
 class Kind(StrEnum):
     """What a listed entry is."""
 
@@ -58,7 +63,7 @@ class RemoteFile:
     @property
     def text(self) -> str:
         """The name as text; bytes that are not UTF-8 show as ``%XX``."""
-        return self.name.decode("utf-8", _PERCENT)
+        return name_text(self.name)
 
 
 class Attributes(NamedTuple):

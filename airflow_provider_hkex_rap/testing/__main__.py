@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pendulum
@@ -24,20 +25,20 @@ _USAGE_ERROR = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a simulated RAP until interrupted, and say how to connect to it.
 
-    The connections, with their private keys, go to files that only this user can read; they are removed at the
-    end.
+    The connections, with their private keys, go to files that only this user can read, removed at the end.
 
     :param arguments: those of the command line; None for the process's own.
-    :returns: 0, or 2 where an argument has another form.
+    :returns: 0, or 2 where an argument has another form or the port is taken.
     """
     args = _parser().parse_args(arguments)
     try:
         accounts = tuple(args.account or ("DCXYZ001",))
-        rap = RapSimulator(accounts, args.now, port=args.port, enforce_hours=args.hours)
-    except RapConfigurationError as error:
+        rap = RapSimulator(accounts, args.now, port=args.port, enforce_hours=args.hours).start()
+    except (RapConfigurationError, OSError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
-    with rap, tempfile.TemporaryDirectory(prefix="hkex-rap-") as directory:
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="hkex-rap-") as directory:
+        stack.callback(rap.stop)
         _publish(rap, args.days)
         _tell(rap, Path(directory))
         _wait()

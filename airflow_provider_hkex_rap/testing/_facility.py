@@ -8,19 +8,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
 from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.rap.service_hours import is_open
 from airflow_provider_hkex_rap.testing._tree import Given, ServedFile, Tree
 from airflow_provider_hkex_rap.testing.events import Event, EventKind, EventLog, path_text
-from airflow_provider_hkex_rap.testing.key_management import KeyManagement, Upload
+from airflow_provider_hkex_rap.testing.key_management import KeyManagement, KeyVariants, Upload
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing.clock import SimulatedClock
     from airflow_provider_hkex_rap.testing.faults import FaultRules
 
 SUBMISSION = "/submission"
+_WARNING = f"{KEY_FOLDER}/{EXPIRY_WARNING_FILE}".encode()
 AttributeSet = Literal["full", "no_mtime", "no_size", "none"]
 
 
@@ -41,6 +43,7 @@ class Variants:
     client_signatures: tuple[str, ...] = ()
     server_sig_algs: bool = True
     extension_markers: bool = True
+    keys: KeyVariants = field(default_factory=KeyVariants)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class Facility:
     faults: FaultRules
     variants: Variants
     events: EventLog = field(default_factory=EventLog)
-    keys: KeyManagement = field(default_factory=KeyManagement)
+    keys: KeyManagement = field(init=False)
     downloads: dict[str, Tree] = field(init=False)
     """What may be downloaded, by customer code: its accounts see the same reports (§4.2)."""
     own: dict[str, Tree] = field(init=False)
@@ -64,6 +67,7 @@ class Facility:
             customer: Tree(*(folder.path for folder in Folder)) for customer in sorted(customers)
         }
         self.own = {account: Tree(KEY_FOLDER, SUBMISSION) for account in self.subscriptions}
+        self.keys = KeyManagement(self.clock, self.faults, self.own, self.variants.keys, self.record)
 
     def record(
         self, kind: EventKind, account: str, session: int, path: bytes = b"", detail: str = ""
@@ -103,6 +107,8 @@ class Facility:
             file = tree.get(folder.decode(errors="surrogateescape"), name)
             if file is not None and self._available([file]):
                 return file
+        if path == _WARNING and (warning := self.keys.warning(account)):
+            return warning
         raise FileNotFoundError
 
     def listing(self, account: str, folder: str) -> list[ServedFile]:
@@ -111,16 +117,23 @@ class Facility:
         names = [name for tree in trees for name in tree.subfolders(folder)]
         directories = (_directory(posixpath.join(folder, name)) for name in names)
         seen = [directory for directory in directories if self._is_shown(account, path_text(directory.path))]
-        return seen + [file for tree in trees for file in self._available(tree.files(folder))]
+        files = [file for tree in trees for file in self._available(tree.files(folder))]
+        warning = self.keys.warning(account) if folder == KEY_FOLDER else None
+        if warning and warning.name not in {file.name for file in files}:
+            files.append(warning)
+        return seen + files
+
+    def may_upload(self, account: str, path: bytes) -> bool:
+        """Return whether an upload to *path* modifies nothing (§4.2), or the variant lets it."""
+        try:
+            self.find(account, path)
+        except FileNotFoundError:
+            return True
+        return self.keys.may_replace(account, posixpath.basename(path))
 
     def accept_upload(self, account: str, session: int, path: bytes, content: bytes) -> None:
-        """Store an uploaded file, once it is complete (§4.2, §6)."""
-        now = self.clock()
-        folder, name = posixpath.split(path)
-        file = ServedFile(folder.decode(), name, Given(content), now.int_timestamp)
-        self.own[account].put(file)
-        self.record(EventKind.UPLOAD, account, session, path, f"{len(content)} bytes")
-        self.keys.on_upload(Upload(account, name, content, now))
+        """Take an uploaded file, once it is complete (§4.2, §6)."""
+        self.keys.on_upload(Upload(account, posixpath.basename(path), content, self.clock(), session))
 
     def _available(self, files: Sequence[ServedFile]) -> list[ServedFile]:
         """Return those that have appeared and not yet left: RAP keeps reports ten calendar days (§4.1)."""
@@ -130,7 +143,8 @@ class Facility:
         return [
             file
             for file in files
-            if file.since <= present and (file.mtime >= first_kept or not file.folder.startswith("/download"))
+            if file.since <= present < file.until
+            and (file.mtime >= first_kept or not file.folder.startswith("/download"))
         ]
 
     def _is_shown(self, account: str, path: str) -> bool:

@@ -18,3 +18,9 @@ def rsa_key(owner: str) -> SSHKey:
     from asyncssh import generate_private_key
 
     return generate_private_key("ssh-rsa", comment=owner, key_size=2048)
+
+
+@cache
+def private_pem(owner: str) -> str:
+    """Return the same key in OpenSSH's PEM form, of which every export is another."""
+    return rsa_key(owner).export_private_key("openssh").decode()

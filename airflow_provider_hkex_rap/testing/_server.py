@@ -15,6 +15,7 @@ from asyncssh.packet import SSHPacket
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.testing._sftp import SftpSession
 from airflow_provider_hkex_rap.testing.events import EventKind, path_text
+from airflow_provider_hkex_rap.testing.key_management import fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -119,6 +120,8 @@ class RapConnection(asyncssh.SSHServerConnection):
         self._rap = server
         self.facility = server.facility
         self._variants = server.facility.variants
+        self._early: bytes | None = None
+        self._fingerprint = ""
         self._held: tuple[Fault, Callable[[], object]] | None = None
         self.is_over = False
         """Whether its session has been ended by the server."""
@@ -146,7 +149,7 @@ class RapConnection(asyncssh.SSHServerConnection):
     def log_in(self, account: str) -> None:
         """Make this the session of *account*, and the only one."""
         self.account = account
-        self.record(EventKind.LOGIN)
+        self.record(EventKind.LOGIN, self._fingerprint)
         self._rap.supersede(self)
 
     def end_superseded(self) -> None:
@@ -183,6 +186,7 @@ class RapConnection(asyncssh.SSHServerConnection):
 
     def accepts(self, account: str, key: asyncssh.SSHKey) -> bool:
         """Return whether *key* logs *account* in from where the client is (§3, §4.3, §7)."""
+        self._fingerprint = fingerprint_of(key)
         reason = self._refusal(account, key)
         if reason:
             self.record(EventKind.REFUSED, reason, account)
@@ -195,9 +199,11 @@ class RapConnection(asyncssh.SSHServerConnection):
             return "unregistered address"
         if not self.facility.keys.opens(account, key):
             return "unregistered key"
-        if self.facility.faults.take("login", account=account):
-            self.record(EventKind.FAULT, "refuse_login", account)
-            return "fault"
+        renewed = self.facility.keys.is_renewed(account, key)
+        for moment in ("login", "renewed_login") if renewed else ("login",):
+            if faults := self.facility.faults.take(moment, account=account):
+                self.record(EventKind.FAULT, faults[0].kind, account)
+                return "fault"
         return ""
 
     # The variants and faults of the wire. asyncssh has no public place for them.
@@ -221,8 +227,22 @@ class RapConnection(asyncssh.SSHServerConnection):
         return bool(faults)
 
     def _send_version(self) -> None:
-        if not self._stalls("banner", super()._send_version):
+        if self._stalls("banner", self._send_late_version):
+            self._early = b""
+        else:
             super()._send_version()
+
+    def _send_late_version(self) -> None:
+        early, self._early = self._early, None
+        super()._send_version()
+        super().data_received(early or b"")
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
+        # asyncssh would answer the client's banner before it has sent its own.
+        if self._early is None:
+            super().data_received(data, datatype)
+        else:
+            self._early += data
 
     def _send_kexinit(self) -> None:
         if self._session_id or not self._stalls("kex", super()._send_kexinit):

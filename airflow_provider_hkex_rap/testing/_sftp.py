@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing.faults import Fault
 
 _VERSION = 3
-_PACKET_LIMIT = 1 << 20
-"""Bytes of the longest request."""
+_SHORTEST, _PACKET_LIMIT = 5, 1 << 20
+"""Bytes of the shortest and of the longest request."""
 _READ_LIMIT = 4 << 20
 """Bytes of the longest answer to one READ, where no variant sets a lower one."""
 _WRITE_LIMIT = 255 << 10
@@ -45,9 +45,12 @@ _DENIED = {
 _REFUSALS = {
     "deny": (sftp.FX_PERMISSION_DENIED, "Permission Denied"),
     "deny_listing": (sftp.FX_PERMISSION_DENIED, "Permission Denied"),
+    "deny_upload": (sftp.FX_PERMISSION_DENIED, "Permission Denied"),
     "vanish": (sftp.FX_NO_SUCH_FILE, "No such file"),
 }
 """Faults by which a file or a folder cannot be opened, and the answer then."""
+_CUTS = frozenset({"drop", "listing_cut", "drop_upload", "drop_after_upload"})
+"""Faults that cut the connection."""
 
 
 class _StatusError(Exception):
@@ -124,6 +127,7 @@ class _Uploading:
     """A new file, until it is closed."""
 
     path: bytes
+    faults: list[Fault]
     content: bytearray = field(default_factory=bytearray)
 
 
@@ -184,6 +188,10 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._buffer += data
         self.answer()
 
+    def eof_received(self) -> bool:
+        self._channel.exit(0)
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         # An upload that was not closed is no upload.
         self._handles.clear()
@@ -197,7 +205,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._stalled = None
         while len(self._buffer) >= 4:
             (length,) = _UINT32.unpack_from(self._buffer)
-            if length > _PACKET_LIMIT:
+            if not _SHORTEST <= length <= _PACKET_LIMIT:
                 self._connection.cut()
                 return
             if len(self._buffer) < 4 + length:
@@ -277,7 +285,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         return length
 
     def _stop_answering(self, fault: Fault) -> NoReturn:
-        if fault.kind in ("drop", "listing_cut"):
+        if fault.kind in _CUTS:
             self._connection.cut()
         raise _UnansweredError(fault)
 
@@ -297,15 +305,37 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         folder, _, name = path.rpartition(b"/")
         if folder != KEY_FOLDER.encode() or not name:
             raise self._deny(path, "upload")
-        if self._facility.own[self._connection.account].get(KEY_FOLDER, name):
+        self._check_is_new(path)
+        faults = self._take_faults("upload", path)
+        for fault in faults:
+            self._refuse_by(fault, path)
+        return self._new_handle(_Uploading(path, faults))
+
+    def _check_is_new(self, path: bytes) -> None:
+        if not self._facility.may_upload(self._connection.account, path):
             raise self._deny(path, "overwrite")
-        return self._new_handle(_Uploading(path))
+
+    def _end_uploading(self, handle: _Uploading) -> None:
+        self._break_upload(handle, "drop_upload")
+        self._check_is_new(handle.path)
+        self._facility.accept_upload(
+            self._connection.account, self._connection.number, handle.path, bytes(handle.content)
+        )
+        self._break_upload(handle, "drop_after_upload")
+
+    def _break_upload(self, handle: _Uploading, kind: str, received: float = float("inf")) -> None:
+        """Cut the connection where a fault of that kind is due after so many bytes."""
+        for fault in handle.faults:
+            if fault.kind == kind and fault.at_byte < received:
+                self._record(EventKind.FAULT, handle.path, kind)
+                self._stop_answering(fault)
 
     def _write(self, request: _Request) -> tuple[int, bytes]:
         handle, offset, data = self._handle(request, _Uploading), request.uint64(), request.string()
         if offset != len(handle.content):
             raise self._deny(handle.path, "write elsewhere than at the end (resume)")
         handle.content += data
+        self._break_upload(handle, "drop_upload", len(handle.content))
         return _OK
 
     def _close(self, request: _Request) -> tuple[int, bytes]:
@@ -314,9 +344,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if isinstance(handle, _Reading):
             self._end_reading(handle)
         elif isinstance(handle, _Uploading):
-            self._facility.accept_upload(
-                self._connection.account, self._connection.number, handle.path, bytes(handle.content)
-            )
+            self._end_uploading(handle)
         return _OK
 
     def _end_reading(self, handle: _Reading) -> None:
@@ -337,6 +365,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if folder.kind is not Kind.DIRECTORY:
             raise _StatusError(sftp.FX_NO_SUCH_FILE, "Not a folder")
         found = self._facility.listing(self._connection.account, path.decode())
+        if path == KEY_FOLDER.encode():
+            self._facility.keys.on_listed(self._connection.account)
         entries = [(file.name, file) for file in found]
         self._record(EventKind.LIST, path, f"{len(entries)} entries")
         if self._variants.list_dots:

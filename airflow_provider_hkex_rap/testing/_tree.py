@@ -143,6 +143,7 @@ class ServedFile:
     :param mtime: seconds since the epoch.
     :param kind: what it is.
     :param since: seconds since the epoch from which it is there, by the simulator's clock.
+    :param until: seconds since the epoch from which it is gone.
     """
 
     folder: str
@@ -151,6 +152,7 @@ class ServedFile:
     mtime: int
     kind: Kind = Kind.FILE
     since: float = float("-inf")
+    until: float = float("inf")
 
     @property
     def path(self) -> bytes:

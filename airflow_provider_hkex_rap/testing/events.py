@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, overload
 
-from airflow_provider_hkex_rap.rap.files import _PERCENT
+from airflow_provider_hkex_rap.rap.files import name_text
 
 if TYPE_CHECKING:
     import pendulum
@@ -20,6 +20,7 @@ class EventKind(StrEnum):
     CONNECT = "connect"
     """A TCP connection was accepted."""
     LOGIN = "login"
+    """A login succeeded; the detail is the MD5 fingerprint of its key (§3.2.2)."""
     REFUSED = "refused"
     """A login was refused; the detail says why."""
     LIST = "list"
@@ -29,7 +30,10 @@ class EventKind(StrEnum):
     CLOSE = "close"
     """A file that was read was closed; the detail gives the bytes sent."""
     UPLOAD = "upload"
-    """A new file was stored whole; the detail gives its bytes."""
+    """A new file was uploaded whole; the detail gives its bytes."""
+    RESULT = "result"
+    """An uploaded key is answered by the result file of this path, at once or later; the detail is what is
+    in it (§6)."""
     DENIED = "denied"
     """The guide does not allow the operation that the detail names."""
     MISSING = "missing"
@@ -45,11 +49,8 @@ class EventKind(StrEnum):
 
 
 def path_text(path: str | bytes) -> str:
-    """Return a path on RAP as text, the way :attr:`RemoteFile.text` shows a name.
-
-    :param path: the path; bytes that are not UTF-8 show as ``%XX``.
-    """
-    return path if isinstance(path, str) else path.decode("utf-8", _PERCENT)
+    """Return a path on RAP, given as text or in bytes, as text."""
+    return path if isinstance(path, str) else name_text(path)
 
 
 _ENDS = frozenset({EventKind.LOGOUT, EventKind.LOST, EventKind.SUPERSEDED})

@@ -24,7 +24,15 @@ KINDS = {
     "listing_cut": "list",
     "listing_error": "list",
     "listing_stall": "list",
+    "deny_upload": "upload",
+    "drop_upload": "upload",
+    "drop_after_upload": "upload",
+    "reject": "answer",
+    "no_result": "answer",
+    "delay_result": "answer",
+    "wrong_fingerprint": "answer",
     "refuse_login": "login",
+    "refuse_renewed_key": "renewed_login",
     "stall_at": "connect",
 }
 """Each kind of fault, and the moment at which a rule of it is matched and used up."""
@@ -44,17 +52,32 @@ class Fault:
     On a folder, after *entries* entries: ``listing_cut`` cuts the connection, ``listing_error`` answers with
     a failure, ``listing_stall`` with nothing until released; ``deny_listing`` denies it from the start.
 
-    On a login: ``refuse_login`` refuses the key; ``stall_at`` answers nothing from *stage* on until released.
+    On the upload of a key: ``deny_upload`` denies to open the file, as where the client appends (§2.1);
+    ``drop_upload`` cuts the connection once more than *at_byte* bytes have come, at the latest when the file
+    is closed, and nothing is uploaded; ``drop_after_upload`` cuts it instead of confirming the file, which is
+    uploaded and answered.
+
+    On the answer to an uploaded key (§6): ``reject`` gives a ``.rej`` with *code* and *message*, and the key
+    is not registered; ``no_result`` gives no result file, and ``delay_result`` one *seconds* later, whatever
+    becomes of the key; ``wrong_fingerprint`` names another key in the ``.rcvd``, while the uploaded one is
+    registered.
+
+    On a login: ``refuse_login`` refuses the key; ``refuse_renewed_key`` only the account's newest one, where
+    it was uploaded: it was accepted, and yet does not log in; ``stall_at`` answers nothing from *stage* on
+    until released.
 
     :param kind: one of :data:`KINDS`.
     :param path: glob on the path on RAP, as text; ``*`` also matches ``/``.
     :param account: glob on the account; not known yet for ``stall_at`` in ``banner`` and ``kex``.
-    :param times: how many matching files opened, folders listed, keys offered or connections it affects; None
-        for all.
+    :param times: how many matching files opened, folders listed, keys answered, keys offered or connections
+        it affects; None for all.
     :param at_byte: offset in bytes, from 0.
     :param entries: number of entries of the listing that still arrive, with ``.`` and ``..``.
     :param by: bytes that the file grows by.
     :param stage: one of :data:`STAGES`, for ``stall_at``.
+    :param code: error code of the ``.rej``.
+    :param message: error message of the ``.rej``; the default is the one that the guide shows.
+    :param seconds: how much later the result file comes, by the simulator's clock.
     :raises RapConfigurationError: the kind or the stage does not exist.
     """
 
@@ -66,6 +89,9 @@ class Fault:
     entries: int = 0
     by: int = 1
     stage: str = ""
+    code: str = "4007"
+    message: str = "File name contains invalid characters"
+    seconds: float = 60
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -127,7 +153,7 @@ class FaultRules:
     def take(self, moment: str, *, path: str = "", account: str = "", stage: str = "") -> tuple[Fault, ...]:
         """Return the rules that apply now, each used up by one.
 
-        :param moment: ``open``, ``list``, ``login`` or ``connect``.
+        :param moment: one of the values of :data:`KINDS`.
         :param path: the path on RAP, as text.
         :param account: the account; empty where it is not known.
         :param stage: one of :data:`STAGES` where the moment is ``connect``.

@@ -1,18 +1,82 @@
-"""The keys that open the simulated RAP, and what becomes of those uploaded (§3.2, §6)."""
+"""The keys that open the simulated RAP, and what becomes of those uploaded (§3.2, §5, §6)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pendulum
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
+from airflow_provider_hkex_rap.rap.files import name_text
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
+from airflow_provider_hkex_rap.rap.key_lifecycle import (
+    RegisteredKey,
+    first_warning_day,
+    keys_after_upload,
+    last_day_of_new_key,
+)
+from airflow_provider_hkex_rap.rap.keys import KEY_SIZES
+from airflow_provider_hkex_rap.testing._key_answers import (
+    KeyRejectedError,
+    Rejection,
+    check_key_file,
+    received_text,
+    result_name,
+)
+from airflow_provider_hkex_rap.testing._tree import Given, ServedFile, Tree
+from airflow_provider_hkex_rap.testing.events import EventKind
 
 if TYPE_CHECKING:
-    import pendulum
     from asyncssh import SSHKey
 
-_KEY_SIZES = (2048, 4096)
+    from airflow_provider_hkex_rap.rap.clock import Clock
+    from airflow_provider_hkex_rap.testing.faults import Fault, FaultRules
+
+RESULT_KEPT = timedelta(hours=24)
+"""How long a result file is available (§6)."""
+LINGER = timedelta(minutes=1)
+"""How long an uploaded file stays that ``lingers``."""
+WARNING_TEXT = "The SSH public key {fingerprint} of {account} will expire on {last_day}."
+
+ResultVariant = Literal["at_once", "delayed", "fresh_listing", "absent"]
+UploadedFileVariant = Literal["lingers", "consumed", "stays"]
+ReuploadVariant = Literal["denied", "replaces"]
+_LITERALS = {"results": ResultVariant, "uploaded_file": UploadedFileVariant, "reupload": ReuploadVariant}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyVariants:
+    """What the guide leaves open of the key folder; see :class:`RapSimulator`."""
+
+    results: ResultVariant = "at_once"
+    result_delay: float = 60
+    pub_in_result_names: bool = True
+    uploaded_file: UploadedFileVariant = "lingers"
+    reupload: ReuploadVariant = "denied"
+    warning_text: str = WARNING_TEXT
+
+    def __post_init__(self) -> None:
+        for name, literal in _LITERALS.items():
+            if getattr(self, name) not in get_args(literal):
+                raise RapConfigurationError(
+                    f"{name!r} of {getattr(self, name)!r} is not possible.",
+                    why=f"Valid: {', '.join(map(repr, get_args(literal)))}.",
+                    todo="Give one of these, or leave it out.",
+                )
+        try:
+            self.warning_text.format(account="", fingerprint="", last_day=pendulum.date(2026, 2, 28))
+        except (LookupError, ValueError, AttributeError):
+            raise RapConfigurationError(
+                f"{self.warning_text!r} is no 'warning_text'.",
+                why="It may name {account}, {fingerprint} and {last_day}, and nothing else in braces.",
+                todo="Write a brace that is text twice: '{{'.",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,42 +87,258 @@ class Upload:
     :param name: the file's name in the bytes that came over the wire.
     :param content: its bytes.
     :param at: when it was complete, by the simulator's clock.
+    :param session: the number of the connection.
     """
 
     account: str
     name: bytes
-    content: bytes
+    # It may be a private key, uploaded by mistake.
+    content: bytes = field(repr=False)
+    at: pendulum.DateTime
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One result file (§6).
+
+    :param account: the account in whose key folder it is.
+    :param name: the file's name.
+    :param text: what is in it.
+    :param accepted: whether the key was accepted (``.rcvd``) or rejected (``.rej``).
+    :param at: when it is generated, by the simulator's clock: later than the upload where it is delayed.
+    """
+
+    account: str
+    name: str
+    text: str
+    accepted: bool
     at: pendulum.DateTime
 
 
 class KeyManagement:
-    """The registered keys of every account."""
+    """The keys of every account, and the answers to those uploaded.
 
-    def __init__(self) -> None:
+    :param clock: gives the time; keys end, and files leave, by it alone.
+    :param faults: the rules that change an answer.
+    :param folders: the tree that holds each account's key folder.
+    :param variants: what the guide leaves open.
+    :param record: adds an event: its kind, account, session, path and detail.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        faults: FaultRules,
+        folders: Mapping[str, Tree],
+        variants: KeyVariants,
+        record: Callable[[EventKind, str, int, bytes, str], None],
+    ) -> None:
         self.uploads: list[Upload] = []
-        self._keys: dict[str, list[bytes]] = defaultdict(list)
+        """The files uploaded, oldest first."""
+        self.results: list[Result] = []
+        """The result files generated, oldest first; also those that have left, and those to come."""
+        self._clock = clock
+        self._faults = faults
+        self._folders = folders
+        self._variants = variants
+        self._record = record
+        self._keys: dict[str, tuple[RegisteredKey, ...]] = dict.fromkeys(folders, ())
+        self._changed: dict[str, pendulum.DateTime] = {}
+        self._renewed: set[str] = set()
+        self._unlisted: dict[str, list[ServedFile]] = defaultdict(list)
 
-    def register(self, account: str, key: SSHKey) -> None:
+    # Which keys log in.
+
+    def register(self, account: str, key: SSHKey, expires: date | None = None) -> None:
         """Make *key* the only key of *account*, as a registration with HKEX does (§5).
 
         :param account: the account.
-        :param key: an RSA key of 2048 or 4096 bits; only its public half is kept.
-        :raises RapConfigurationError: the key is of another type or size (§3.2.1).
+        :param key: an RSA key of 2048 or 4096 bits; only its fingerprint is kept.
+        :param expires: the last day in Hong Kong on which it logs in; None for two years less a day from now,
+            as for a renewed key (§6.1).
+        :raises KeyError: there is no such account.
+        :raises RapConfigurationError: the key is of another type or size (§3.2.1), or another account has it
+            (§3.2).
         """
+        if account not in self._keys:
+            raise KeyError(account)
         bits = getattr(key.pyca_key, "key_size", 0) if key.algorithm == b"ssh-rsa" else 0
-        if bits not in _KEY_SIZES:
+        if bits not in KEY_SIZES:
             raise RapConfigurationError(
                 f"{account} cannot register this {key.get_algorithm()} key.",
                 why="RAP accepts RSA keys of 2048 and 4096 bits (guide §3.2.1).",
                 todo="Generate an RSA key of 2048 or 4096 bits.",
                 account=account,
             )
-        self._keys[account] = [key.public_data]
+        fingerprint = fingerprint_of(key)
+        if owner := self._other_owner(account, fingerprint):
+            raise RapConfigurationError(
+                f"{account} cannot register the key {fingerprint}.",
+                why=f"It is the key of {owner}; each account has a key of its own (guide §3.2).",
+                todo=f"Generate a key for {account}.",
+                account=account,
+                fingerprint=fingerprint,
+            )
+        now = self._clock()
+        last_day = pendulum.date(expires.year, expires.month, expires.day) if expires else None
+        registered = RegisteredKey(fingerprint, last_day or last_day_of_new_key(now.date()))
+        self._set(account, (registered,), now)
+
+    def valid(self, account: str) -> tuple[RegisteredKey, ...]:
+        """Return the keys that log in now: none, one, or the old and the renewed one (§6.3).
+
+        :param account: the account.
+        :raises KeyError: there is no such account.
+        """
+        today = self._clock().date()
+        return tuple(key for key in self._keys[account] if key.is_valid(today))
 
     def opens(self, account: str, key: SSHKey) -> bool:
-        """Return whether *key* logs *account* in."""
-        return key.public_data in self._keys[account]
+        """Return whether *key* logs *account* in now."""
+        return fingerprint_of(key) in _fingerprints(self.valid(account))
+
+    def is_renewed(self, account: str, key: SSHKey) -> bool:
+        """Return whether *key* is the newest of *account*, and was uploaded."""
+        fingerprint = fingerprint_of(key)
+        newest = self._keys[account][-1:]
+        return fingerprint in self._renewed and fingerprint in _fingerprints(newest)
+
+    def _set(self, account: str, keys: tuple[RegisteredKey, ...], now: pendulum.DateTime) -> None:
+        self._keys[account] = keys
+        self._changed[account] = now
+
+    def _other_owner(self, account: str, fingerprint: str) -> str | None:
+        others = (other for other in list(self._keys) if other != account)
+        return next((other for other in others if fingerprint in _fingerprints(self.valid(other))), None)
+
+    # What becomes of an upload (§6).
+
+    def may_replace(self, account: str, name: bytes) -> bool:
+        """Return whether *account* may upload *name* although it is there: the guide says no (§4.2)."""
+        uploaded = {upload.name for upload in self.uploads if upload.account == account}
+        return self._variants.reupload == "replaces" and name in uploaded
 
     def on_upload(self, upload: Upload) -> None:
-        """Keep what was uploaded."""
+        """Keep an uploaded file as long as the variant says, and answer it."""
         self.uploads.append(upload)
+        self._keep(upload)
+        self._note(EventKind.UPLOAD, upload, upload.name, f"{len(upload.content)} bytes")
+        faults = self._take_faults(upload)
+        try:
+            fingerprint = self._take(upload, faults.get("reject"))
+        except KeyRejectedError as rejected:
+            text, accepted = f"{rejected}\n", False
+        else:
+            named = _another(fingerprint) if "wrong_fingerprint" in faults else fingerprint
+            text, accepted = received_text(named, name_text(upload.name)), True
+        if "no_result" not in faults and self._variants.results != "absent":
+            delay = faults["delay_result"].seconds if "delay_result" in faults else self._delay
+            self._answer(upload, text, accepted, delay)
+
+    def _note(self, kind: EventKind, upload: Upload, name: bytes, detail: str) -> None:
+        self._record(kind, upload.account, upload.session, f"{KEY_FOLDER}/".encode() + name, detail)
+
+    def _take_faults(self, upload: Upload) -> dict[str, Fault]:
+        path = f"{KEY_FOLDER}/{name_text(upload.name)}"
+        faults = {it.kind: it for it in self._faults.take("answer", path=path, account=upload.account)}
+        for kind in faults:
+            self._note(EventKind.FAULT, upload, upload.name, kind)
+        return faults
+
+    def _keep(self, upload: Upload) -> None:
+        variant, now = self._variants.uploaded_file, upload.at
+        if variant == "consumed":
+            return
+        until = (now + LINGER).timestamp() if variant == "lingers" else float("inf")
+        self._folders[upload.account].put(_file(upload.name, upload.content, now, until=until))
+
+    def _take(self, upload: Upload, reject: Fault | None) -> str:
+        """Register an uploaded key by the two-key rule (§6.3); return its fingerprint.
+
+        :raises KeyRejectedError: it is not registered.
+        """
+        if reject:
+            raise KeyRejectedError(reject.code, reject.message)
+        account = upload.account
+        fingerprint = check_key_file(account, upload.name, upload.content).fingerprint
+        if self._other_owner(account, fingerprint):
+            raise KeyRejectedError.of(Rejection.KEY_OF_ANOTHER)
+        # The renewed key may be uploaded once more, as it would be where its result was lost.
+        if fingerprint in _fingerprints(self.valid(account)[:1]):
+            raise KeyRejectedError.of(Rejection.KEY_IN_USE)
+        keys = keys_after_upload(self._keys[account], fingerprint, upload.at.date())
+        self._renewed.add(fingerprint)
+        self._set(account, keys, upload.at)
+        return fingerprint
+
+    @property
+    def _delay(self) -> float:
+        return self._variants.result_delay if self._variants.results == "delayed" else 0
+
+    def _answer(self, upload: Upload, text: str, accepted: bool, delay: float) -> None:
+        at = upload.at.add(seconds=delay)
+        name = self._free_name(upload, at, accepted)
+        file = _file(name, text.encode(), at, since=at.timestamp(), until=(at + RESULT_KEPT).timestamp())
+        if self._variants.results == "fresh_listing":
+            self._unlisted[upload.account].append(file)
+        else:
+            self._folders[upload.account].put(file)
+        self.results.append(Result(upload.account, name_text(name), text, accepted, at))
+        self._note(EventKind.RESULT, upload, name, text.rstrip("\n"))
+
+    def _free_name(self, upload: Upload, at: pendulum.DateTime, accepted: bool) -> bytes:
+        key_file = upload.name if self._variants.pub_in_result_names else upload.name.removesuffix(b".pub")
+        files = [*self._folders[upload.account].files(KEY_FOLDER), *self._unlisted[upload.account]]
+        taken = {file.name for file in files if file.until > upload.at.timestamp()}
+        names = (result_name(key_file, at, sequence, accepted) for sequence in count())
+        return next(name for name in names if name not in taken)
+
+    def on_listed(self, account: str) -> None:
+        """Show in the next listing the results that wait for a fresh one (#2)."""
+        for file in self._unlisted.pop(account, ()):
+            self._folders[account].put(file)
+
+    # The warning of a key about to expire (§6.2).
+
+    def warning(self, account: str) -> ServedFile | None:
+        """Return today's ``SSHKeyExpireWarning.txt``; None where no key of *account* ends within 14 days.
+
+        It is of midnight, or of the registration or upload of today that gave a key its last day.
+        """
+        now = self._clock()
+        text = self._variants.warning_text
+        lines = [
+            text.format(account=account, fingerprint=key.fingerprint, last_day=key.last_day)
+            for key in self.valid(account)
+            if key.last_day and first_warning_day(key.last_day) <= now.date()
+        ]
+        if not lines:
+            return None
+        at = max(now.start_of("day"), self._changed[account])
+        return _file(EXPIRY_WARNING_FILE.encode(), "".join(f"{line}\n" for line in lines).encode(), at)
+
+
+def _file(
+    name: bytes,
+    content: bytes,
+    at: pendulum.DateTime,
+    *,
+    since: float = float("-inf"),
+    until: float = float("inf"),
+) -> ServedFile:
+    return ServedFile(KEY_FOLDER, name, Given(content), at.int_timestamp, since=since, until=until)
+
+
+def fingerprint_of(key: SSHKey) -> str:
+    """Return the MD5 fingerprint of a key (§3.2.2)."""
+    return key.get_fingerprint("md5").removeprefix("MD5:")
+
+
+def _fingerprints(keys: Iterable[RegisteredKey]) -> set[str]:
+    return {key.fingerprint for key in keys}
+
+
+def _another(fingerprint: str) -> str:
+    """Return a fingerprint that is no key's."""
+    return ":".join(reversed(fingerprint.split(":")))

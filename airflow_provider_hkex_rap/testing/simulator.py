@@ -13,12 +13,20 @@ from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
+from airflow_provider_hkex_rap.rap.keys import PublicKey
 from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.testing._facility import SUBMISSION, AttributeSet, Facility, Variants
-from airflow_provider_hkex_rap.testing._keys import rsa_key
+from airflow_provider_hkex_rap.testing._keys import private_pem, rsa_key
 from airflow_provider_hkex_rap.testing._tree import Generated, Given, ServedFile, Tree
 from airflow_provider_hkex_rap.testing.clock import SimulatedClock
 from airflow_provider_hkex_rap.testing.faults import FaultRules
+from airflow_provider_hkex_rap.testing.key_management import (
+    WARNING_TEXT,
+    KeyVariants,
+    ResultVariant,
+    ReuploadVariant,
+    UploadedFileVariant,
+)
 from airflow_provider_hkex_rap.testing.reports import generate_day
 
 if TYPE_CHECKING:
@@ -57,12 +65,26 @@ class RapSimulator:
     :param client_signatures: the algorithms that accounts may sign with; empty for all of the guide's.
     :param server_sig_algs: whether the server says which these are (RFC 8308).
     :param extension_markers: whether its key exchange carries extension markers at all.
-    :raises RapConfigurationError: an account's name, or the time, has another form.
+    :param key_expires: the last day in Hong Kong on which the registered keys log in; None for two years
+        less a day from *now* (§6.1). :meth:`register_key` gives one account another.
+    :param results: how the result file of an uploaded key comes (§6): ``at_once``; ``delayed`` by
+        *result_delay*; by a ``fresh_listing``, the second one of the folder after the upload (#2); or
+        ``absent``.
+    :param result_delay: seconds by which a delayed one comes later, by the simulator's clock.
+    :param pub_in_result_names: whether the name of a result file has the ``.pub`` of the key file.
+    :param uploaded_file: what becomes of the uploaded key file: it ``lingers`` in the folder for a minute, is
+        ``consumed`` at once, or ``stays``.
+    :param reupload: what an upload does while a file of that name is still there: it is ``denied`` as a
+        modification (§4.2), or ``replaces`` the file uploaded before. Where files stay and it is denied, an
+        account can renew its key once only.
+    :param warning_text: a line of ``SSHKeyExpireWarning.txt``, whose text the guide does not give (§6.2);
+        ``{account}``, ``{fingerprint}`` and ``{last_day}`` are filled in for each key about to expire.
+    :raises RapConfigurationError: an account's name, the time, or an argument about keys has another form.
     """
 
     host = "127.0.0.1"
     port: int
-    """The port that it listens on, once started."""
+    """The port that it listens on; the one asked for until it is started."""
 
     def __init__(
         self,
@@ -85,12 +107,19 @@ class RapSimulator:
         client_signatures: Sequence[str] = (),
         server_sig_algs: bool = True,
         extension_markers: bool = True,
+        key_expires: date | None = None,
+        results: ResultVariant = "at_once",
+        result_delay: float = 60,
+        pub_in_result_names: bool = True,
+        uploaded_file: UploadedFileVariant = "lingers",
+        reupload: ReuploadVariant = "denied",
+        warning_text: str = WARNING_TEXT,
     ) -> None:
         services = subscriptions or {}
         self.accounts = tuple(Account(account).name for account in accounts)
         self.clock = SimulatedClock(now)
         self.faults = FaultRules(self._wake)
-        self._port = port
+        self.port = port
         self._host_key = rsa_key(name)
         self._facility = Facility(
             subscriptions={account: tuple(services.get(account, Service)) for account in self.accounts},
@@ -110,16 +139,24 @@ class RapSimulator:
                 client_signatures=tuple(client_signatures),
                 server_sig_algs=server_sig_algs,
                 extension_markers=extension_markers,
+                keys=KeyVariants(
+                    results=results,
+                    result_delay=result_delay,
+                    pub_in_result_names=pub_in_result_names,
+                    uploaded_file=uploaded_file,
+                    reupload=reupload,
+                    warning_text=warning_text,
+                ),
             ),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         for account in self.accounts:
-            self.keys.register(account, rsa_key(account))
+            self.keys.register(account, rsa_key(account), key_expires)
 
     # Running.
 
     def start(self) -> Self:
-        """Start to serve; :attr:`port` is known when this returns.
+        """Start to serve; :attr:`port` is known, and stays, when this returns.
 
         :raises OSError: the port is taken.
         """
@@ -130,7 +167,7 @@ class RapSimulator:
         self._thread = threading.Thread(target=self._loop.run_forever, name="rap-simulator", daemon=True)
         self._thread.start()
         try:
-            listening = self._server.listen(self.host, self._port)
+            listening = self._server.listen(self.host, self.port)
             self.port = asyncio.run_coroutine_threadsafe(listening, self._loop).result(_START_SECONDS)
         except BaseException:
             self._stop_loop(self._loop)
@@ -173,14 +210,28 @@ class RapSimulator:
         """The keys registered, and what becomes of those uploaded."""
         return self._facility.keys
 
+    def register_key(self, account: str, public_key: str, expires: date | None = None) -> None:
+        """Register a key with HKEX, as where one is lost, compromised or expired (§5); no other key is left.
+
+        :param account: one of :attr:`accounts`.
+        :param public_key: the text of a public key file, in SSH2 form (RFC 4716) or OpenSSH's.
+        :param expires: the last day in Hong Kong on which it logs in; None for two years less a day from now.
+        :raises RapConfigurationError: the account does not exist, the text is no public key that HKEX accepts
+            (§3.2.1), or another account has that key (§3.2).
+        """
+        from asyncssh import import_public_key
+
+        key = import_public_key(PublicKey.parse(public_key).to_openssh())
+        self.keys.register(self._check(account), key, expires)
+
     def private_key(self, account: str) -> str:
-        """Return the private key of *account*, in OpenSSH's PEM form.
+        """Return the private key with which *account* was first registered, in OpenSSH's PEM form.
 
         :param account: one of :attr:`accounts`.
         :raises RapConfigurationError: it is not.
         """
         self._check(account)
-        return rsa_key(account).export_private_key("openssh").decode()
+        return private_pem(account)
 
     def connection(self, account: str) -> dict[str, Any]:
         """Return an Airflow connection to this RAP, as the arguments of ``Connection``.

@@ -1,4 +1,4 @@
-"""What a client of the simulated RAP meets: every rule of the guide, and every variant that it leaves open."""
+"""What a client of the simulated RAP meets: the guide's rules, and the variants that it leaves open."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -48,13 +48,18 @@ def connecting(rap: RapSimulator, account: str = ACCOUNT, **options: Any) -> Any
 async def sftp(
     rap: RapSimulator, account: str = ACCOUNT, encoding: str | None = "utf-8", **options: Any
 ) -> AsyncIterator[asyncssh.SFTPClient]:
-    async with connecting(rap, account, **options) as connection:
-        async with connection.start_sftp_client(path_encoding=encoding) as client:
-            yield client
+    async with (
+        connecting(rap, account, **options) as connection,
+        connection.start_sftp_client(path_encoding=encoding) as client,
+    ):
+        yield client
 
 
 def ask(
-    rap: RapSimulator, question: Callable[[asyncssh.SFTPClient], Awaitable[T]], account: str = ACCOUNT, **options: Any
+    rap: RapSimulator,
+    question: Callable[[asyncssh.SFTPClient], Awaitable[T]],
+    account: str = ACCOUNT,
+    **options: Any,
 ) -> T:
     """Return what one login with one question gives."""
 
@@ -88,7 +93,9 @@ def test_what_is_published_is_what_is_read(rap: RapSimulator) -> None:
 
     async def read_all(client: asyncssh.SFTPClient) -> dict[bytes, bytes]:
         paths = [file.path for file in published]
-        return dict(zip(paths, await asyncio.gather(*(read(client, path.decode()) for path in paths)), strict=True))
+        return dict(
+            zip(paths, await asyncio.gather(*(read(client, path.decode()) for path in paths)), strict=True)
+        )
 
     assert ask(rap, read_all) == {file.path: file.content for file in published}
     rap.events.wait_for("logout")
@@ -282,6 +289,19 @@ def test_an_uploaded_key_cannot_be_modified(rap: RapSimulator, mode: str) -> Non
     assert [upload.content for upload in rap.uploads] == [CONTENT]
 
 
+def test_of_two_uploads_of_one_name_the_first_closed_wins(rap: RapSimulator) -> None:
+    async def upload_twice(client: asyncssh.SFTPClient) -> None:
+        first, second = await client.open(KEY, "wb"), await client.open(KEY, "wb")
+        await first.write(b"first")
+        await second.write(b"second")
+        await first.close()
+        with pytest.raises(asyncssh.SFTPPermissionDenied):
+            await second.close()
+
+    ask(rap, upload_twice)
+    assert [upload.content for upload in rap.uploads] == [b"first"]
+
+
 def test_an_upload_cannot_be_resumed(rap: RapSimulator) -> None:
     async def resume(client: asyncssh.SFTPClient) -> None:
         async with client.open(KEY, "wb") as file:
@@ -344,7 +364,9 @@ def test_nothing_is_forwarded(rap: RapSimulator) -> None:
         (ACCOUNT, {"client_keys": None, "password": "secret"}, None),
     ],
 )
-def test_a_login_is_refused(rap: RapSimulator, account: str, options: dict[str, Any], reason: str | None) -> None:
+def test_a_login_is_refused(
+    rap: RapSimulator, account: str, options: dict[str, Any], reason: str | None
+) -> None:
     with pytest.raises(asyncssh.PermissionDenied):
         ask(rap, names, account, **options)
     assert not rap.events.of("login")
@@ -498,7 +520,14 @@ def test_extensions_may_be_missing(variant: dict[str, bool]) -> None:
 
 @pytest.mark.parametrize(
     ("at", "is_open"),
-    [("20 06:59", False), ("20 07:00", True), ("21 03:29", True), ("21 03:30", False), ("21 08:00", True), ("22 12:00", False)],
+    [
+        ("20 06:59", False),
+        ("20 07:00", True),
+        ("21 03:29", True),
+        ("21 03:30", False),
+        ("21 08:00", True),
+        ("22 12:00", False),
+    ],
 )
 def test_logins_outside_the_service_hours_are_refused(at: str, is_open: bool) -> None:
     now = pendulum.from_format(f"2026-11-{at}", "YYYY-MM-DD HH:mm", tz="Asia/Hong_Kong")
@@ -540,7 +569,11 @@ def test_reports_appear_when_they_are_generated() -> None:
         published = rap.publish_day(NOW.date())
         after_midnight = {file.text for file in published if file.mtime > NOW.int_timestamp}
         assert after_midnight
-        seen = set.union(*(ask(rap, lambda client, path=folder.path: names(client, path)) for folder in Folder))
+        seen = set.union(
+            *(ask(rap, lambda client, path=folder.path: names(client, path)) for folder in Folder)
+        )
         assert seen == {file.text for file in published} - after_midnight
         rap.clock.set(NOW.add(days=1).at(1, 10))
-        assert {file.text for folder in Folder for file in rap.files(folder)} == {file.text for file in published}
+        assert {file.text for folder in Folder for file in rap.files(folder)} == {
+            file.text for file in published
+        }

@@ -40,7 +40,9 @@ class Client:
         key, known_hosts = directory / "key", directory / "known_hosts"
         key.write_text(connection["extra"]["private_key"])
         key.chmod(0o600)
-        known_hosts.write_text(f"[{connection['host']}]:{connection['port']} {connection['extra']['host_key']}\n")
+        known_hosts.write_text(
+            f"[{connection['host']}]:{connection['port']} {connection['extra']['host_key']}\n"
+        )
         self._options = [
             *("-F", "none", "-o", f"Port={connection['port']}", "-o", f"IdentityFile={key}"),
             *("-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes"),
@@ -107,7 +109,9 @@ def test_sftp_is_denied_every_change(rap: RapSimulator, client: Client, tmp_path
 
 
 @needs_sftp
-def test_sftp_uploads_a_new_key_and_cannot_replace_it(rap: RapSimulator, client: Client, tmp_path: Path) -> None:
+def test_sftp_uploads_a_new_key_and_cannot_replace_it(
+    rap: RapSimulator, client: Client, tmp_path: Path
+) -> None:
     (tmp_path / "key.pub").write_bytes(CONTENT)
     assert client.sftp(f"put key.pub {KEY_FOLDER}/{ACCOUNT}.pub").stderr == ""
     assert "Permission" in client.sftp(f"put key.pub {KEY_FOLDER}/{ACCOUNT}.pub").stderr
@@ -124,13 +128,23 @@ def test_ssh_gets_no_shell(rap: RapSimulator, client: Client) -> None:
 
 
 @needs_sftp
-@pytest.mark.parametrize("variant", [{}, {"extension_markers": False}, {"announce_limits": True, "read_limit": 1000}])
-@pytest.mark.parametrize("option", ["rsa-sha2-256", "rsa-sha2-512", "ssh-rsa"])
+@pytest.mark.parametrize(
+    ("option", "variant"),
+    [
+        ("rsa-sha2-256", {}),
+        ("rsa-sha2-512", {"announce_limits": True, "read_limit": 1000}),
+        ("ssh-rsa", {}),
+        ("ssh-rsa", {"server_sig_algs": False}),
+        ("ssh-rsa", {"extension_markers": False}),
+    ],
+)
 def test_sftp_signs_with_every_algorithm(tmp_path: Path, variant: dict[str, Any], option: str) -> None:
     with RapSimulator((ACCOUNT,), NOW, client_signatures=[option], **variant) as rap:
         rap.put(Folder.DCASS, "TP001", CONTENT)
         options = ("-o", f"PubkeyAcceptedAlgorithms={option}", "-o", f"HostKeyAlgorithms={option}")
-        done = Client(tmp_path, rap.connection(ACCOUNT)).sftp(f"get {Folder.DCASS.path}/TP001", options=options)
+        done = Client(tmp_path, rap.connection(ACCOUNT)).sftp(
+            f"get {Folder.DCASS.path}/TP001", options=options
+        )
         assert done.stderr == ""
         assert (tmp_path / "TP001").read_bytes() == CONTENT
 
@@ -160,6 +174,14 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     assert "20261120" not in done.stdout
     assert "CLOCK_OFFSET=" in text
     assert not path.parent.exists()
+
+
+def test_the_command_refuses_a_port_that_is_taken(rap: RapSimulator) -> None:
+    command = [sys.executable, "-m", "airflow_provider_hkex_rap.testing", "--port", str(rap.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_command_refuses_what_is_no_account() -> None:

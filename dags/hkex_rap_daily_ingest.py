@@ -28,12 +28,8 @@ COMMON = {
 LAKE = "{{ var.value.hkex_rap_lake }}"
 
 with DAG("hkex_rap_daily_dcass", schedule=RapTradingDayTimetable(at="01:30", service="DCASS"), **COMMON):
-    RapDownloadOperator(
-        task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect=EXPECT_OF_DCASS
-    )
+    RapDownloadOperator(task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect=EXPECT_OF_DCASS)
 
 # CCMS closes at 24:00; on Saturdays, at 13:00, and the run is at 12:30.
 with DAG("hkex_rap_daily_ccms", schedule=RapTradingDayTimetable(at="23:30", service="CCMS"), **COMMON):
-    RapDownloadOperator(
-        task_id="land", folders=["HKCC_SEOCH_CCMS_GLOB"], lake=LAKE, expect=EXPECT_OF_CCMS
-    )
+    RapDownloadOperator(task_id="land", folders=["HKCC_SEOCH_CCMS_GLOB"], lake=LAKE, expect=EXPECT_OF_CCMS)

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+import pendulum
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.sftp.hooks.sftp import SFTPHookAsync
 from airflow.sdk.log import mask_secret
 
+from airflow_provider_hkex_rap.keystore.offers import (
+    Offer,
+    keys_to_offer,
+    record_after_login,
+    with_known_expiry,
+)
+from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
+from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError, open_key_store
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError, RapPermissionDenied
-from airflow_provider_hkex_rap.transport.connect import connect
-from airflow_provider_hkex_rap.transport.login import Login, read_login
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
+from airflow_provider_hkex_rap.transport.account_lock import account_lock
+from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
+from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, read_login
 from airflow_provider_hkex_rap.transport.session import RapSession, open_session
 
 if TYPE_CHECKING:
     import os
 
     import asyncssh
+    from airflow.sdk import Connection
 
 
 class RapHook(SFTPHookAsync):
@@ -46,11 +59,11 @@ class RapHook(SFTPHookAsync):
 
     @cached_property
     def login(self) -> Login:
-        """What the connection says of the account, the site and the keys.
+        """What the connection says of the account, the site and its own key; the key store may have others.
 
         :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
         """
-        connection = self.get_connection(self.rap_conn_id)
+        connection = self._connection
         return read_login(
             login=connection.login,
             host=connection.host,
@@ -75,22 +88,55 @@ class RapHook(SFTPHookAsync):
             )
         return system_clock(offset)
 
+    @cached_property
+    def key_store(self) -> KeyStore:
+        """Where the account's keys are kept, by the connection's ``key_store``.
+
+        :raises RapConfigurationError: the field names no key store.
+        """
+        return open_key_store(str(self._connection.extra_dejson.get("key_store") or ""))
+
+    def account_keys(self) -> AccountKeys:
+        """Read the account's keys from the key store, once.
+
+        :raises RapConfigurationError: a field of the connection, or what the store holds, is not valid.
+        :raises KeyStoreError: the store cannot be read now.
+        """
+        return AccountKeys(self.key_store, self.login.account, mask=mask_secret, passphrase=self._passphrase)
+
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[RapSession]:
+    async def session(self, *, only: PendingKey | None = None) -> AsyncIterator[RapSession]:
         """Log in once, and log out on leaving.
 
-        :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
+        Logins of one account take turns on this host (§4.3). The connection's key is offered first where the
+        key store does not know it; else the current one is, then one more that may be valid. A key that has
+        logged in for the first time becomes current in the store.
+
+        :param only: a key of a renewal in progress, to offer instead of those.
+        :raises RapConfigurationError: a field of the connection is missing or not of the valid form, or there
+            is no key.
+        :raises KeyStoreError: the key store cannot be read now.
         :raises RapUnavailable: no address of the site answered in time.
         :raises RapAuthenticationError: the login was refused.
         :raises RapHostKeyError: a server showed a host key that is not pinned.
         :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
         """
-        async with open_session(await asyncio.to_thread(lambda: self.login)) as session:
-            self._open_session = session
-            try:
-                yield session
-            finally:
-                self._open_session = None
+        login = await asyncio.to_thread(lambda: self.login)
+        async with account_lock(login.account, f"the connection {self.rap_conn_id}"):
+            keys = await asyncio.to_thread(self.account_keys)
+            offers = (
+                (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
+            )
+            async with open_session(await asyncio.to_thread(self._login_offering, offers)) as session:
+                self._open_session = session
+                try:
+                    if not only:
+                        await asyncio.to_thread(
+                            self._note_login, keys, offers, session.client_key_fingerprint
+                        )
+                    yield session
+                finally:
+                    self._open_session = None
 
     def abort(self) -> bool:
         """End the session at once; return whether one was open."""
@@ -116,8 +162,91 @@ class RapHook(SFTPHookAsync):
                 f" {session.host_key_fingerprint}, our key {session.client_key_fingerprint}."
             )
 
-    async def _get_conn(self) -> asyncssh.SSHClientConnection:
-        return (await connect(await asyncio.to_thread(lambda: self.login))).ssh
+    async def _get_conn(self) -> _ManagedSession:  # type: ignore[override]
+        return _ManagedSession(self.session())
+
+    # The keys.
+
+    @cached_property
+    def _connection(self) -> Connection:
+        return self.get_connection(self.rap_conn_id)
+
+    @cached_property
+    def _passphrase(self) -> str | None:
+        return str(self._connection.extra_dejson.get("private_key_passphrase") or "") or None
+
+    @cached_property
+    def _key_expires(self) -> pendulum.Date | None:
+        text = str(self._connection.extra_dejson.get("key_expires") or "").strip()
+        try:
+            return pendulum.Date.fromisoformat(text) if text else None
+        except ValueError:
+            raise RapConfigurationError(
+                f"{text!r} in the extra 'key_expires' is not a date.",
+                why="It is the last day on which the registered key logs in, as YYYY-MM-DD.",
+                todo="Write it in that form, or leave it blank where it is not known.",
+                key_expires=text,
+            ) from None
+
+    @cached_property
+    def _own_key(self) -> StoredKey | None:
+        """The connection's key, where it has one; its private half stays in the login."""
+        if not self.login.client_keys:
+            return None
+        fingerprint = md5_fingerprint(self.login.client_keys[0])
+        return StoredKey(fingerprint=fingerprint, private_key="", last_day=self._key_expires)
+
+    def _offers(self, keys: AccountKeys) -> tuple[Offer, ...]:
+        own = self._own_key
+        if own and not keys.record.knows(own.fingerprint):
+            keys.check_not_shared(own.fingerprint)
+        if offers := keys_to_offer(keys.record, own, self.clock().date()):
+            return offers
+        raise RapConfigurationError(
+            f"There is no private key of {self.login.account}.",
+            why="RAP knows an account by its registered RSA key and has no passwords (guide §3.2); neither"
+            " the connection nor its key store has one.",
+            todo="Set the extra 'key_file' or 'private_key' to the private key registered for the account.",
+            account=self.login.account.name,
+        )
+
+    def _login_offering(self, offers: Sequence[Offer]) -> Login:
+        return replace(self.login, client_keys=tuple(map(self._ssh_key, offers)))
+
+    def _ssh_key(self, offer: Offer) -> asyncssh.SSHKey:
+        if offer.key is self._own_key:
+            return self.login.client_keys[0]
+        return parse_private_key(offer.key.private_key, self._passphrase, f"the key store, {offer.role},")
+
+    def _note_login(self, keys: AccountKeys, offers: Sequence[Offer], fingerprint: str) -> None:
+        """Keep what a login says of the keys; the login is good whether or not that can be kept."""
+        first, used = offers[0], next(offer for offer in offers if offer.key.fingerprint == fingerprint)
+        if used != first:
+            self.log.warning(
+                "RAP refused %s %s and let %s in with %s %s. Renew or register the key (§5, §6).",
+                first.role,
+                first.key.fingerprint,
+                self.login.account,
+                used.role,
+                fingerprint,
+            )
+        record = record_after_login(keys.record, used.key, self.clock())
+        record = with_known_expiry(record, self._own_key, self._key_expires)
+        if record == keys.record:
+            return
+        try:
+            keys.save(self._with_own_key(record, keys))
+        except KeyStoreError as error:
+            self.log.warning("The key store does not keep what this login says of its key: %s", error)
+        else:
+            self.log.info("The key store has %s as the current key of %s.", fingerprint, self.login.account)
+
+    def _with_own_key(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:
+        """Return the record with the private half of the connection's key, where that has become current."""
+        if not record.current or record.current.private_key:
+            return record
+        key = PrivateKey.load(self.login.client_keys[0].export_private_key("openssh").decode())
+        return replace(record, current=replace(record.current, private_key=keys.exported(key)))
 
     async def store_file(
         self,
@@ -155,3 +284,20 @@ class RapHook(SFTPHookAsync):
             todo="Remove the call; to renew a key, use RapKeyRenewalOperator.",
             path=path,
         )
+
+
+class _ManagedSession:
+    """A session in the shape of the connection that SFTPHookAsync keeps open for its methods."""
+
+    def __init__(self, session: AbstractAsyncContextManager[RapSession]) -> None:
+        self._session = session
+
+    async def __aenter__(self) -> _ManagedSession:
+        self._sftp = (await self._session.__aenter__()).sftp
+        return self
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._session.__aexit__(*error)
+
+    def start_sftp_client(self) -> nullcontext[asyncssh.SFTPClient]:
+        return nullcontext(self._sftp)

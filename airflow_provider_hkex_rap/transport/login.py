@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.masking import mask_private_key
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, RAP_PORT, Address, Site, parse_addresses
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Login:
     :param site: the site that HKEX says is active (§2.2).
     :param addresses: the site's addresses, tried in this order until one lets us authenticate (§7.1).
     :param host_keys: the pinned host keys; None pins nothing.
-    :param client_keys: the registered private keys to offer, in this order; at most two (§6.3).
+    :param client_keys: the private keys to offer, in this order, at most two (§6.3); none where the fields
+        name none, and the caller brings them from a key store.
     :param connect_timeout: seconds for one address, from the first packet to the end of the login.
     :param idle_timeout: seconds without an answer after which a session is given up.
     """
@@ -135,13 +137,13 @@ def parse_host_keys(keys: str | Iterable[object]) -> tuple[SSHKey, ...]:
 
 
 def _client_keys(extra: Mapping[str, object], mask: Callable[[str], object]) -> tuple[SSHKey, ...]:
-    text, source = _private_key(extra)
-    for line in text.splitlines():
-        if not line.startswith("-----"):
-            mask(line)
     if passphrase := str(extra.get("private_key_passphrase", "")):
         mask(passphrase)
-    return (_client_key(text, passphrase or None, source),)
+    text, source = _private_key(extra)
+    if not text:
+        return ()
+    mask_private_key(text, mask)
+    return (parse_private_key(text, passphrase or None, source),)
 
 
 def _private_key(extra: Mapping[str, object]) -> tuple[str, str]:
@@ -158,14 +160,17 @@ def _private_key(extra: Mapping[str, object]) -> tuple[str, str]:
                 todo="Set the extra 'key_file' to a private key that the Airflow worker may read.",
                 path=str(path),
             ) from None
-    raise RapConfigurationError(
-        "The connection has no private key.",
-        why="RAP knows an account by its registered RSA key and has no passwords (guide §3.2).",
-        todo="Set the extra 'key_file' or 'private_key' to the private key registered for the account.",
-    )
+    return "", ""
 
 
-def _client_key(text: str, passphrase: str | None, source: str) -> SSHKey:
+def parse_private_key(text: str, passphrase: str | None, source: str) -> SSHKey:
+    """Return the RSA private key in a text.
+
+    :param text: the key in PEM form.
+    :param passphrase: what decrypts it, where it is encrypted.
+    :param source: where the text comes from, for the error.
+    :raises RapConfigurationError: it is not such a key, or cannot be decrypted (§3.2.1).
+    """
     from asyncssh import KeyEncryptionError, KeyImportError, import_private_key
 
     try:

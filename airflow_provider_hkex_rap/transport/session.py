@@ -1,4 +1,4 @@
-"""One login to RAP: listing folders and reading reports, every wait bounded."""
+"""One login to RAP: listing, reading and the one upload that it takes, every wait bounded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import stat
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncssh
 
@@ -19,7 +19,10 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapUnavailable,
 )
 from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
-from airflow_provider_hkex_rap.transport.connect import Connected, connect, md5_fingerprint
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
+from airflow_provider_hkex_rap.rap.key_folder import KeyFile
+from airflow_provider_hkex_rap.rap.keys import public_key_file_name
+from airflow_provider_hkex_rap.transport.connect import Connected, connect, md5_fingerprint, reason_of
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.folders import Folder
@@ -31,6 +34,10 @@ _LARGEST_BLOCK = 256 * 1024
 _FILE_WINDOW = 4 * 1024 * 1024
 _SESSION_WINDOW = 16 * 1024 * 1024
 _GOODBYE = 5.0
+_KEY_FILE_LIMIT = 64 * 1024
+"""Bytes of a file in the key folder that are looked at; result files have one line (§6)."""
+
+T = TypeVar("T")
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 _LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK}
@@ -129,22 +136,102 @@ class RapSession:
         :raises RapUnavailable: the listing did not arrive whole.
         :raises RapSessionSuperseded: RAP ended the session; the listing is not whole.
         """
-        files = []
-        with self._waiting_for(folder.path):
+        return await self._list(
+            folder.path,
+            lambda entry: _remote_file(folder, entry),
+            why=f"The account does not subscribe to {folder.service} reports (§4.2).",
+            todo="Remove the folder from 'folders', or ask HKEX to subscribe the account.",
+        )
+
+    async def list_key_folder(self) -> Sequence[KeyFile]:
+        """Return the files in the key folder, freshly listed (§6, #2).
+
+        :raises RapPermissionDenied: RAP does not show the folder to this account.
+        :raises RapUnavailable: the listing did not arrive whole.
+        :raises RapSessionSuperseded: RAP ended the session; the listing is not whole.
+        """
+        return await self._list(
+            KEY_FOLDER,
+            _key_file,
+            why="Every account has this folder (§4.2).",
+            todo="Ask HKEX; without it no key of the account can be renewed (§6).",
+        )
+
+    async def _list(
+        self, path: str, entry_of: Callable[[asyncssh.SFTPName], T], *, why: str, todo: str
+    ) -> list[T]:
+        entries = []
+        with self._waiting_for(path):
             try:
-                async for entry in self.sftp.scandir(folder.path.encode()):
+                async for entry in self.sftp.scandir(path.encode()):
                     self._answered()
                     if entry.filename not in (b".", b".."):
-                        files.append(_remote_file(folder, entry))
+                        entries.append(entry_of(entry))
             except _ABSENT as error:
                 raise RapPermissionDenied(
-                    f"RAP does not show {folder.path} to {self._login.account} ({error.reason}).",
-                    why=f"The account does not subscribe to {folder.service} reports (§4.2).",
-                    todo="Remove the folder from 'folders', or ask HKEX to subscribe the account.",
-                    path=folder.path,
+                    f"RAP does not show {path} to {self._login.account} ({error.reason}).",
+                    why=why,
+                    todo=todo,
+                    path=path,
                     account=self._login.account.name,
                 ) from None
-        return files
+        return entries
+
+    async def read_key_file(self, name: str) -> bytes:
+        """Return the first 64 KiB of a file in the key folder, such as a result file (§6).
+
+        :param name: the file's name, from a listing.
+        :raises RapTransferError: RAP refused this file; it may have left RAP.
+        :raises RapUnavailable: RAP gave no answer.
+        :raises RapSessionSuperseded: RAP ended the session.
+        """
+        path = f"{KEY_FOLDER}/{name}"
+        with self._waiting_for(path):
+            handle = await self.sftp.open(path.encode(), "rb")
+            try:
+                content: bytes = await handle.read(_KEY_FILE_LIMIT, 0)
+                return content
+            finally:
+                with suppress(asyncssh.Error, ConnectionError):
+                    await handle.close()
+
+    async def upload_key(self, content: bytes) -> None:
+        """Upload the account's public key file: one open, one write, one close, and nothing else (§6).
+
+        It is opened as every SFTP client opens a file to put (write, create, truncate). An exclusive create
+        would fail for ever where RAP leaves an earlier key file in the folder.
+
+        :param content: the file, in SSH2 form (§3.2.1).
+        :raises RapPermissionDenied: RAP denied the upload (§2.1, §4.2).
+        :raises RapTransferError: RAP did not take the file.
+        :raises RapUnavailable: RAP gave no answer; it may have taken the file all the same.
+        :raises RapSessionSuperseded: RAP ended the session; it may have taken the file all the same.
+        """
+        path = f"{KEY_FOLDER}/{public_key_file_name(self._login.account)}"
+        with self._waiting_for(path):
+            try:
+                handle = await self.sftp.open(path.encode(), "wb")
+                await handle.write(content)
+                await handle.close()
+            except _SESSION_OVER:
+                raise
+            except asyncssh.SFTPPermissionDenied as error:
+                raise RapPermissionDenied(
+                    f"RAP denied the upload of {path} ({error.reason}).",
+                    why="RAP denies clients with the endurance feature (§2.1), which this one has not, and"
+                    " changes to a file that is there (§4.2).",
+                    todo="See whether the file is still listed, then try again later; else ask HKEX whether"
+                    " the account may upload.",
+                    path=path,
+                    account=self._login.account.name,
+                ) from None
+            except asyncssh.SFTPError as error:
+                raise RapTransferError(
+                    f"RAP did not take {path}: {reason_of(error)}.",
+                    why="RAP may have kept none, a part or all of it.",
+                    todo="A later try looks for a result file first (§6), then uploads the same key again.",
+                    path=path,
+                ) from None
 
     async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
         """Read a file once, as far as its listed size, and return its attributes after the last byte.
@@ -242,7 +329,7 @@ class RapSession:
     def _error(self, error: Exception, what: str) -> RapError:
         if not isinstance(error, _SESSION_OVER) and not self._connected.client.ended.is_set():
             return RapTransferError(
-                f"RAP did not hand over {what}: {_reason(error)}.",
+                f"RAP did not hand over {what}: {reason_of(error)}.",
                 why="The file may have left RAP or be in the making.",
                 todo="The next run tries it again; if it stays, ask HKEX about this file.",
                 path=what,
@@ -263,7 +350,7 @@ class RapSession:
         elif self._closed:
             reason = "the session was closed from our side"
         else:
-            reason = _reason(error)
+            reason = reason_of(error)
         return RapUnavailable(
             f"RAP at {self.address} stopped answering during {what}: {reason}.",
             why="The network or the server failed after the login.",
@@ -341,5 +428,10 @@ def _remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:
     return RemoteFile(folder, name, attrs.size, None if attrs.mtime is None else int(attrs.mtime), kind)
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "reason", "") or str(error) or type(error).__name__
+def _key_file(entry: asyncssh.SFTPName) -> KeyFile:
+    name = entry.filename
+    mtime = entry.attrs.mtime
+    return KeyFile(
+        name.decode(errors="replace") if isinstance(name, bytes) else name,
+        None if mtime is None else int(mtime),
+    )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def test_a_login_cut_in_the_middle_of_a_file_loses_nothing(
     for number in range(20):
         rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 500_000, MTIME.add(seconds=number))
     rap.faults.add(Fault("drop", path="*/R10_*", at_byte=at_byte))
-    with pytest.raises(RapSessionSuperseded):
+    # A cut after the last byte of the last file harms nothing, and may go unnoticed.
+    with pytest.raises(RapSessionSuperseded) if at_byte < 500_000 else suppress(RapSessionSuperseded):
         download(lake)
     source = published(rap)
     done = by_name(lake)

@@ -18,6 +18,9 @@ FORBIDDEN = {
 }
 """What a room imports nowhere, not even inside a function."""
 
+ALLOWED = {"keystore/variable.py"}
+"""The one place that cannot do without Airflow: it imports it inside its functions."""
+
 
 def imports(source, module):
     """Return the absolute names that a module imports, and those of them that loading it imports."""
@@ -73,7 +76,7 @@ def test_a_room_imports_rap_and_itself_only(room):
     wrong = {
         f"{path.relative_to(ROOT)} imports {name}"
         for path, module in modules(room)
-        for name in imports(path.read_text(), module)[0]
+        for name in imports(path.read_text(), module)[str(path.relative_to(ROOT)) in ALLOWED]
         if any(inside(name, other) for other in FORBIDDEN[room])
         or (inside(name, PACKAGE) and not any(inside(name, own) for own in allowed))
     }

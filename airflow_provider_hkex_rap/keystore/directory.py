@@ -1,0 +1,96 @@
+"""Private keys in a directory, one file an account."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from airflow_provider_hkex_rap.keystore.store import KeyStoreError, conflict
+from airflow_provider_hkex_rap.rap.account import Account
+
+_OWNER_ONLY = 0o600
+_OWNER_ONLY_DIRECTORY = 0o700
+
+
+class DirectoryKeyStore:
+    """Keeps each account's record in ``<directory>/<ACCOUNT>.json``, for its owner only (0600).
+
+    The directory must be the same one on every worker. A file is replaced whole, and synced to the disk.
+
+    :param directory: where the files are; made where it is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read(self, account: str) -> str | None:
+        """Return the text kept for an account, or None.
+
+        :raises KeyStoreError: the file is there and cannot be read.
+        """
+        try:
+            return self._path(account).read_text("ascii")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._error("read", account, error) from None
+
+    def write(self, account: str, text: str, *, replacing: str | None) -> None:
+        """Replace the account's file, whole and durably.
+
+        :raises KeyStoreConflict: it holds something else than *replacing*.
+        :raises KeyStoreError: it cannot be written.
+        """
+        try:
+            with self._locked(account):
+                if self.read(account) != replacing:
+                    raise conflict(account, str(self._path(account)))
+                self._replace(self._path(account), text)
+        except OSError as error:
+            raise self._error("write", account, error) from None
+
+    def _path(self, account: str) -> Path:
+        return self._directory / f"{Account(account)}.json"
+
+    @contextmanager
+    def _locked(self, account: str) -> Iterator[None]:
+        self._directory.mkdir(mode=_OWNER_ONLY_DIRECTORY, parents=True, exist_ok=True)
+        # The record itself is replaced, so a lock on it would lock a file that nobody opens again.
+        lock = os.open(self._directory / f".{account}.lock", os.O_CREAT | os.O_RDWR, _OWNER_ONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _replace(self, path: Path, text: str) -> None:
+        # mkstemp makes its file for the owner only.
+        handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        directory = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _error(self, verb: str, account: str, error: Exception) -> KeyStoreError:
+        reason = getattr(error, "strerror", None) or "it is not the text of a record"
+        return KeyStoreError(
+            f"Cannot {verb} the keys of {account} at {self._path(account)}: {reason}.",
+            why="The directory is not there, full, or not for this user.",
+            todo="Mend it; a later try goes on from the last step that was kept.",
+            account=account,
+        )

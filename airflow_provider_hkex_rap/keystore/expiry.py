@@ -1,0 +1,63 @@
+"""RAP's warning of a key about to expire, and which key it is about (§6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import pendulum
+
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE, ExpiryWarning
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.rap.key_folder import KeyFile, KeyFolder
+
+
+class ListedWarning(NamedTuple):
+    """RAP's warning of a key about to expire (§6.2)."""
+
+    warning: ExpiryWarning
+    day: pendulum.Date
+    """The day in Hong Kong of the file; today where the listing did not say."""
+
+
+async def read_warning(
+    rap: KeyFolder, listing: Sequence[KeyFile], today: pendulum.Date
+) -> ListedWarning | None:
+    """Return RAP's warning, or None where it has none."""
+    for file in listing:
+        if file.name == EXPIRY_WARNING_FILE:
+            day = today if file.mtime is None else pendulum.from_timestamp(file.mtime, HONG_KONG).date()
+            return ListedWarning(ExpiryWarning.parse(await rap.read_key_file(file.name)), day)
+    return None
+
+
+def is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
+    """Return whether a warning is about the current key: by the fingerprints in it, else by its day.
+
+    :param found: the warning.
+    :param record: what the store holds of the account's keys.
+    """
+    current = record.current
+    if current is None:
+        return True
+    if found.warning.fingerprints:
+        return current.fingerprint in found.warning.fingerprints
+    return current.last_day is None or found.day >= first_warning_day(current.last_day)
+
+
+async def is_warned(
+    rap: KeyFolder, listing: Sequence[KeyFile], record: KeyRecord, today: pendulum.Date
+) -> bool:
+    """Return whether RAP warns of the current key, and not just of one that it has renewed (§6.2).
+
+    :param rap: a login.
+    :param listing: the files in the key folder.
+    :param record: what the store holds of the account's keys.
+    :param today: the day in Hong Kong.
+    """
+    found = await read_warning(rap, listing, today)
+    return found is not None and is_about_current(found, record)

@@ -1,0 +1,482 @@
+"""The renewal of a key, step by step: each is kept in the key store before the next is taken (§6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+from airflow_provider_hkex_rap.keystore.answers import Answer, read_answers, result_names
+from airflow_provider_hkex_rap.keystore.expiry import is_warned
+from airflow_provider_hkex_rap.keystore.record import Happened, PendingKey
+from airflow_provider_hkex_rap.keystore.store import conflict
+from airflow_provider_hkex_rap.rap.errors import (
+    RapAuthenticationError,
+    RapConfigurationError,
+    RapKeyRejected,
+    RapKeyVerificationError,
+)
+from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, last_day_of_old_key
+from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey
+from airflow_provider_hkex_rap.rap.result_file import Rejected
+
+if TYPE_CHECKING:
+    import pendulum
+
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.keystore.store import AccountKeys
+    from airflow_provider_hkex_rap.rap.clock import Clock
+    from airflow_provider_hkex_rap.rap.key_folder import KeyFile, KeyFolder
+
+log = logging.getLogger(__name__)
+
+AWAIT_RESULT: Final = timedelta(minutes=10)
+"""How long a result file is waited for; the guide says that it comes immediately (§6)."""
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between two listings; the last one repeats."""
+
+
+class Logins(Protocol):
+    """How a renewal logs in; one login is over before the next begins (§4.3)."""
+
+    def registered(self) -> AbstractAsyncContextManager[KeyFolder]:
+        """Log in as every task does; this may make a key current that was not, in the store."""
+        ...
+
+    def only(self, key: PendingKey) -> AbstractAsyncContextManager[KeyFolder]:
+        """Log in with that key and no other.
+
+        :raises RapAuthenticationError: RAP refused it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a renewal has come to; holds no key material.
+
+    :param account: the RAP user account.
+    :param renewed: whether a new key became current.
+    :param reason: why, or why not.
+    :param fingerprint: the current key (§3.2.2); None where none is known yet.
+    :param last_day: its last day (ISO, HKT); None where it is not known.
+    :param days_left: days on which it still logs in, today included; None where that is not known.
+    :param previous_fingerprint: the key that it has renewed, while that one is kept.
+    :param previous_last_day: that one's last day (ISO, HKT).
+    """
+
+    account: str
+    renewed: bool
+    reason: str
+    fingerprint: str | None
+    last_day: str | None
+    days_left: int | None
+    previous_fingerprint: str | None
+    previous_last_day: str | None
+
+    @classmethod
+    def of(cls, record: KeyRecord, today: pendulum.Date, *, renewed: bool, reason: str) -> Outcome:
+        """Return what the record says of the keys.
+
+        :param record: what the store holds.
+        :param today: the day in Hong Kong.
+        :param renewed: whether a new key became current.
+        :param reason: why, or why not.
+        """
+        current, previous = record.current, record.previous
+        last_day = current.last_day if current else None
+        return cls(
+            account=record.account,
+            renewed=renewed,
+            reason=reason,
+            fingerprint=current.fingerprint if current else None,
+            last_day=last_day.isoformat() if last_day else None,
+            days_left=max((last_day - today).days + 1, 0) if last_day else None,
+            previous_fingerprint=previous.fingerprint if previous else None,
+            previous_last_day=previous.last_day.isoformat() if previous and previous.last_day else None,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON knows it."""
+        return asdict(self)
+
+
+class _Progress(StrEnum):
+    """What a login with a registered key has brought."""
+
+    NOT_DUE = "not due"
+    GIVEN = "given"
+    """RAP has taken the pending key, or its answer was waited for in vain."""
+    OPEN = "open"
+    """An earlier run has begun an upload, and nothing tells whether RAP has taken the key."""
+    LOGGED_IN = "logged in"
+    """The login itself was with the pending key."""
+
+
+class Renewal:
+    """Renews the key of one account where that is due; safe to repeat after any interruption.
+
+    create, submit, await, compare, test, promote: what has been kept says where to go on. There is never more
+    than one pending key, and the old key works until the new one has logged in.
+
+    :param keys: the account's keys.
+    :param logins: how to log in.
+    :param clock: gives the time.
+    :param key_size: bits of the new key: 2048 or 4096 (§3.2.1).
+    :param renew_before_days: on how many days before the end, the last one included, a renewal is due.
+    :param force: renew although it is not due; once in a DAG run.
+    :param run: the DAG run, where there is one.
+    :param replace_second_key: upload although RAP may hold two keys and would replace the newer one (§6.3).
+    :param sleep: waits for a number of seconds.
+    :param generate: makes a private key of a size in bits.
+    :raises RapConfigurationError: *key_size* or *renew_before_days* is not possible.
+    """
+
+    def __init__(
+        self,
+        keys: AccountKeys,
+        logins: Logins,
+        clock: Clock,
+        *,
+        key_size: int = 4096,
+        renew_before_days: int = 30,
+        force: bool = False,
+        run: str | None = None,
+        replace_second_key: bool = False,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        generate: Callable[[int], PrivateKey] = PrivateKey.generate,
+    ) -> None:
+        if key_size not in KEY_SIZES:
+            raise RapConfigurationError(
+                f"'key_size' of {key_size!r} is not possible.",
+                why="RAP accepts RSA keys of 2048 or 4096 bits (guide §3.2.1).",
+                todo="Leave it at 4096.",
+                key_size=key_size,
+            )
+        first_renewal_day(clock().date(), renew_before_days)
+        self._keys = keys
+        self._logins = logins
+        self._clock = clock
+        self._key_size = key_size
+        self._renew_before_days = renew_before_days
+        self._force = force
+        self._run = run
+        self._replace_second_key = replace_second_key
+        self._sleep = sleep
+        self._generate = generate
+        self._reason = "A renewal was in progress."
+
+    async def run(self) -> Outcome:
+        """Renew the key if that is due, or finish a renewal that was begun.
+
+        :returns: what the keys are now.
+        :raises RapKeyRejected: RAP rejected the key (``.rej``, §6); the pending one is forgotten.
+        :raises RapKeyVerificationError: the new key does not log in, or RAP took another; a later try
+            goes on.
+        :raises RapConfigurationError: no key may be uploaded now (§6.3).
+        :raises RapPermissionDenied: RAP denied the upload (§2.1, §4.2).
+        :raises KeyStoreError: the store failed; what was kept stands, and a later try goes on from there.
+        :raises RapError: a login failed.
+        """
+        await self._save(self._record.without_expired(self._clock()))
+        pending = self._record.pending
+        if pending is None and self._is_due() is False:
+            return self._outcome(renewed=False)
+        if not (pending and pending.accepted):
+            progress = await self._ask()
+            if progress is _Progress.NOT_DUE:
+                return self._outcome(renewed=False)
+            if progress is _Progress.LOGGED_IN or (progress is _Progress.OPEN and await self._logs_in()):
+                return await self._promote()
+            if progress is _Progress.OPEN:
+                await self._submit_again()
+        if not await self._logs_in():
+            raise self._not_verified()
+        return await self._promote()
+
+    # The steps.
+
+    async def _ask(self) -> _Progress:
+        """Log in with a registered key; where a new one is due, create it, submit it, await the answer."""
+        async with self._logins.registered() as rap:
+            # The login itself may have made a key current, and another task may have gone on.
+            await asyncio.to_thread(self._keys.reload)
+            pending = self._record.pending
+            if pending and rap.client_key_fingerprint == pending.fingerprint:
+                return _Progress.LOGGED_IN
+            listing = await rap.list_key_folder()
+            if pending and pending.submitted:
+                return _Progress.GIVEN if await self._is_accepted(rap, listing) else _Progress.OPEN
+            if pending is None and not await self._is_due_or_warned(rap, listing):
+                return _Progress.NOT_DUE
+            await self._check_upload(rap, listing)
+            if pending is None:
+                await self._create(listing)
+            await self._submit(rap, listing)
+            return _Progress.GIVEN
+
+    async def _create(self, listing: Sequence[KeyFile]) -> None:
+        key = await asyncio.to_thread(self._generate, self._key_size)
+        pending = PendingKey(
+            fingerprint=key.fingerprint,
+            private_key=self._keys.exported(key),
+            public_key=key.public_key.to_openssh(),
+            results_before=result_names(listing),
+        )
+        record = replace(self._record, pending=pending)
+        await self._note(record, Happened.CREATED, pending.fingerprint, self._reason)
+        log.info("Made a new key %s of %d bits for %s.", key.fingerprint, key.bits, self._keys.account)
+
+    async def _submit(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> None:
+        """Upload the pending key and wait for RAP's answer."""
+        pending = replace(self._pending, submitted=self._clock().date(), results_before=result_names(listing))
+        account = self._keys.account
+        log.info(
+            "About to upload the public key %s of %s. The current key %s goes on to work.",
+            pending.fingerprint,
+            account,
+            rap.client_key_fingerprint,
+        )
+        await self._note(replace(self._record, pending=pending), Happened.SUBMITTED, pending.fingerprint)
+        await asyncio.to_thread(self._keys.reload)
+        if self._record.pending != pending:
+            raise conflict(account.name, "the key store")
+        content = PublicKey.parse(pending.public_key).to_rfc4716(account.name)
+        await rap.upload_key(content.encode("ascii"))
+        await self._await_answer(rap)
+
+    async def _submit_again(self) -> None:
+        """Upload the same key once more: RAP neither answered the first upload nor lets the key in."""
+        async with self._logins.registered() as rap:
+            listing = await rap.list_key_folder()
+            if await self._is_accepted(rap, listing):
+                return
+            await self._check_upload(rap, listing)
+            await self._submit(rap, listing)
+
+    async def _await_answer(self, rap: KeyFolder) -> None:
+        """List the folder until it holds an answer, or ten minutes are over."""
+        deadline = self._clock() + AWAIT_RESULT
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+            # A listing of before does not show what is new (#2).
+            if await self._is_accepted(rap, await rap.list_key_folder()):
+                return
+            if self._clock().add(seconds=pause) > deadline:
+                log.warning(
+                    "RAP has answered the upload with no result file; trying the new key all the same."
+                )
+                return
+            await self._sleep(pause)
+
+    async def _is_accepted(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
+        """Compare RAP's answers with the pending key; return whether one of them accepts it.
+
+        :raises RapKeyRejected: one of them rejects it.
+        :raises RapKeyVerificationError: one of them accepts another key, and none of them this one.
+        """
+        ours, before = self._pending.fingerprint, self._pending.results_before
+        answers = await read_answers(rap, listing, self._keys.account)
+        for answer in answers:
+            new = answer.file not in before
+            # A text that cannot be read may have changed: the login with the key will tell.
+            fingerprint = answer.fingerprint or (ours if new else None)
+            if answer.accepted and fingerprint == ours:
+                await self._keep_acceptance(answer)
+                return True
+        for answer in answers:
+            if answer.file in before:
+                continue
+            if not answer.accepted:
+                await self._keep_rejection(answer)
+            elif await self._note_if_unknown(answer):
+                raise self._another_key(answer)
+        return False
+
+    async def _note_if_unknown(self, answer: Answer) -> bool:
+        """Note that RAP has taken a key that the store does not know; return whether it was news."""
+        found = answer.fingerprint or answer.file
+        if self._record.knows(found) or self._record.tells_of(found):
+            return False
+        note = f"RAP lists {answer.file}."
+        await self._note(self._record, Happened.UPLOADED_ELSEWHERE, found, note)
+        return True
+
+    async def _logs_in(self) -> bool:
+        """Return whether RAP lets the pending key in."""
+        pending = self._pending
+        try:
+            async with self._logins.only(pending):
+                log.info("The new key %s of %s has logged in.", pending.fingerprint, self._keys.account)
+        except RapAuthenticationError:
+            return False
+        return True
+
+    async def _promote(self) -> Outcome:
+        await self._save(self._record.promoted(self._clock(), run=self._run))
+        outcome = self._outcome(renewed=True)
+        log.info(
+            "%s now has the key %s, valid through %s. The old key %s is valid through %s.",
+            outcome.account,
+            outcome.fingerprint,
+            outcome.last_day,
+            outcome.previous_fingerprint,
+            outcome.previous_last_day,
+        )
+        return outcome
+
+    # Whether a renewal is due.
+
+    def _is_due(self) -> bool | None:
+        """Return whether a new key is due; None where only RAP's warning can tell. Note the reason."""
+        if self._is_forced():
+            self._reason = "It was forced."
+            return True
+        current = self._record.current
+        if current is None or current.last_day is None:
+            return None
+        first = first_renewal_day(current.last_day, self._renew_before_days)
+        self._reason = (
+            f"The last day of {current.fingerprint} is {current.last_day}; it is renewed from {first}."
+        )
+        return self._clock().date() >= first
+
+    def _is_forced(self) -> bool:
+        acts = (Happened.CREATED, Happened.PROMOTED)
+        acted = [entry for entry in self._record.history if entry.run == self._run and entry.what in acts]
+        return self._force and not (self._run and acted)
+
+    async def _is_due_or_warned(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
+        due = self._is_due()
+        if due is not None:
+            return due
+        warned = await is_warned(rap, listing, self._record, self._clock().date())
+        self._reason = (
+            f"Its last day is not known, and RAP warns of it ({EXPIRY_WARNING_FILE}, §6.2)."
+            if warned
+            else "Its last day is not known, and RAP does not warn of it yet; 'key_expires' can say it."
+        )
+        return warned
+
+    async def _check_upload(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> None:
+        """Check that an upload replaces no key that somebody uses (§6.3).
+
+        :raises RapConfigurationError: it may.
+        """
+        if self._replace_second_key:
+            return
+        known = {file.name for file in self._record.results}
+        for answer in await read_answers(rap, listing, self._keys.account):
+            if answer.accepted and answer.file not in known:
+                await self._note_if_unknown(answer)
+        allowed_from = self._record.uploads_allowed_from
+        if allowed_from and self._clock().date() < allowed_from:
+            raise self._too_early(allowed_from)
+
+    # RAP's answers.
+
+    async def _keep_acceptance(self, answer: Answer) -> None:
+        now, pending = self._clock(), self._pending
+        record = replace(self._record, pending=replace(pending, accepted=answer.file))
+        await self._note(
+            record.with_result(answer.file, answer.content, now),
+            Happened.ACCEPTED,
+            pending.fingerprint,
+            answer.file,
+        )
+        log.info("RAP has accepted the new key %s (%s).", pending.fingerprint, answer.file)
+
+    async def _keep_rejection(self, answer: Answer) -> NoReturn:
+        now, pending = self._clock(), self._pending
+        code, message = Rejected.parse(answer.content)
+        record = replace(self._record, pending=None).with_result(answer.file, answer.content, now)
+        await self._note(record, Happened.REJECTED, pending.fingerprint, f"{code} {message}".strip())
+        raise RapKeyRejected(
+            f"RAP rejected the new key of {self._keys.account} ({answer.file}): {code} {message}.",
+            why="The code is HKEX's; the result file is kept whole in the key store (§6).",
+            todo=f"The old key still works{self._until()}. Ask HKEX what the code means; the next run makes a"
+            " new key.",
+            account=self._keys.account.name,
+            fingerprint=pending.fingerprint,
+            code=code,
+            message=message,
+            result_file=answer.file,
+        )
+
+    # Errors.
+
+    def _another_key(self, answer: Answer) -> RapKeyVerificationError:
+        pending = self._pending
+        return RapKeyVerificationError(
+            f"RAP took the key {answer.fingerprint} for {self._keys.account} ({answer.file}), not the"
+            f" uploaded {pending.fingerprint}.",
+            why="Somebody else has uploaded a key for this account, or the upload was damaged on its way.",
+            todo=f"The old key still works{self._until()}. Find who uploaded that key. A later try sees if"
+            " the new key logs in, and uploads nothing while that other key counts (§6.3).",
+            account=self._keys.account.name,
+            fingerprint=pending.fingerprint,
+            received=answer.fingerprint,
+            result_file=answer.file,
+        )
+
+    def _not_verified(self) -> RapKeyVerificationError:
+        pending = self._pending
+        told = f"accepted it ({pending.accepted})" if pending.accepted else "gave no result file"
+        return RapKeyVerificationError(
+            f"The new key {pending.fingerprint} of {self._keys.account} does not log in; RAP {told}.",
+            why="A new key is effective immediately once it was uploaded successfully (§6).",
+            todo=f"The old key still works{self._until()}. A later try goes on with the same new key; if that"
+            " fails too, ask HKEX about this upload before the old key ends.",
+            account=self._keys.account.name,
+            fingerprint=pending.fingerprint,
+            result_file=pending.accepted,
+        )
+
+    def _too_early(self, allowed_from: pendulum.Date) -> RapConfigurationError:
+        return RapConfigurationError(
+            f"No new key of {self._keys.account} is uploaded before {allowed_from}.",
+            why="A key was uploaded within the last 14 days, so RAP may hold two, and a third would take the"
+            " place of the newer one (guide §6.3).",
+            todo="Where somebody has renewed it by hand, give the connection that key: it is current from"
+            " its first login on. Only '--replace-second-key' on the command line uploads all the same.",
+            account=self._keys.account.name,
+            allowed_from=allowed_from.isoformat(),
+        )
+
+    def _until(self) -> str:
+        """Say how long the current key works at most, if RAP has taken the pending one."""
+        current, pending = self._record.current, self._record.pending
+        if not current:
+            return ""
+        submitted = pending.submitted if pending else None
+        last_day = last_day_of_old_key(submitted, current.last_day) if submitted else current.last_day
+        return f" through {last_day}" if last_day else ""
+
+    # The record.
+
+    @property
+    def _record(self) -> KeyRecord:
+        return self._keys.record
+
+    @property
+    def _pending(self) -> PendingKey:
+        pending = self._record.pending
+        if pending is None:
+            raise conflict(self._keys.account.name, "the key store")
+        return pending
+
+    async def _note(self, record: KeyRecord, what: Happened, fingerprint: str, note: str = "") -> None:
+        await self._save(record.noted(self._clock(), what, fingerprint, run=self._run, note=note))
+
+    async def _save(self, record: KeyRecord) -> None:
+        # A store may take its time, and a session must not be held up by it.
+        await asyncio.to_thread(self._keys.save, record)
+
+    def _outcome(self, *, renewed: bool) -> Outcome:
+        return Outcome.of(self._record, self._clock().date(), renewed=renewed, reason=self._reason)

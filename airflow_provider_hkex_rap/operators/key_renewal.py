@@ -1,0 +1,140 @@
+"""The operator that renews the SSH keys of RAP accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+
+from airflow_provider_hkex_rap._task import RapTask, failing_at_once
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.keystore.record import PendingKey
+    from airflow_provider_hkex_rap.keystore.renewal import Outcome
+    from airflow_provider_hkex_rap.rap.key_folder import KeyFolder
+
+KEY_RENEWED = AssetAlias("hkex_rap_key_renewed")
+"""Its events tell of renewed keys, with fingerprints and dates; each is of the asset ``hkex-rap://key/<account>``."""
+
+
+class RapKeyRenewalOperator(RapTask, BaseOperator):
+    """Renew the account's SSH key where that is due, unattended (§6).
+
+    A new key is made and kept in the key store, its public half uploaded, RAP's result file awaited and
+    compared, and the new key becomes current once it has logged in. The old key is kept while it is valid.
+    Killed at any point, a later try goes on from there, with the same new key. Where nothing is due, nothing
+    is sent, unless the key's last day is not known: then RAP's warning is looked for (§6.2). Outside the
+    service hours the task reschedules itself to the opening.
+
+    :param key_size: bits of the new RSA key: 4096 or 2048 (§3.2.1).
+    :param renew_before_days: how many days before its end to renew a key, its last day included; 1 to 365.
+    :param force: renew although it is not due; once in a DAG run.
+    :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
+    :returns: whether a key was renewed and why, the fingerprints of the current and the previous key, and
+        their last days; no key material. A renewal also emits an asset event with the same.
+    :raises RapKeyRejected: RAP rejected the new key (``.rej``); the old one still works.
+    :raises RapKeyVerificationError: the new key does not log in, or RAP took another; the old one works.
+    :raises RapConfigurationError: an argument or a field of the connection is not valid, or another upload
+        would replace a key that is in use (§6.3).
+    :raises RapPermissionDenied: RAP denied the upload (§2.1, §4.2).
+    :raises KeyStoreError: the key store failed; a later try goes on from what it has kept.
+    """
+
+    template_fields: Sequence[str] = ("key_size", "renew_before_days", "force", "rap_conn_id")
+    ui_color = "#f3ead7"
+
+    def __init__(
+        self,
+        *,
+        key_size: int | str = 4096,
+        renew_before_days: int | str = 30,
+        force: bool | str = False,
+        rap_conn_id: str = "hkex_rap_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**kwargs, "outlets": [*kwargs.get("outlets", ()), KEY_RENEWED]})
+        self.key_size = key_size
+        self.renew_before_days = renew_before_days
+        self.force = force
+        self.rap_conn_id = rap_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Renew the key if that is due, or finish a renewal that was begun."""
+        from airflow_provider_hkex_rap.hooks.rap import RapHook
+        from airflow_provider_hkex_rap.keystore.renewal import Renewal
+
+        with failing_at_once():
+            run = context.get("dag_run")
+            hook = RapHook(self.rap_conn_id)
+            renewal = Renewal(
+                hook.account_keys(),
+                _HookLogins(hook),
+                hook.clock,
+                key_size=_number("key_size", self.key_size),
+                renew_before_days=_number("renew_before_days", self.renew_before_days),
+                force=_flag("force", self.force),
+                run=run.run_id if run else None,
+            )
+            self.wait_for_opening(hook, [KEY_WORK])
+            outcome = self.run_session(hook, renewal.run)
+            self.log.info("%s: %s %s", outcome.account, _summary(outcome), outcome.reason)
+            if outcome.renewed:
+                _emit(context, outcome)
+            return outcome.as_dict()
+
+
+class _HookLogins:
+    """Logs a renewal in through the hook."""
+
+    def __init__(self, hook: RapHook) -> None:
+        self._hook = hook
+
+    def registered(self) -> AbstractAsyncContextManager[KeyFolder]:
+        return self._hook.session()
+
+    def only(self, key: PendingKey) -> AbstractAsyncContextManager[KeyFolder]:
+        return self._hook.session(only=key)
+
+
+def _emit(context: Context, outcome: Outcome) -> None:
+    events = context.get("outlet_events")
+    # Outside a run there is nobody to tell; within one it is empty at first.
+    if events is not None:
+        asset = Asset(name=f"hkex_rap_key_{outcome.account}", uri=f"hkex-rap://key/{outcome.account}")
+        events[KEY_RENEWED].add(asset, extra=outcome.as_dict())
+
+
+def _summary(outcome: Outcome) -> str:
+    done = "The key was renewed." if outcome.renewed else "The key was not renewed."
+    left = "" if outcome.days_left is None else f" Days left: {outcome.days_left}."
+    return done + left
+
+
+def _number(name: str, value: int | str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise RapConfigurationError(
+            f"{value!r} in {name!r} is not a number.", todo="Give a whole number.", argument=name, value=value
+        ) from None
+
+
+def _flag(name: str, value: bool | str) -> bool:
+    """Return a flag, which a template renders as text."""
+    known = {"true": True, "1": True, "false": False, "0": False, "none": False, "": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise RapConfigurationError(
+            f"{value!r} in {name!r} is neither true nor false.",
+            todo="Give True or False.",
+            argument=name,
+            value=value,
+        ) from None

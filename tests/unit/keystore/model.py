@@ -1,0 +1,196 @@
+"""A RAP in memory, as far as keys are concerned, and a store that can fail: what renewals are run against."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+
+import pendulum
+
+from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login
+from airflow_provider_hkex_rap.keystore.record import PendingKey, StoredKey
+from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
+from airflow_provider_hkex_rap.keystore.store import AccountKeys, conflict
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError
+from airflow_provider_hkex_rap.rap.key_folder import KeyFile
+from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
+
+ACCOUNT = Account("DCXYZ001")
+NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+@cache
+def key(number: int) -> PrivateKey:
+    """Return one of a few keys, the same one every time."""
+    return PrivateKey.generate(2048)
+
+
+def stored(number: int, last_day: pendulum.Date | None = None) -> StoredKey:
+    return StoredKey(
+        fingerprint=key(number).fingerprint, private_key=key(number).to_openssh(), last_day=last_day
+    )
+
+
+class Clock:
+    """Shows a time until it is moved on."""
+
+    def __init__(self, now: pendulum.DateTime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> pendulum.DateTime:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now = self.now.add(seconds=seconds)
+
+
+class MemoryStore:
+    """A key store in memory; *step* is called before and after every write."""
+
+    def __init__(self, step: Callable[[str], None] = lambda name: None) -> None:
+        self.texts: dict[str, str] = {}
+        self.step = step
+
+    def read(self, account: str) -> str | None:
+        return self.texts.get(account)
+
+    def write(self, account: str, text: str, *, replacing: str | None) -> None:
+        self.step("before a write")
+        if self.texts.get(account) != replacing:
+            raise conflict(account, "memory")
+        self.texts[account] = text
+        self.step("after a write")
+
+
+class ModelRap:
+    """The keys of one account at RAP (§6), its key folder, and the logins of a renewal."""
+
+    def __init__(self, clock: Clock, *registered: StoredKey) -> None:
+        self.clock = clock
+        self.store = MemoryStore(self.step)
+        self.keys = {it.fingerprint: it.last_day or clock().date().add(years=1) for it in registered}
+        self.files: dict[str, tuple[bytes, pendulum.DateTime]] = {}
+        self.uploads: list[str] = []
+        self.refusals: list[str] = []
+        self.own: StoredKey | None = registered[0] if registered else None
+        self.answer = "rcvd"
+        self.logged_in = 0
+        self.steps: list[str] = []
+        self.crash_at: int | None = None
+        self.made = 100
+
+    def step(self, name: str) -> None:
+        """Note a step; the process may be gone by it, and then every key that is needed is still there."""
+        self.steps.append(name)
+        if self.store.texts:
+            assert any(self.lets_in(it.fingerprint) for it in self.account_keys().record.keys), name
+        if self.crash_at is not None and len(self.steps) > self.crash_at:
+            raise Crash
+
+    def account_keys(self) -> AccountKeys:
+        return AccountKeys(self.store, ACCOUNT, mask=lambda secret: None)
+
+    def lets_in(self, fingerprint: str) -> bool:
+        return self.keys.get(fingerprint, pendulum.Date.min) >= self.clock().date()
+
+    async def renew(self, **options: object) -> Outcome:
+        def generate(bits: int) -> PrivateKey:
+            self.made += 1
+            return key(self.made)
+
+        arguments = {"sleep": self.clock.sleep, "generate": generate, **options}
+        return await Renewal(self.account_keys(), self, self.clock, **arguments).run()  # type: ignore[arg-type]
+
+    # The logins of a renewal.
+
+    @asynccontextmanager
+    async def registered(self) -> AsyncIterator[ModelFolder]:
+        keys = self.account_keys()
+        offers = keys_to_offer(keys.record, self.own, self.clock().date())
+        async with self._login([offer.key for offer in offers]) as folder:
+            used = next(it.key for it in offers if it.key.fingerprint == folder.client_key_fingerprint)
+            keys.save(record_after_login(keys.record, used, self.clock()))
+            yield folder
+
+    @asynccontextmanager
+    async def only(self, key: PendingKey) -> AsyncIterator[ModelFolder]:
+        async with self._login([key]) as folder:
+            yield folder
+
+    @asynccontextmanager
+    async def _login(self, keys: Sequence[StoredKey | PendingKey]) -> AsyncIterator[ModelFolder]:
+        assert not self.logged_in, "One login at a time (§4.3)."
+        self.step("before a login")
+        names = [it.fingerprint for it in keys]
+        accepted = next(filter(self.lets_in, names), None)
+        self.refusals += names[: names.index(accepted)] if accepted else names
+        if accepted is None:
+            raise RapAuthenticationError("Refused.")
+        self.logged_in += 1
+        try:
+            self.step("after a login")
+            yield ModelFolder(self, accepted)
+        finally:
+            self.logged_in -= 1
+
+    # What RAP does.
+
+    def put(self, name: str, content: str) -> None:
+        self.files[name] = (content.encode(), self.clock())
+
+    def receive(self, content: bytes) -> None:
+        found = PublicKey.parse(content.decode()).fingerprint
+        self.uploads.append(found)
+        at = f"{self.clock():HHmmss}.{len(self.uploads)}"
+        answer = self.answer
+        if answer == "rej":
+            self.put(f"{ACCOUNT}.pub.{at}.rej", "4007 File name contains invalid characters\n|\n")
+            return
+        if answer == "lost":
+            return
+        self.register(found)
+        named = key(99).fingerprint if answer == "another" else found
+        if answer not in ("silent", "refused"):
+            self.put(
+                f"{ACCOUNT}.{at}.rcvd" if answer == "bare" else f"{ACCOUNT}.pub.{at}.rcvd",
+                f"{named}  {ACCOUNT}.pub\n",
+            )
+        if answer in ("refused", "accepted but refused"):
+            del self.keys[found]
+
+    def register(self, fingerprint: str) -> None:
+        """Take a key by the two-key rule (§6.3), with the days of §6.1's example."""
+        today = self.clock().date()
+        valid = [it for it in self.keys if self.lets_in(it) and it != fingerprint]
+        old = valid[:1]
+        if len(valid) == 1:
+            self.keys[old[0]] = min(self.keys[old[0]], today.add(days=13))
+        days = {it: self.keys[it] for it in old}
+        self.keys = {**days, fingerprint: today.add(years=2).subtract(days=1)}
+
+
+class ModelFolder:
+    """One login."""
+
+    def __init__(self, rap: ModelRap, fingerprint: str) -> None:
+        self._rap = rap
+        self.client_key_fingerprint = fingerprint
+
+    async def list_key_folder(self) -> list[KeyFile]:
+        since = self._rap.clock().subtract(hours=24)
+        self._rap.files = {name: file for name, file in self._rap.files.items() if file[1] > since}
+        return [KeyFile(name, at.int_timestamp) for name, (_, at) in self._rap.files.items()]
+
+    async def read_key_file(self, name: str) -> bytes:
+        return self._rap.files[name][0]
+
+    async def upload_key(self, content: bytes) -> None:
+        self._rap.step("before an upload")
+        self._rap.receive(content)
+        self._rap.step("after an upload")

@@ -1,0 +1,153 @@
+"""The record of an account's keys: its text, and what it never shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hkex_rap.keystore.record import (
+    Happened,
+    HistoryEntry,
+    KeyRecord,
+    PendingKey,
+    ResultFile,
+    StoredKey,
+)
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+
+from .model import ACCOUNT, NOW, key, stored
+
+days = st.dates().map(lambda day: pendulum.Date(day.year, day.month, day.day))
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+stored_keys = st.builds(
+    StoredKey,
+    fingerprint=text,
+    private_key=text,
+    uploaded=st.none() | days,
+    promoted=st.none() | days,
+    last_day=st.none() | days,
+)
+records = st.builds(
+    KeyRecord,
+    account=st.just(ACCOUNT.name),
+    unregistered=st.none() | stored_keys,
+    current=st.none() | stored_keys,
+    previous=st.none() | stored_keys,
+    pending=st.none()
+    | st.builds(
+        PendingKey,
+        fingerprint=text,
+        private_key=text,
+        public_key=text,
+        results_before=st.lists(text, max_size=3).map(tuple),
+        submitted=st.none() | days,
+        accepted=st.none() | text,
+    ),
+    results=st.lists(st.builds(ResultFile, name=text, content=text, read=text), max_size=2).map(tuple),
+    history=st.lists(
+        st.builds(
+            HistoryEntry,
+            at=text,
+            what=st.sampled_from(Happened),
+            fingerprint=text,
+            run=st.none() | text,
+            note=text,
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+
+
+@given(records)
+def test_a_record_comes_back_from_its_text(record: KeyRecord) -> None:
+    assert record.to_json().isascii()
+    assert KeyRecord.from_json(record.to_json(), ACCOUNT) == record
+
+
+def test_a_result_file_is_kept_whole() -> None:
+    content = b"\xff\xfe not UTF-8 \r\n|\x00"
+    record = KeyRecord(account="DCXYZ001").with_result("DCXYZ001.pub.101010.rej", content, NOW)
+    again = KeyRecord.from_json(record.to_json(), ACCOUNT)
+    assert again.results[0].content.encode("utf-8", "surrogateescape") == content
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"schema": 1}',
+        '{"schema": 2, "account": "DCXYZ001"}',
+        '{"schema": 1, "account": "DCXYZ002"}',
+        '{"schema": 1, "account": "DCXYZ001", "current": {"private_key": "SECRET"}}',
+        '{"schema": 1, "account": "DCXYZ001", "current": "SECRET"}',
+        '{"schema": 1, "account": "DCXYZ001", "pending": {"fingerprint": "", "submitted": "SECRET"}}',
+        '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "SECRET"}]}',
+        '{"schema": 1, "private_key": "SECRET',
+    ],
+)
+def test_any_other_text_is_refused_without_showing_it(found: str) -> None:
+    with pytest.raises(RapConfigurationError) as caught:
+        KeyRecord.from_json(found, ACCOUNT)
+    assert "SECRET" not in f"{caught.value!r} {caught.value} {caught.value.__dict__}"
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or "SECRET" not in str(caught.value.__context__)
+
+
+def test_no_representation_shows_a_private_key() -> None:
+    record = replace(
+        KeyRecord(account="DCXYZ001").adopted(stored(1), NOW),
+        pending=PendingKey(fingerprint="f", private_key=key(2).to_openssh(), public_key="ssh-rsa"),
+    )
+    assert "PRIVATE KEY" not in f"{record!r} {record} {record.current!r}"
+    assert key(1).fingerprint in repr(record)
+
+
+def test_the_history_holds_no_key_material_and_does_not_grow_for_ever() -> None:
+    record = KeyRecord(account="DCXYZ001").adopted(stored(1), NOW)
+    for number in range(300):
+        record = record.noted(NOW, Happened.REJECTED, f"{number}")
+        record = record.with_result(f"{number}", b"4007", NOW)
+    assert len(record.history) == 200
+    assert len(record.results) == 50
+    assert "PRIVATE" not in repr([vars_of(entry) for entry in record.history])
+
+
+def vars_of(entry: HistoryEntry) -> list[str | None]:
+    return [entry.at, entry.what, entry.fingerprint, entry.run, entry.note]
+
+
+def test_a_login_with_another_key_makes_it_current_and_ends_what_went_before() -> None:
+    record = KeyRecord(account="DCXYZ001").adopted(stored(1, NOW.date().add(days=400)), NOW)
+    record = replace(
+        record,
+        pending=PendingKey(fingerprint="f", private_key="p", public_key="ssh-rsa"),
+        unregistered=stored(2),
+    )
+    after = record.adopted(stored(2), NOW.add(days=3))
+    assert after.current.fingerprint == key(2).fingerprint
+    assert after.previous.fingerprint == key(1).fingerprint
+    assert after.previous.last_day == NOW.date().add(days=16)
+    assert after.pending is after.unregistered is None
+    assert [entry.what for entry in after.history] == [Happened.ADOPTED] * 2
+
+
+def test_the_first_day_for_another_upload_follows_from_every_upload_known() -> None:
+    record = KeyRecord(account="DCXYZ001")
+    assert record.uploads_allowed_from is None
+    record = replace(record, current=replace(stored(1), uploaded=NOW.date()))
+    assert record.uploads_allowed_from == NOW.date().add(days=14)
+    record = record.noted(NOW.add(days=5), Happened.UPLOADED_ELSEWHERE, "somebody's")
+    assert record.uploads_allowed_from == NOW.date().add(days=19)
+
+
+def test_an_account_is_not_confused_with_another() -> None:
+    with pytest.raises(RapConfigurationError, match="'DCXYZ001'"):
+        KeyRecord.from_json(KeyRecord(account="DCXYZ001").to_json(), Account("DCXYZ002"))

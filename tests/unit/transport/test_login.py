@@ -1,0 +1,140 @@
+"""What a connection's fields say, and which of them are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Address, Site
+from airflow_provider_hkex_rap.transport.login import Login, read_login
+
+KEY = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+OTHER = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+PEM = KEY.export_private_key("openssh").decode()
+PUBLIC = OTHER.export_public_key().decode().strip()
+
+
+def read(extra: dict[str, Any] | None = None, **fields: Any) -> Login:
+    arguments = {"login": "DCXYZ001", "host": "", "port": None, "mask": lambda secret: None, **fields}
+    return read_login(**arguments, extra={"host_key": PUBLIC, "private_key": PEM, **(extra or {})})
+
+
+def test_blank_fields_mean_the_guides_addresses_of_the_primary_site() -> None:
+    login = read()
+    assert login.site is Site.PRIMARY
+    assert (
+        login.addresses
+        == GUIDE_ADDRESSES[Site.PRIMARY]
+        == (
+            Address("10.151.14.141", 18801),
+            Address("10.151.14.142", 18801),
+        )
+    )
+    assert (login.connect_timeout, login.idle_timeout) == (30, 60)
+
+
+def test_one_field_switches_the_site() -> None:
+    assert read({"site": "secondary"}).addresses == (
+        Address("10.152.14.141", 18801),
+        Address("10.152.14.142", 18801),
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "addresses"),
+    [
+        ("rap", None, [("rap", 18801)]),
+        ("rap", 22, [("rap", 22)]),
+        ("rap:2022, 10.0.0.1 ,", 22, [("rap", 2022), ("10.0.0.1", 22)]),
+        ("::1", None, [("::1", 18801)]),
+        ("[::1]:22", None, [("::1", 22)]),
+    ],
+)
+def test_hosts_of_ones_own(host: str, port: int | None, addresses: list[tuple[str, int]]) -> None:
+    assert list(read(host=host, port=port).addresses) == addresses
+
+
+@pytest.mark.parametrize(
+    ("fields", "extra", "names"),
+    [
+        ({"login": None}, {}, "DCXYZ001"),
+        ({"host": "rap:0"}, {}, "host:port"),
+        ({"host": "rap:ssh"}, {}, "host:port"),
+        ({"host": "sftp://rap"}, {}, "host:port"),
+        ({"host": "[::1"}, {}, "host:port"),
+        ({}, {"site": "tertiary"}, "primary and secondary"),
+        ({"host": "rap"}, {"site": "secondary"}, "secondary_hosts"),
+        ({}, {"host_key": ""}, "ssh-rsa AAAA"),
+        ({}, {"host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHKe"}, "ssh-rsa AAAA"),
+        ({}, {"no_host_key_check": True}, "host_key"),
+        ({}, {"connect_timeout": "soon"}, "seconds"),
+        ({}, {"idle_timeout": -1}, "seconds"),
+        ({}, {"private_key": "not a key"}, "BEGIN"),
+        ({}, {"private_key": "", "key_file": "/no/such/file"}, "/no/such/file"),
+    ],
+)
+def test_what_is_not_of_the_valid_form_is_refused_with_that_form(
+    fields: dict[str, Any], extra: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(RapConfigurationError, match=names):
+        read(extra, **fields)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PUBLIC,
+        PUBLIC.split()[1],
+        f"[rap]:18801 {PUBLIC} comment",
+        f"# RAP\nrap {PUBLIC}\n",
+        [PUBLIC],
+    ],
+    ids=["OpenSSH", "bare", "known_hosts", "ssh-keyscan", "list"],
+)
+def test_a_host_key_in_every_form_that_people_have_it_in(text: Any) -> None:
+    login = read({"host_key": text})
+    assert login.host_keys is not None
+    assert [key.public_data for key in login.host_keys] == [OTHER.public_data]
+
+
+def test_several_host_keys_are_pinned() -> None:
+    login = read({"host_key": f"{PUBLIC}\n{KEY.export_public_key().decode()}"})
+    assert login.host_keys is not None
+    assert {key.public_data for key in login.host_keys} == {OTHER.public_data, KEY.public_data}
+
+
+@pytest.mark.parametrize(
+    "text", [PEM, PEM.replace("\n", "\\n"), PEM.replace("\n", ""), PEM.replace("\n", " ")]
+)
+def test_a_private_key_survives_a_one_line_field(text: str) -> None:
+    (key,) = read({"private_key": text}).client_keys
+    assert key.public_data == KEY.public_data
+
+
+def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(KEY.export_private_key("pkcs8-pem", passphrase="secret"))
+    extra = {"private_key": "", "key_file": str(path)}
+    (key,) = read({**extra, "private_key_passphrase": "secret"}).client_keys
+    assert key.public_data == KEY.public_data
+    for wrong in ({}, {"private_key_passphrase": "wrong"}):
+        with pytest.raises(RapConfigurationError, match="passphrase is missing or wrong"):
+            read({**extra, **wrong})
+
+
+def test_a_key_that_is_not_rsa_is_refused_with_the_rule() -> None:
+    pem = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+    with pytest.raises(RapConfigurationError, match="2048 and 4096"):
+        read({"private_key": pem})
+
+
+def test_every_line_of_a_key_and_its_passphrase_are_masked() -> None:
+    masked: list[str] = []
+    read({"private_key_passphrase": "unused"}, mask=masked.append)
+    assert set(PEM.splitlines()[1:-1]) < set(masked)
+    assert "unused" in masked
+    assert not [line for line in masked if line in repr(read()) or line in str(read())]

@@ -183,9 +183,6 @@ def trading_day(context: Context, service: Service, now: datetime) -> pendulum.D
     conf = (run.conf if run else None) or {}
     return run_trading_day(
         conf_business_date=conf.get("business_date"),
-        # Under our timetable the logical date is the interval's start, and the surer of the two: a backfill
-        # that takes a manual run over makes it a backfill run, with the interval that it had.
-        interval_start=None,
         logical_date=context.get("logical_date"),
         run_after=run.run_after if run else None,
         service=service,

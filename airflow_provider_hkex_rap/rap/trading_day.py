@@ -20,7 +20,6 @@ _FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 def run_trading_day(
     *,
     conf_business_date: str | None,
-    interval_start: datetime | None,
     logical_date: datetime | None,
     run_after: datetime | None,
     service: Service,
@@ -33,8 +32,6 @@ def run_trading_day(
     now, whichever is known first.
 
     :param conf_business_date: ``dag_run.conf["business_date"]`` (YYYY-MM-DD).
-    :param interval_start: the interval's start of a scheduled or backfill run under our timetable, and of no
-        other: on manual runs it can disagree with the logical date.
     :param logical_date: the run's logical date, where it has one.
     :param run_after: the earliest time at which the run may start, where there is a run.
     :param service: the service whose windows count.
@@ -43,8 +40,6 @@ def run_trading_day(
     """
     if day := parse_business_date(conf_business_date, field='dag_run.conf["business_date"]'):
         return day
-    if interval_start:
-        return _utc(interval_start).date()
     if logical_date and _utc(logical_date) == _utc(logical_date).start_of("day"):
         return _utc(logical_date).date()
     return latest_opened_trading_day(service, logical_date or run_after or now)

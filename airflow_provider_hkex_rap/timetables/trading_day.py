@@ -90,7 +90,6 @@ class RapTradingDayTimetable(Timetable):
         """
         day = run_trading_day(
             conf_business_date=None,
-            interval_start=None,
             logical_date=run_after,
             run_after=None,
             service=self._service,

@@ -22,33 +22,32 @@ def hkt(text):
 NOW = hkt("2026-11-25 10:00")  # a Wednesday
 
 TABLE = {
-    "conf comes first": ("2026-11-02", utc("2026-11-20"), utc("2026-11-19"), NOW, "2026-11-02"),
-    "conf may name a day without trading": ("2026-11-22", None, None, None, "2026-11-22"),
-    "blank conf says nothing": ("", utc("2026-11-20"), None, NOW, "2026-11-20"),
-    "a scheduled run: the interval": (None, utc("2026-11-20"), utc("2026-11-19"), NOW, "2026-11-20"),
-    "dags test for a date": (None, None, utc("2026-11-20"), utc("2026-11-20"), "2026-11-20"),
-    "dags test for a Sunday": (None, None, utc("2026-11-22"), utc("2026-11-22"), "2026-11-22"),
-    "midnight UTC in another zone": (None, None, hkt("2026-11-20 08:00"), NOW, "2026-11-20"),
-    "midnight in Hong Kong is no date": (None, None, hkt("2026-11-20 00:00"), NOW, "2026-11-19"),
-    "a manual run in the morning": (None, None, hkt("2026-11-20 06:59"), NOW, "2026-11-19"),
-    "a manual run in the day": (None, None, hkt("2026-11-20 12:00"), NOW, "2026-11-20"),
-    "a manual run in the night": (None, None, hkt("2026-11-21 02:00"), NOW, "2026-11-20"),
-    "a microsecond after midnight UTC": (None, None, utc("2026-11-22T00:00:00.000001"), NOW, "2026-11-20"),
-    "no logical date": (None, None, None, hkt("2026-11-20 12:00"), "2026-11-20"),
-    "no logical date, midnight UTC on a Sunday": (None, None, None, utc("2026-11-22"), "2026-11-20"),
-    "no run at all": (None, None, None, None, "2026-11-25"),
+    "conf comes first": ("2026-11-02", utc("2026-11-20"), NOW, "2026-11-02"),
+    "conf may name a day without trading": ("2026-11-22", None, None, "2026-11-22"),
+    "blank conf says nothing": ("", utc("2026-11-20"), NOW, "2026-11-20"),
+    "a scheduled run of our timetable": (None, utc("2026-11-20"), hkt("2026-11-21 01:30"), "2026-11-20"),
+    "dags test for a date": (None, utc("2026-11-20"), utc("2026-11-20"), "2026-11-20"),
+    "dags test for a Sunday": (None, utc("2026-11-22"), utc("2026-11-22"), "2026-11-22"),
+    "midnight UTC in another zone": (None, hkt("2026-11-20 08:00"), NOW, "2026-11-20"),
+    "midnight in Hong Kong is no date": (None, hkt("2026-11-20 00:00"), NOW, "2026-11-19"),
+    "a manual run in the morning": (None, hkt("2026-11-20 06:59"), NOW, "2026-11-19"),
+    "a manual run in the day": (None, hkt("2026-11-20 12:00"), NOW, "2026-11-20"),
+    "a manual run in the night": (None, hkt("2026-11-21 02:00"), NOW, "2026-11-20"),
+    "a microsecond after midnight UTC": (None, utc("2026-11-22T00:00:00.000001"), NOW, "2026-11-20"),
+    "no logical date": (None, None, hkt("2026-11-20 12:00"), "2026-11-20"),
+    "no logical date, midnight UTC on a Sunday": (None, None, utc("2026-11-22"), "2026-11-20"),
+    "no run at all": (None, None, None, "2026-11-25"),
 }
 
 
-@pytest.mark.parametrize(("conf", "interval", "logical", "after", "day"), TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize(("conf", "logical", "after", "day"), TABLE.values(), ids=TABLE.keys())
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Hong_Kong", "America/New_York"])
-def test_the_runs_trading_day(conf, interval, logical, after, day, zone, monkeypatch):
+def test_the_runs_trading_day(conf, logical, after, day, zone, monkeypatch):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
         found = run_trading_day(
             conf_business_date=conf,
-            interval_start=interval,
             logical_date=logical,
             run_after=after,
             service=Service.DCASS,
@@ -65,7 +64,6 @@ def test_the_services_windows_count():
     def run(service):
         return run_trading_day(
             conf_business_date=None,
-            interval_start=None,
             logical_date=None,
             run_after=hkt("2026-11-21 12:00"),
             service=service,
@@ -80,7 +78,6 @@ def test_times_of_the_standard_library_do_as_well():
     midnight = datetime(2026, 11, 20, tzinfo=UTC)
     assert run_trading_day(
         conf_business_date=None,
-        interval_start=None,
         logical_date=midnight,
         run_after=midnight,
         service=Service.DCASS,
@@ -127,7 +124,6 @@ def test_a_wrong_conf_is_called_by_its_name():
     with pytest.raises(RapConfigurationError, match=r'dag_run\.conf\["business_date"\].*YYYY-MM-DD'):
         run_trading_day(
             conf_business_date="20261120",
-            interval_start=None,
             logical_date=None,
             run_after=None,
             service=Service.DCASS,

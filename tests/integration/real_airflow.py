@@ -1,0 +1,398 @@
+"""Airflow's real parts as processes, in a home of their own, and at any time that a test likes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pendulum
+import psutil
+
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+
+PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+_POLL_SECONDS = 0.5
+_START_SECONDS = 90
+_TRIES_OF_A_REQUEST = 5
+_LOG_LINES_SHOWN = 60
+_LOG_COLUMNS_SHOWN = 400
+_SCHEDULER_STARTED = "Starting the scheduler"
+
+# libfaketime 0.9 answers EINVAL to a sleep until an absolute time, which is how Python has slept since 3.11.
+_SITECUSTOMIZE = (
+    "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"
+)
+
+
+def missing_faketime() -> str | None:
+    """Return what to install for a test that moves Airflow's clock; None where it is there."""
+    return None if shutil.which("faketime") else "Moving Airflow's clock needs Debian's package faketime."
+
+
+class MovedClock:
+    """The clock of processes that run under libfaketime.
+
+    :param directory: where its file is kept.
+    :param now: the time that it shows first.
+    """
+
+    def __init__(self, directory: Path, now: pendulum.DateTime) -> None:
+        self._file = directory / "faketime"
+        self._library = directory / "sitecustomize"
+        self._library.mkdir()
+        (self._library / "sitecustomize.py").write_text(_SITECUSTOMIZE)
+        self.set(now)
+
+    def __call__(self) -> pendulum.DateTime:
+        return pendulum.now(HONG_KONG) + pendulum.duration(seconds=float(self._file.read_text()))
+
+    def set(self, to: pendulum.DateTime) -> None:
+        """Show *to* now, in every process, and tick on from there."""
+        offset = (to - pendulum.now()).total_seconds()
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset:+.3f}")
+        new.replace(self._file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to follow this clock."""
+        return {
+            "LD_PRELOAD": _libfaketime(),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            # Timeouts go on in real time, and files keep their times: compiled modules stay valid.
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # Else every timed wait for Python's lock is over at once, and threads spin.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+            "NO_FAKE_STAT": "1",
+            "PYTHONPATH": os.pathsep.join([str(self._library), os.environ.get("PYTHONPATH", "")]),
+        }
+
+
+class RealAirflow:
+    """Airflow under test: use it in a ``with`` block, which ends every process that it started.
+
+    :param home: an empty directory for everything that Airflow writes.
+    :param dags: the text of each file of DAGs, by the file's name.
+    :param environment: connections, variables and settings, as environment variables.
+    :param now: the time that Airflow shows first; None for this machine's, which cannot be moved.
+    :param parts: the parts to start, of :data:`PARTS`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags: Mapping[str, str],
+        environment: Mapping[str, str] | None = None,
+        now: pendulum.DateTime | None = None,
+        parts: Sequence[str] = PARTS,
+    ) -> None:
+        self.home = home
+        self.dags = home / "dags"
+        self.dags.mkdir()
+        for name, text in dags.items():
+            (self.dags / name).write_text(text)
+        self.clock = MovedClock(home, now) if now else None
+        self._parts = parts
+        self._port = free_port()
+        self._environment = self._settings() | dict(environment or {})
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._sessions: list[int] = []
+        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
+
+    def _settings(self) -> dict[str, str]:
+        users_own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        return (
+            users_own
+            | (self.clock.environment if self.clock else {})
+            | {
+                "AIRFLOW_HOME": str(self.home),
+                "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": str(10**8),
+                "AIRFLOW__API_AUTH__JWT_SECRET": "known to every part of this Airflow",
+                "AIRFLOW__API__PORT": str(self._port),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._port}/execution/",
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__CORE__PARALLELISM": "8",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+                # A moved clock is no reason to read unchanged files again.
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(10**8),
+                # SQLite refuses a transaction that a heartbeat has overtaken.
+                "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "60",
+                "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(10**8),
+                "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": str(_POLL_SECONDS),
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(10**8),
+                "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
+        )
+
+    # Running.
+
+    def __enter__(self) -> Self:
+        try:
+            shutil.copy(_migrated_database(), self.home / "airflow.db")
+            for part in self._parts:
+                self.start(part)
+            self.wait_until(self._is_up, "Airflow to be up", _START_SECONDS)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def start(self, part: str) -> int:
+        """Start a part of Airflow; return its process id."""
+        arguments = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-logs"]}.get(part, [])
+        if part == "api-server":
+            arguments = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        with (self.home / f"{part}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", part, *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes[part] = process
+        self._sessions.append(process.pid)
+        return process.pid
+
+    def kill(self, part: str) -> None:
+        """End a part of Airflow by SIGKILL, and nothing that it started."""
+        process = self._processes.pop(part)
+        process.kill()
+        process.wait()
+
+    def _end(self) -> None:
+        """Kill every process that was started, and what those have started."""
+        self._api.close()
+        # Tasks get process groups of their own, but stay in the session of the part that started them.
+        while found := [pid for pid in psutil.pids() if _session(pid) in self._sessions]:
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for process in self._processes.values():
+                process.wait()
+
+    def run(self, *arguments: str) -> str:
+        """Run ``airflow`` with these arguments; return what it printed.
+
+        :raises AssertionError: it ended with an error.
+        """
+        command = [sys.executable, "-m", "airflow", *arguments]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        assert not done.returncode, f"airflow {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    # Asking and telling it, by the REST API.
+
+    def request(self, method: str, path: str, *, json: object = None, **parameters: object) -> Any:
+        """Send a request to the REST API; return its answer.
+
+        :param path: without ``/api/v2/``.
+        :raises httpx.HTTPStatusError: the answer is an error.
+        """
+        answer = self._api.request(method, f"/api/v2/{path}", json=json, params=parameters)
+        for _ in range(_TRIES_OF_A_REQUEST):
+            # SQLite lets one write at a time; what was refused has changed nothing.
+            if "Database error" not in answer.text or not answer.is_server_error:
+                break
+            answer = self._api.request(method, f"/api/v2/{path}", json=json, params=parameters)
+        if answer.is_error:
+            raise httpx.HTTPStatusError(answer.text, request=answer.request, response=answer)
+        return answer.json() if answer.content else None
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the runs of a DAG, by their logical dates, those without one last."""
+        answer = self.request("GET", f"dags/{dag_id}/dagRuns", limit=100)
+        return sorted(answer["dag_runs"], key=lambda run: run["logical_date"] or "~")
+
+    def task_instances(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
+        """Return task instances, of every DAG or of one, of every run or of one."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        return list(self.request("GET", path, limit=100)["task_instances"])
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """Return what a task returned."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        value = self.request("GET", path, deserialize=True)["value"]
+        return json.loads(value) if isinstance(value, str) and value[:1] in "[{" else value
+
+    def unpause(self, *dag_ids: str) -> None:
+        """Let DAGs be scheduled, once they have been read."""
+        for dag_id in dag_ids:
+            self.wait_until(lambda dag=dag_id: self._knows(dag), f"the DAG {dag_id}")
+            self.request("PATCH", f"dags/{dag_id}", json={"is_paused": False})
+
+    def pause(self, *dag_ids: str) -> None:
+        """Let DAGs no longer be scheduled."""
+        for dag_id in dag_ids:
+            self.request("PATCH", f"dags/{dag_id}", json={"is_paused": True})
+
+    def trigger(
+        self, dag_id: str, *, logical_date: str | None = None, conf: Mapping[str, object] | None = None
+    ) -> str:
+        """Trigger a run of a DAG that is not paused; return its id."""
+        body = {"logical_date": logical_date, "conf": dict(conf or {})}
+        return str(self.request("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    # Waiting.
+
+    def wait_until(self, probe: Callable[[], Any], what: str, timeout: float = 60) -> Any:
+        """Block until *probe* returns something true, and return it.
+
+        :param what: what is waited for, in words.
+        :param timeout: seconds of real time.
+        :raises AssertionError: it did not come in time, or a part of Airflow has ended; with the logs.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if found := probe():
+                    return found
+            ended = [part for part, process in self._processes.items() if process.poll() is not None]
+            if ended or time.monotonic() > deadline:
+                why = f"{', '.join(ended)} ended" if ended else f"not within {timeout:g} s"
+                raise AssertionError(f"Waited for {what}: {why}.\n{self.describe()}")
+            time.sleep(_POLL_SECONDS)
+
+    def wait_for_run(
+        self, dag_id: str, day: str, state: str = "success", timeout: float = 60
+    ) -> dict[str, Any]:
+        """Block until the run whose logical date is midnight UTC of *day* is in *state*; return it."""
+
+        def found() -> dict[str, Any] | None:
+            runs = [run for run in self.runs(dag_id) if _day(run) == day and run["state"] == state]
+            return runs[0] if runs else None
+
+        return dict(self.wait_until(found, f"{state} of {dag_id} for {day}", timeout))
+
+    def wait_for_task(self, dag_id: str, run_id: str, *states: str, timeout: float = 60) -> dict[str, Any]:
+        """Block until a task of the run is in one of *states*; return it."""
+
+        def found() -> dict[str, Any] | None:
+            instances = [ti for ti in self.task_instances(dag_id, run_id) if ti["state"] in states]
+            return instances[0] if instances else None
+
+        return dict(self.wait_until(found, f"{' or '.join(states)} of a task of {dag_id} {run_id}", timeout))
+
+    def move_to(self, at: pendulum.DateTime) -> None:
+        """Let every part show *at* now, once no task is at work: a leap makes one look dead."""
+        assert self.clock, "This Airflow shows the machine's time."
+        self.wait_until_idle()
+        self.clock.set(at)
+
+    def wait_until_idle(self) -> None:
+        """Block until no task is at work."""
+        self.wait_until(self._is_idle, "tasks to end")
+
+    def describe(self) -> str:
+        """Return the state of every run and task, and the ends of the logs."""
+        lines = []
+        with contextlib.suppress(httpx.HTTPError):
+            lines += [
+                "{dag_id} {dag_run_id} {task_id} {map_index} try {try_number}: {state}".format(**ti)
+                for ti in self.task_instances()
+            ]
+        logs = [*self.home.glob("*.log"), *sorted(self.home.glob("logs/dag_id=*/**/*.log"))[-5:]]
+        for log in logs:
+            tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+            lines += ["", f"--- {log.relative_to(self.home)}", *(line[:_LOG_COLUMNS_SHOWN] for line in tail)]
+        return "\n".join(lines)
+
+    def _knows(self, dag_id: str) -> bool:
+        try:
+            self.request("GET", f"dags/{dag_id}")
+        except httpx.HTTPStatusError as error:
+            errors = self.request("GET", "importErrors")["import_errors"]
+            assert not errors, errors
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            return False
+        return True
+
+    def _is_idle(self) -> bool:
+        """Return whether no task is at work, and the scheduler knows of the end of each process.
+
+        A rescheduled task that starts again while its last process is still ending is taken for killed.
+        """
+        log = (self.home / "scheduler.log").read_text(errors="replace").rpartition(_SCHEDULER_STARTED)[2]
+        begun = sum(
+            line.count("<TaskInstance: ") for line in log.splitlines() if "Trying to enqueue tasks" in line
+        )
+        ended = log.count("Received executor event with state")
+        at_work = [ti for ti in self.task_instances() if ti["state"] in ("queued", "running", "restarting")]
+        return not at_work and begun == ended
+
+    def _is_up(self) -> bool:
+        if "Authorization" not in self._api.headers:
+            token = self._api.get("/auth/token").raise_for_status().json()["access_token"]
+            self._api.headers["Authorization"] = f"Bearer {token}"
+        health = self.request("GET", "monitor/health")
+        named = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+        return all(health[named[part]]["status"] == "healthy" for part in self._parts if part in named)
+
+
+def _day(run: Mapping[str, Any]) -> str | None:
+    """Return the date of a run whose logical date is midnight UTC."""
+    day, _, clock = (run["logical_date"] or "").partition("T")
+    return day if clock.startswith("00:00:00") else None
+
+
+@cache
+def _migrated_database() -> Path:
+    """Return an empty database of Airflow, made once a test session."""
+    home = Path(os.environ["AIRFLOW_HOME"]) / "migrated"
+    environment = os.environ | {"AIRFLOW_HOME": str(home)}
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    return home / "airflow.db"
+
+
+def _libfaketime() -> str:
+    """Return the library that Debian's faketime loads into the programs it runs."""
+    printed = subprocess.run(
+        ["faketime", "-m", "-f", "+0", "env"], capture_output=True, text=True, check=True
+    )
+    return next(_values("LD_PRELOAD", printed.stdout))
+
+
+def _values(name: str, environment: str) -> Iterator[str]:
+    for line in environment.splitlines():
+        key, _, value = line.partition("=")
+        if key == name:
+            yield value
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def free_port() -> int:
+    """Return a port of localhost on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

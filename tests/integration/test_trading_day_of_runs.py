@@ -1,0 +1,118 @@
+"""Which trading day a task finds, for every way in which Airflow makes a run: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from .real_airflow import RealAirflow, missing_faketime
+from .trial import Trial, shared_trial
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing_faketime() is not None, reason=str(missing_faketime())),
+    pytest.mark.timeout(200),
+]
+
+# Every run is made on Sunday 10 January 2027, at noon in Hong Kong: by the hours of DCASS, Friday the 8th's.
+FRIDAY = "2027-01-08"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way in which a run is made.
+
+    :param dag_id: whose run.
+    :param make: makes it.
+    :param run_type: what Airflow then calls it.
+    :param day: the trading day that the task finds.
+    """
+
+    dag_id: str
+    make: Callable[[RealAirflow], object]
+    run_type: str
+    day: str
+
+
+def backfill(airflow: RealAirflow) -> object:
+    bounds = {"from_date": "2026-12-28T00:00:00Z", "to_date": "2026-12-28T00:00:00Z"}
+    return airflow.request("POST", "backfills", json={"dag_id": "day_timetable", **bounds})
+
+
+def asset_event(airflow: RealAirflow) -> object:
+    (asset,) = airflow.request("GET", "assets", name_pattern="trial")["assets"]
+    return airflow.request("POST", "assets/events", json={"asset_id": asset["id"]})
+
+
+def trigger(dag_id: str, logical_date: str | None = None, **conf: str) -> Callable[[RealAirflow], object]:
+    return lambda airflow: airflow.trigger(dag_id, logical_date=logical_date, conf=conf)
+
+
+def command(*arguments: str) -> Callable[[RealAirflow], object]:
+    return lambda airflow: airflow.run("dags", "trigger", *arguments, "day_unscheduled")
+
+
+ROWS = {
+    "scheduled by our timetable": Row("day_timetable", lambda airflow: None, "scheduled", "2026-12-24"),
+    "backfill of our timetable": Row("day_timetable", backfill, "backfill", "2026-12-28"),
+    "scheduled by the user's cron": Row("day_cron", lambda airflow: None, "scheduled", "2026-12-25"),
+    "manual, at midnight UTC": Row(
+        "day_unscheduled", trigger("day_unscheduled", "2026-12-20T00:00:00Z"), "manual", "2026-12-20"
+    ),
+    "manual, by day": Row(
+        "day_unscheduled", trigger("day_unscheduled", "2026-12-23T12:00:00+08:00"), "manual", "2026-12-23"
+    ),
+    "manual, by night": Row(
+        "day_unscheduled", trigger("day_unscheduled", "2026-12-24T02:00:00+08:00"), "manual", "2026-12-23"
+    ),
+    "manual, without logical date": Row("day_unscheduled", trigger("day_unscheduled"), "manual", FRIDAY),
+    "manual, without logical date, under our timetable": Row(
+        "day_timetable", trigger("day_timetable"), "manual", FRIDAY
+    ),
+    "manual, by its conf": Row(
+        "day_unscheduled", trigger("day_unscheduled", business_date="2026-12-31"), "manual", "2026-12-31"
+    ),
+    "command line, with logical date": Row(
+        "day_unscheduled", command("--logical-date", "2026-12-22T06:59:00+08:00"), "manual", "2026-12-21"
+    ),
+    "asset": Row("day_asset", asset_event, "asset_triggered", FRIDAY),
+}
+
+
+@pytest.fixture(scope="module")
+def found(request: pytest.FixtureRequest) -> dict[str, tuple[str, str]]:
+    """Make every run; return the type of each, and the trading day that its task found."""
+    trial: Trial = shared_trial(request.config)
+    airflow = trial.airflow
+    airflow.unpause(*{row.dag_id for row in ROWS.values()})
+    for dag_id in ("day_timetable", "day_cron"):
+        airflow.wait_until(lambda dag_id=dag_id: airflow.runs(dag_id), f"the scheduled run of {dag_id}")
+    trial.move_to(1, 10, 12)
+    made = {name: _run_made_by(row, airflow) for name, row in ROWS.items()}
+    for name, row in ROWS.items():
+        airflow.wait_for_task(row.dag_id, made[name]["dag_run_id"], "success", "failed")
+    return {
+        name: (run["run_type"], airflow.xcom(ROWS[name].dag_id, run["dag_run_id"], "day_of_run"))
+        for name, run in made.items()
+    }
+
+
+def _run_made_by(row: Row, airflow: RealAirflow) -> dict[str, str]:
+    if row.run_type == "scheduled":
+        (run,) = [run for run in airflow.runs(row.dag_id) if run["run_type"] == "scheduled"]
+        return dict(run)
+    before = {run["dag_run_id"] for run in airflow.runs(row.dag_id)}
+    row.make(airflow)
+
+    def new() -> list[dict[str, str]]:
+        return [run for run in airflow.runs(row.dag_id) if run["dag_run_id"] not in before]
+
+    (run,) = airflow.wait_until(new, f"a run of {row.dag_id}")
+    return dict(run)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_runs_trading_day(found: dict[str, tuple[str, str]], name: str) -> None:
+    assert found[name] == (ROWS[name].run_type, ROWS[name].day)

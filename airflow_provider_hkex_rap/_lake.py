@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
     from airflow_provider_hkex_rap.lake.store import Lake
 
 
-def open_lake(uri: str) -> Lake:
+def open_lake(uri: str | ObjectStoragePath) -> Lake:
     """Return the lake at a URI.
 
     :param uri: an absolute path, or a URI of ``ObjectStoragePath``; its user part is an Airflow connection.
@@ -20,12 +22,13 @@ def open_lake(uri: str) -> Lake:
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
-    if not str(uri or "").strip() or not ("://" in uri or uri.startswith("/")):
+    text = str(uri or "").strip()
+    if not ("://" in text or text.startswith("/")):
         raise RapConfigurationError(
-            f"{uri!r} in 'lake' is not the root of a lake.",
+            f"{text!r} in 'lake' is not the root of a lake.",
             why="A lake is an absolute path or a URI, such as file:///data/rap or s3://aws_default@bucket/rap.",
             todo="Set 'lake' to one; the user part of a URI is the Airflow connection to it.",
-            lake=uri,
+            lake=text,
         )
-    path = ObjectStoragePath(uri.strip())
+    path = ObjectStoragePath(text)
     return Lake(path.fs, path.path, path.as_uri())

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pendulum
-from airflow.providers.common.compat.sdk import conf
+from airflow.sdk.configuration import conf
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
@@ -52,9 +52,6 @@ class RapTask:
     pool: str
     task_id: str
     _stop: Callable[[], object] | None = None
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"pool": POOL, **kwargs})
 
     def check_pool(self, context: Context) -> None:
         """Refuse to run as a mapped task that Airflow has put into the default pool.
@@ -147,6 +144,26 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return thread.submit(contextvars.copy_context().run, lambda: asyncio.run(main())).result()
 
 
+def parse_patterns(
+    patterns: str | Iterable[str], field: str, *, at_least_one: bool = False
+) -> tuple[str, ...]:
+    """Return patterns of file names; one alone may stand for itself.
+
+    :param patterns: globs, case-sensitive.
+    :param field: the argument that they come from, for the error.
+    :param at_least_one: whether none would make no sense.
+    :raises RapConfigurationError: none is given.
+    """
+    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if at_least_one and not any(given):
+        raise RapConfigurationError(
+            f"{field!r} names no pattern.",
+            why="Patterns are globs on file names, such as 'TP001_*'.",
+            todo='Give one or more; "*" is every file.',
+        )
+    return given
+
+
 def patience() -> float:
     """Return the seconds for which whoever threw us out is left in peace, no two tasks alike."""
     seconds: float = conf.getfloat("hkex_rap", "superseded_wait", fallback=300.0)
@@ -180,11 +197,13 @@ def trading_day(context: Context, service: Service, now: datetime) -> pendulum.D
     :raises RapConfigurationError: ``dag_run.conf["business_date"]`` is not YYYY-MM-DD.
     """
     run = context.get("dag_run")
-    conf = (run.conf if run else None) or {}
+    run_conf = (run.conf if run else None) or {}
+    # The scheduler lives in real time, and the clock may be shifted against it.
+    shift = now - pendulum.now()
     return run_trading_day(
-        conf_business_date=conf.get("business_date"),
+        conf_business_date=run_conf.get("business_date"),
         logical_date=context.get("logical_date"),
-        run_after=run.run_after if run else None,
+        run_after=run.run_after + shift if run else None,
         service=service,
         now=now,
     )

@@ -98,6 +98,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "-86400",
                         "default": "0",
                     },
+                    "superseded_wait": {
+                        "description": "Seconds for which a task that another login has thrown out leaves the"
+                        " account in peace, before it goes on; at most three times.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "600",
+                        "default": "300",
+                    },
                     "pools": {
                         "description": "Pools to make, with one slot each, beside hkex_rap; comma-separated."
                         " One for each account that is to work in parallel.",

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import pendulum
-from airflow.providers.common.compat.sdk import conf
 from airflow.providers.sftp.hooks.sftp import SFTPHookAsync
+from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_hkex_rap.keystore.offers import (
@@ -25,7 +25,7 @@ from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyS
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError, RapPermissionDenied
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
-from airflow_provider_hkex_rap.transport.account_lock import account_lock
+from airflow_provider_hkex_rap.transport.account_lock import LOCK_WAIT, account_lock
 from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
 from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, read_login
 from airflow_provider_hkex_rap.transport.session import RapSession, open_session
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     import asyncssh
     from airflow.sdk import Connection
+
+_TEST_LOCK_WAIT = 5.0
 
 
 class RapHook(SFTPHookAsync):
@@ -56,6 +58,8 @@ class RapHook(SFTPHookAsync):
         super().__init__(sftp_conn_id=rap_conn_id)
         self.rap_conn_id = rap_conn_id
         self._open_session: RapSession | None = None
+        self.lock_wait = LOCK_WAIT
+        """Seconds to wait where another process of this host is logged in with the account."""
 
     @cached_property
     def login(self) -> Login:
@@ -71,6 +75,13 @@ class RapHook(SFTPHookAsync):
             extra=connection.extra_dejson,
             mask=mask_secret,
         )
+
+    def check(self) -> None:
+        """Read the connection, so that what is wrong with it shows before any network.
+
+        :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
+        """
+        _ = self.login
 
     @cached_property
     def clock(self) -> Clock:
@@ -122,7 +133,7 @@ class RapHook(SFTPHookAsync):
         :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
         """
         login = await asyncio.to_thread(lambda: self.login)
-        async with account_lock(login.account, f"the connection {self.rap_conn_id}"):
+        async with account_lock(login, f"the connection {self.rap_conn_id}", wait=self.lock_wait):
             keys = await asyncio.to_thread(self.account_keys)
             offers = (
                 (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
@@ -150,6 +161,7 @@ class RapHook(SFTPHookAsync):
 
         RAP ends a session of the same account that is open elsewhere (§4.3).
         """
+        self.lock_wait = _TEST_LOCK_WAIT
         try:
             return True, asyncio.run(self._log_in_and_out())
         except RapError as error:
@@ -163,7 +175,8 @@ class RapHook(SFTPHookAsync):
             )
 
     async def _get_conn(self) -> _ManagedSession:  # type: ignore[override]
-        return _ManagedSession(self.session())
+        # Within a session of this hook its methods share that login.
+        return _ManagedSession(nullcontext(self._open_session) if self._open_session else self.session())
 
     # The keys.
 

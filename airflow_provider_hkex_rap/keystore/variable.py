@@ -42,6 +42,13 @@ class VariableKeyStore:
         name = PREFIX + account
         if self.read(account) != replacing:
             raise conflict(account, f"the variable {name}")
+        if not _in_task() and not _has_database():
+            raise KeyStoreError(
+                f"The variable {name} cannot be set: Airflow has no database here.",
+                why="This is neither a task nor a machine where 'airflow db migrate' has run.",
+                todo="Run it as a task, or set the connection's 'key_store' to a directory.",
+                account=account,
+            )
         try:
             _set(name, text)
         except Exception as error:  # whatever backend is configured, with errors of its own

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.report_name import Naming, ReportName
 
-FILES_IN_FLIGHT = 128
+FILES_IN_FLIGHT = 400
 """How many files are read at once, over one login."""
 BYTES_IN_FLIGHT = 32 * 2**20
 """How many bytes may be on their way into the lake at once, about."""
 COMMIT_THREADS = 16
-COMMIT_FILES = 8
+LOCAL_COMMIT_THREADS = 4
+COMMIT_FILES = 16
 """How many files one thread commits to a local lake at a time."""
 
 # A large file waits on disk: two at a time keep the line busy while one is committed.
@@ -274,7 +275,9 @@ class _Run:
         self._done_bytes = 0
         self._landed_bytes = 0
         self._outcomes: list[Outcome] = []
-        self._pool = ThreadPoolExecutor(COMMIT_THREADS, "hkex-rap-lake")
+        self._pool = ThreadPoolExecutor(
+            LOCAL_COMMIT_THREADS if lake.is_local else COMMIT_THREADS, "hkex-rap-lake"
+        )
         self._manifest = ManifestWriter(
             lake, ledger.customer, run_stamp(clock(), secrets.token_hex(3)), self._pool
         )

@@ -198,7 +198,11 @@ class ManifestFile(NamedTuple):
 
 
 def read_manifests(
-    lake: Lake, customer: str, folder: Folder, since: pendulum.DateTime | None = None
+    lake: Lake,
+    customer: str,
+    folder: Folder,
+    since: pendulum.DateTime | None = None,
+    day: pendulum.Date | None = None,
 ) -> Iterator[ManifestFile]:
     """Yield a folder's manifest files, in the order in which their runs started; a few in memory at a time.
 
@@ -206,6 +210,7 @@ def read_manifests(
     :param customer: the DCASS customer code.
     :param folder: the folder on RAP.
     :param since: leave out those of runs that started earlier.
+    :param day: a business date of which nothing is left out.
     :raises OSError: the lake cannot be read.
     """
     earliest = run_stamp(since, "") if since else ""
@@ -213,7 +218,12 @@ def read_manifests(
         (manifest_stamp(path), path)
         for path in lake.walk(f"{MANIFESTS}/{folder_directory(customer, folder)}")
     )
-    paths = sorted((stamp, path) for stamp, path in stamped if stamp and stamp >= earliest.rstrip("-"))
+    of_day = f"/business_date={day}/"
+    paths = sorted(
+        (stamp, path)
+        for stamp, path in stamped
+        if stamp and (stamp >= earliest.rstrip("-") or of_day in path)
+    )
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(paths), READERS):
             yield from pool.map(lambda item: _read(lake, item[1]), paths[start : start + READERS])
@@ -241,8 +251,15 @@ class Ledger:
         self._days: dict[str, set[tuple[str, str]]] = {}
 
     @classmethod
-    def load(cls, lake: Lake, customer: str, folders: Iterable[Folder], now: pendulum.DateTime) -> Ledger:
-        """Return the ledger of the last thirty days.
+    def load(
+        cls,
+        lake: Lake,
+        customer: str,
+        folders: Iterable[Folder],
+        now: pendulum.DateTime,
+        day: pendulum.Date | None = None,
+    ) -> Ledger:
+        """Return the ledger of the last thirty days, and of one day however long ago.
 
         A manifest file that cannot be understood is logged and left out: what it spoke of is adopted again.
 
@@ -250,11 +267,12 @@ class Ledger:
         :param customer: the DCASS customer code.
         :param folders: the folders on RAP.
         :param now: the time from which to look back.
+        :param day: a business date that is asked about.
         :raises OSError: the lake cannot be read.
         """
         ledger = cls(customer)
         for folder in folders:
-            for manifest in read_manifests(lake, customer, folder, now.subtract(days=LOOK_BACK_DAYS)):
+            for manifest in read_manifests(lake, customer, folder, now.subtract(days=LOOK_BACK_DAYS), day):
                 if manifest.error:
                     log.warning(
                         "Ignoring the manifest file %s: %s.", lake.uri_of(manifest.path), manifest.error

@@ -13,7 +13,15 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_hkex_rap import __version__
 from airflow_provider_hkex_rap._lake import open_lake
-from airflow_provider_hkex_rap._task import SUPERSEDED_WAITS, RapTask, failing_at_once, trading_day
+from airflow_provider_hkex_rap._task import (
+    POOL,
+    SUPERSEDED_WAITS,
+    RapTask,
+    failing_at_once,
+    parse_patterns,
+    trading_day,
+)
+from airflow_provider_hkex_rap.rap.calendar import is_public_holiday
 from airflow_provider_hkex_rap.rap.errors import (
     RapError,
     RapPermissionDenied,
@@ -23,6 +31,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
+from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
@@ -87,9 +96,10 @@ class RapDownloadOperator(RapTask, BaseOperator):
         exclude: Sequence[str] = (),
         naming: str | None = None,
         rap_conn_id: str = "hkex_rap_default",
+        pool: str = POOL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(pool=pool, **kwargs)
         self.folders = folders
         self.lake = lake
         self.business_date = business_date
@@ -110,14 +120,18 @@ class RapDownloadOperator(RapTask, BaseOperator):
             only_date = parse_business_date(self.business_date)
             naming = Naming(self.naming)
             lake = open_lake(self.lake)
+            self._include = parse_patterns(self.include, "include", at_least_one=True)
+            self._exclude = parse_patterns(self.exclude, "exclude")
+            expect = parse_patterns(self.expect, "expect")
             hook = RapHook(self.rap_conn_id)
+            hook.check()
             services = sorted({folder.service for folder in folders}, reverse=True)
             day = only_date or trading_day(context, services[0], hook.clock())
             self.wait_for_opening(hook, services)
             started = time.monotonic()
             ledger, plan, landing, unseen = self.run_session(
                 hook,
-                lambda: self._land(hook, lake, folders, naming, only_date, _run_of(context)),
+                lambda: self._land(hook, lake, folders, naming, only_date, day, _run_of(context)),
                 waits=SUPERSEDED_WAITS if "ti" in context else 0,
             )
             summary = {
@@ -131,12 +145,12 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 "manifest": lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}"),
             }
             self.log.info("Landed in %s: %s", lake.uri, summary)
+            self._judge_transfers(landing)
             if unseen:
                 raise unseen[0]
-            self._judge_transfers(landing)
             if only_date and not ledger.of_day(only_date) and not plan.quarantined:
                 raise _nothing_of(only_date, folders, hook.clock().date())
-            self._judge_expectations(ledger, day)
+            self._judge_expectations(ledger, day, expect)
             return summary
 
     async def _land(
@@ -146,24 +160,27 @@ class RapDownloadOperator(RapTask, BaseOperator):
         folders: Sequence[Folder],
         naming: Naming,
         only_date: pendulum.Date | None,
+        day: pendulum.Date,
         run: dict[str, Any],
-    ) -> tuple[Ledger, Plan, Landing, list[RapPermissionDenied]]:
+    ) -> tuple[Ledger, Plan, Landing, list[RapError]]:
         """Land what the folders list; return it with the errors of folders that the account does not see."""
         from airflow_provider_hkex_rap.lake.landing import Origin, land, plan
         from airflow_provider_hkex_rap.lake.manifest import Ledger
 
         login, clock = hook.login, hook.clock
-        ledger = await asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock())
+        # The night until the opening belongs to the day before.
+        today = (clock() - DAY_OPENS).date()
+        ledger = await asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day)
         async with hook.session() as session:
-            listings = await asyncio.gather(*(_listing(session, folder) for folder in folders))
+            listings = await asyncio.gather(*(_listing(session, folder, today) for folder in folders))
             files = [file for listing in listings if isinstance(listing, list) for file in listing]
             todo = plan(
                 files,
                 ledger,
                 naming,
                 clock(),
-                include=self.include,
-                exclude=self.exclude,
+                include=self._include,
+                exclude=self._exclude,
                 business_date=only_date,
             )
             self.log.info(
@@ -190,7 +207,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 clock=clock,
                 progress=_ProgressLog(self.log),
             )
-        return ledger, todo, landing, [error for error in listings if isinstance(error, RapPermissionDenied)]
+        return ledger, todo, landing, [error for error in listings if isinstance(error, RapError)]
 
     def _judge_transfers(self, landing: Landing) -> None:
         unfinished = [o for o in landing.outcomes if o.disposition in ("deferred", "failed")]
@@ -204,9 +221,9 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
             )
 
-    def _judge_expectations(self, ledger: Ledger, day: pendulum.Date) -> None:
+    def _judge_expectations(self, ledger: Ledger, day: pendulum.Date, expect: Sequence[str]) -> None:
         names = [name for _, name in ledger.of_day(day)]
-        missing = [glob for glob in self.expect if not any(fnmatchcase(name, glob) for name in names)]
+        missing = [glob for glob in expect if not any(fnmatchcase(name, glob) for name in names)]
         if missing:
             raise RapReportMissing(
                 f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
@@ -217,10 +234,14 @@ class RapDownloadOperator(RapTask, BaseOperator):
             )
 
 
-async def _listing(session: RapSession, folder: Folder) -> list[RemoteFile] | RapPermissionDenied:
+async def _listing(session: RapSession, folder: Folder, today: date) -> list[RemoteFile] | RapError:
+    """Return what a folder lists, or why it does not while the session goes on."""
     try:
         return list(await session.list_folder(folder))
     except RapPermissionDenied as error:
+        # Derivatives Holiday Trading is optional, and CCMS may be shut then: a denial means closed (§4.1).
+        return [] if is_public_holiday(today) else error
+    except RapTransferError as error:
         return error
 
 

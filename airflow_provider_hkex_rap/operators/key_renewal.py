@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from airflow_provider_hkex_rap._task import RapTask, failing_at_once
+from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
@@ -57,9 +57,10 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
         renew_before_days: int | str = 30,
         force: bool | str = False,
         rap_conn_id: str = "hkex_rap_default",
+        pool: str = POOL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{**kwargs, "outlets": [*kwargs.get("outlets", ()), KEY_RENEWED]})
+        super().__init__(pool=pool, **{**kwargs, "outlets": [*kwargs.get("outlets", ()), KEY_RENEWED]})
         self.key_size = key_size
         self.renew_before_days = renew_before_days
         self.force = force

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_hkex_rap._task import RapTask, failing_at_once
+from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once
 from airflow_provider_hkex_rap.keystore.expiry import is_about_current, read_warning
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
@@ -46,10 +47,16 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         *,
         ignore_if_renewed: bool = True,
         rap_conn_id: str = "hkex_rap_default",
+        pool: str = POOL,
+        timeout: timedelta | float = 0,
+        soft_fail: bool = True,
+        mode: str = "reschedule",
+        poke_interval: timedelta | float = 3600,
         **kwargs: Any,
     ) -> None:
-        once = {"timeout": 0, "soft_fail": True, "mode": "reschedule", "poke_interval": 3600}
-        super().__init__(**{**once, **kwargs})
+        super().__init__(
+            pool=pool, timeout=timeout, soft_fail=soft_fail, mode=mode, poke_interval=poke_interval, **kwargs
+        )
         self.ignore_if_renewed = ignore_if_renewed
         self.rap_conn_id = rap_conn_id
 

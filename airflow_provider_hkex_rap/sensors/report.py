@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,14 @@ import pendulum
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_hkex_rap._task import RapTask, failing_at_once, patience, trading_day
+from airflow_provider_hkex_rap._task import (
+    POOL,
+    RapTask,
+    failing_at_once,
+    parse_patterns,
+    patience,
+    trading_day,
+)
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapSessionSuperseded,
@@ -73,9 +80,19 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         stable_for: float = 60,
         naming: str | None = None,
         rap_conn_id: str = "hkex_rap_default",
+        pool: str = POOL,
+        mode: str = "reschedule",
+        poke_interval: timedelta | float = 600,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"mode": "reschedule", "poke_interval": 600, **kwargs})
+        super().__init__(pool=pool, mode=mode, poke_interval=poke_interval, **kwargs)
+        if mode != "reschedule":
+            raise RapConfigurationError(
+                f"{mode!r} is not a mode of this sensor.",
+                why="Between pokes it gives its slot back, and while RAP is shut it sleeps (guide §4.1).",
+                todo="Leave 'mode' out, or set it to 'reschedule'.",
+                mode=mode,
+            )
         if self.poke_interval < SHORTEST_POKE_INTERVAL:
             raise RapConfigurationError(
                 f"A poke_interval of {self.poke_interval:g} s is too short.",
@@ -98,8 +115,14 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         with failing_at_once():
             self.check_pool(context)
             self._folder = Folder.parse(self.folder)
+            self._globs = parse_patterns(self.reports, "reports", at_least_one=True)
+            if self.min_files < 1:
+                raise RapConfigurationError(
+                    f"min_files is {self.min_files}.", todo="Set it to 1 or more.", min_files=self.min_files
+                )
             self._naming = Naming(self.naming)
             self._hook = RapHook(self.rap_conn_id)
+            self._hook.check()
             self._day = parse_business_date(self.business_date) or trading_day(
                 context, self._folder.service, self._hook.clock()
             )
@@ -140,7 +163,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             and self._naming.read(file.text, file.mtime, now).business_date == self._day
         ]
         settled = [file for file in of_day if now.timestamp() - (file.mtime or 0) >= self.stable_for]
-        found = {glob: [f for f in settled if fnmatchcase(f.text, glob)] for glob in self.reports}
+        found = {glob: [f for f in settled if fnmatchcase(f.text, glob)] for glob in self._globs}
         short = {glob: len(matches) for glob, matches in found.items() if len(matches) < self.min_files}
         if not short:
             arrived = {file.name: file for matches in found.values() for file in matches}

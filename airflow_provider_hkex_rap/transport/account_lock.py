@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 from airflow_provider_hkex_rap.rap.errors import RapUnavailable
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.rap.account import Account
+    from airflow_provider_hkex_rap.transport.login import Login
 
-WAIT_SECONDS = 900.0
-"""How long a login waits for another of the same account to end."""
+LOCK_WAIT = 900.0
+"""Seconds that a login waits for another of the same account to end."""
 
 _POLL_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def account_lock(account: Account, holder: str, *, wait: float = WAIT_SECONDS) -> AsyncIterator[None]:
+async def account_lock(login: Login, holder: str, *, wait: float = LOCK_WAIT) -> AsyncIterator[None]:
     """Hold the account on this host; a process that dies lets go of it.
 
     Pools keep tasks apart, but only as long as scheduler and workers live: a task whose worker was killed may
     run beside its next try. Two logins would throw each other out (§4.3).
 
-    :param account: the account that is to log in.
+    :param login: the account that is to log in, and where.
     :param holder: who holds it, for those who wait.
     :param wait: seconds to wait for it.
     :raises RapUnavailable: another process of this host has held it for all that time.
@@ -36,7 +36,10 @@ async def account_lock(account: Account, holder: str, *, wait: float = WAIT_SECO
     from filelock import AsyncFileLock, Timeout
 
     # Every user of the host may run tasks of the same account.
-    path = Path(tempfile.gettempdir()) / f"hkex-rap-{account}.lock"
+    account = login.account
+    # Servers on this machine are each a RAP of their own.
+    place = f"{account}-{login.addresses[0].port}" if login.is_loopback else account.name
+    path = Path(tempfile.gettempdir()) / f"hkex-rap-{place}.lock"
     lock = AsyncFileLock(path, timeout=wait, mode=0o666, poll_interval=_POLL_SECONDS)
     note = path.with_suffix(".holder")
     try:

@@ -37,7 +37,6 @@ _REFUSALS = (
     asyncssh.DISC_HOST_NOT_ALLOWED_TO_CONNECT,
     asyncssh.DISC_ILLEGAL_USER_NAME,
     asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
-    asyncssh.DISC_TOO_MANY_CONNECTIONS,
 )
 
 
@@ -63,6 +62,7 @@ class RapClient(asyncssh.SSHClient):
         self._offers = self._key_pairs()
         self.host_key: asyncssh.SSHKey | None = None
         self.offered: asyncssh.SSHKeyPair | None = None
+        self.offers: set[bytes] = set()
         self.source_address = ""
         self.ended = asyncio.Event()
         self.end: Exception | None = None
@@ -85,20 +85,22 @@ class RapClient(asyncssh.SSHClient):
     def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
         """Return the next key to offer, or None where all were refused."""
         pair = next(self._offers, None)
-        self.offered = pair or self.offered
+        if pair:
+            self.offered = pair
+            self.offers.add(pair.public_data)
         return pair
 
     def _key_pairs(self) -> Iterator[asyncssh.SSHKeyPair]:
         """Offer each key under every signature algorithm of §2.1, within the one connection.
 
-        asyncssh alone would sign with SHA-1 only where the server does not announce what it takes,
-        and an account may take either kind only.
+        asyncssh alone would sign with SHA-1 only where the server does not announce what it takes, and what
+        a server announces an account need not take. First every key as announced: servers count the tries.
         """
-        for key in self._login.client_keys:
-            (announced,) = asyncssh.load_keypairs([key])
-            yield announced
+        announced = asyncssh.load_keypairs(list(self._login.client_keys))
+        yield from announced
+        for key, tried in zip(self._login.client_keys, announced, strict=True):
             for algorithm in algorithms.PUBLIC_KEY:
-                if algorithm != announced.get_algorithm():
+                if algorithm != tried.get_algorithm():
                     (pair,) = asyncssh.load_keypairs([key])
                     pair.sig_algorithms = (algorithm.encode(),)
                     pair.set_sig_algorithm(algorithm.encode())
@@ -209,10 +211,12 @@ def _host_key_error(client: RapClient, login: Login, address: Address) -> RapHos
 
 
 def _authentication_error(client: RapClient, login: Login, address: Address) -> RapAuthenticationError:
-    fingerprints = tuple(md5_fingerprint(key) for key in login.client_keys)
+    fingerprints = tuple(
+        md5_fingerprint(key) for key in login.client_keys if key.public_data in client.offers
+    )
+    offered = f"with key {', '.join(fingerprints)}" if fingerprints else "before any key was offered"
     return RapAuthenticationError(
-        f"RAP at {address} refused the login of {login.account} from {client.source_address}"
-        f" with key {', '.join(fingerprints)}.",
+        f"RAP at {address} refused the login of {login.account} from {client.source_address} {offered}.",
         why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"
         f" {client.source_address} is not registered (§4.3, §7), or the account does not exist (§3.1).",
         todo="Compare fingerprint and address with what HKEX has registered; else register again (§5).",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PublicKey
 from airflow_provider_hkex_rap.rap.masking import mask_private_key
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, RAP_PORT, Address, Site, parse_addresses
 
@@ -68,6 +69,13 @@ def read_login(
     :param mask: is told each secret, the private key by line, before anything can show it.
     :raises RapConfigurationError: a field is missing or not of the valid form.
     """
+    for name, value in {"login": login, "host": host, **extra}.items():
+        if name != "private_key" and "PRIVATE KEY-----" in str(value):
+            raise RapConfigurationError(
+                f"The field {name!r} holds a private key.",
+                why="Only 'private_key' is kept out of logs and messages.",
+                todo="Move the key there, or give its path in 'key_file'; if others saw it, renew it.",
+            )
     account = Account(login or "")
     extra = {name: value for name, value in extra.items() if value not in (None, "")}
     site = Site.parse(str(extra.get("site", Site.PRIMARY)))
@@ -181,9 +189,11 @@ def parse_private_key(text: str, passphrase: str | None, source: str) -> SSHKey:
             why="It is not a private key in PEM form, or its passphrase is missing or wrong.",
             todo="Give the whole text from BEGIN to END, and 'private_key_passphrase' where it is encrypted.",
         ) from None
-    if key.get_algorithm() != "ssh-rsa":
+    bits = PublicKey(key.public_data).bits if key.get_algorithm() == "ssh-rsa" else 0
+    if bits not in KEY_SIZES:
+        kind = f"RSA of {bits} bits" if bits else key.get_algorithm()
         raise RapConfigurationError(
-            f"The private key in {source} is {key.get_algorithm()}.",
+            f"The private key in {source} is {kind}.",
             why="RAP accepts RSA keys of 2048 and 4096 bits only (guide §3.2.1).",
             todo="Use the RSA key that is registered for the account.",
         )

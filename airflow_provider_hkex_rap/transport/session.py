@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import stat
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ _LARGEST_BLOCK = 256 * 1024
 # Bytes asked for and not yet handed on, of one file and of all: what bounds a session's memory.
 _FILE_WINDOW = 4 * 1024 * 1024
 _SESSION_WINDOW = 16 * 1024 * 1024
+_OPEN_FILES = 512
 _GOODBYE = 5.0
 _KEY_FILE_LIMIT = 64 * 1024
 """Bytes of a file in the key folder that are looked at; result files have one line (§6)."""
@@ -57,6 +59,20 @@ _SESSION_OVER = (
     asyncssh.SFTPBadMessage,
     ConnectionError,
 )
+
+
+class _NoAttributes(asyncssh.SFTPAttrs):
+    """What an OPEN for reading says of the file: nothing, at once.
+
+    asyncssh puts the attributes into words for its log, whether or not it writes one; of many small files
+    that is a tenth of the work.
+    """
+
+    def __str__(self) -> str:
+        return ""
+
+
+_NO_ATTRIBUTES = _NoAttributes()
 
 
 @asynccontextmanager
@@ -98,11 +114,15 @@ class RapSession:
         self._stalled = False
         self._closed = False
         self._window = _Window(_SESSION_WINDOW)
+        self._handles = _Window(_OPEN_FILES)
+        self._open_files = 0
 
     async def start(self) -> None:
         """Start SFTP over the login."""
         with self._waiting_for("the start of SFTP"):
             self.sftp = await self._connected.ssh.start_sftp_client()
+        if self.sftp.limits.max_open_handles:
+            self._handles = _Window(min(self.sftp.limits.max_open_handles, _OPEN_FILES))
 
     @property
     def address(self) -> str:
@@ -245,39 +265,75 @@ class RapSession:
         """
         async with self._window.of(_FILE_WINDOW if file.size is None else min(file.size, _FILE_WINDOW)):
             with self._waiting_for(file.folder.path + "/" + file.text):
-                # With blocks of its own asyncssh would read in tasks that outlive a cancelled read.
-                handle = await self.sftp.open(file.path, "rb", block_size=0)
-                try:
-                    size = (await handle.stat()).size if file.size is None else file.size
-                    async with aclosing(self._blocks(handle, size or 0)) as blocks:
+                async with self._opened(file) as handle:
+                    size = (await self._attributes(handle)).size if file.size is None else file.size
+                    async with aclosing(self._blocks(handle, size)) as blocks:
                         async for block in blocks:
                             write(block)
-                    after = await handle.stat()
-                finally:
-                    with suppress(asyncssh.Error, ConnectionError):
-                        await handle.close()
-        return Attributes(after.size, after.mtime)
+                    return await self._attributes(handle, size)
+
+    @asynccontextmanager
+    async def _opened(self, file: RemoteFile) -> AsyncIterator[asyncssh.SFTPClientFile]:
+        """Have a file open; as many at a time as the server takes, of which few servers tell."""
+        while True:
+            await self._handles.take(1)
+            try:
+                # With blocks of its own asyncssh would read in tasks that outlive a cancelled read.
+                handle = await self.sftp.open(file.path, "rb", _NO_ATTRIBUTES, block_size=0)
+            except asyncssh.SFTPFailure:
+                if self._open_files:
+                    # The place is not given back: the server takes fewer open files than that.
+                    continue
+                self._handles.give(1)
+                raise
+            except BaseException:
+                self._handles.give(1)
+                raise
+            break
+        self._answered()
+        self._open_files += 1
+        try:
+            yield handle
+        finally:
+            with suppress(asyncssh.Error, ConnectionError):
+                await handle.close()
+            self._answered()
+            self._open_files -= 1
+            self._handles.give(1)
+
+    async def _attributes(self, handle: asyncssh.SFTPClientFile, size: int | None = None) -> Attributes:
+        """Return what RAP says of an open file; else whether bytes follow the *size* that was read."""
+        try:
+            attrs = await handle.stat()
+        except (asyncssh.SFTPOpUnsupported, asyncssh.SFTPPermissionDenied):
+            more = b"" if size is None else await handle.read(1, size)
+            return Attributes(None if size is None else size + len(more), None)
+        finally:
+            self._answered()
+        return Attributes(attrs.size, None if attrs.mtime is None else int(attrs.mtime))
 
     @property
     def _block(self) -> int:
         """Bytes to ask for in one READ: what the server says it takes, within reason."""
         return max(_SMALLEST_BLOCK, min(self.sftp.limits.max_read_len, _LARGEST_BLOCK))
 
-    async def _blocks(self, handle: asyncssh.SFTPClientFile, size: int) -> AsyncGenerator[bytes]:
-        """Yield the file's blocks in order, many of them asked for ahead."""
+    async def _blocks(self, handle: asyncssh.SFTPClientFile, size: int | None) -> AsyncGenerator[bytes]:
+        """Yield a file's blocks in order, many asked for ahead; all there are where *size* is None."""
         block = self._block
-        offsets = iter(range(0, size, block))
+        offsets = iter(itertools.count(0, block) if size is None else range(0, size, block))
         ahead: deque[asyncio.Task[bytes]] = deque()
         try:
             while True:
                 while len(ahead) * block < _FILE_WINDOW and (offset := next(offsets, None)) is not None:
-                    wanted = min(block, size - offset)
+                    wanted = block if size is None else min(block, size - offset)
                     ahead.append(asyncio.create_task(_read_block(handle, wanted, offset)))
                 if not ahead:
                     return
                 data = await ahead.popleft()
                 self._answered()
                 yield data
+                if size is None and len(data) < block:
+                    return
         finally:
             for task in ahead:
                 task.cancel()
@@ -394,7 +450,7 @@ async def _read_block(handle: asyncssh.SFTPClientFile, size: int, offset: int) -
 
 
 class _Window:
-    """A number of bytes that reads share, first come, first served."""
+    """A number of bytes, or of open files, that reads share: first come, first served."""
 
     def __init__(self, size: int) -> None:
         self._free = size
@@ -403,17 +459,25 @@ class _Window:
 
     @asynccontextmanager
     async def of(self, size: int) -> AsyncIterator[None]:
-        """Hold *size* bytes of the window."""
+        """Hold that much of the window."""
+        await self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+    async def take(self, size: int) -> None:
+        """Wait for that much of the window and take it."""
         async with self._turn:
             while self._free < size:
                 self._freed.clear()
                 await self._freed.wait()
             self._free -= size
-        try:
-            yield
-        finally:
-            self._free += size
-            self._freed.set()
+
+    def give(self, size: int) -> None:
+        """Give that much back."""
+        self._free += size
+        self._freed.set()
 
 
 def _remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:

@@ -14,7 +14,9 @@ import pytest
 
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapUnavailable
+from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Site
 from airflow_provider_hkex_rap.transport.account_lock import account_lock
+from airflow_provider_hkex_rap.transport.login import Login
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +24,12 @@ def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
+def login_of(account: str) -> Login:
+    return Login(Account(account), Site.PRIMARY, GUIDE_ADDRESSES[Site.PRIMARY], (), ())
+
+
 async def hold(account: str, wait: float = 0.0) -> None:
-    async with account_lock(Account(account), "another task", wait=wait):
+    async with account_lock(login_of(account), "another task", wait=wait):
         pass
 
 
@@ -31,7 +37,7 @@ def hold_until_killed(held: multiprocessing.synchronize.Event, directory: str) -
     tempfile.tempdir = directory
 
     async def hold() -> None:
-        async with account_lock(Account("DCXYZ001"), "the task land of dag"):
+        async with account_lock(login_of("DCXYZ001"), "the task land of dag"):
             held.set()
             await asyncio.Event().wait()
 
@@ -59,7 +65,7 @@ def test_logins_take_turns_within_one_process_too() -> None:
         first_is_in = asyncio.Event()
 
         async def first() -> None:
-            async with account_lock(Account("DCXYZ001"), "first"):
+            async with account_lock(login_of("DCXYZ001"), "first"):
                 first_is_in.set()
                 order.append("first in")
                 await asyncio.sleep(0)
@@ -67,7 +73,7 @@ def test_logins_take_turns_within_one_process_too() -> None:
 
         async def second() -> None:
             await first_is_in.wait()
-            async with account_lock(Account("DCXYZ001"), "second"):
+            async with account_lock(login_of("DCXYZ001"), "second"):
                 order.append("second in")
 
         await asyncio.gather(first(), second())

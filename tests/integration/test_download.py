@@ -234,9 +234,75 @@ def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
         assert by_name(lake) == published(rap)
 
 
+@pytest.mark.parametrize("attributes", ["none", "no_size", "no_mtime"])
+def test_a_file_of_which_rap_says_nothing_lands_whole(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, attributes: Any
+) -> None:
+    with RapSimulator(now=NOW, attributes=attributes, stat_attributes=attributes) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        for size in (0, 3_000, 32 * 1024, 1_000_000):
+            rap.put(Folder.DCASS, f"R{size}_20261120.csv", size, MTIME)
+        download(lake)
+        assert by_name(lake) == published(rap)
+
+
+def test_one_pattern_may_stand_for_itself(rap: RapSimulator, lake: Path) -> None:
+    for name in ("TP001_20261120.csv", "RPI03_20261120.csv", "x_20261120.tmp"):
+        rap.put(Folder.DCASS, name, b"x", MTIME)
+    download(lake, include="TP001*", expect="TP001*")
+    assert set(by_name(lake)) == {("DCASS", "TP001_20261120.csv")}
+    download(lake, exclude="*.tmp")
+    assert ("DCASS", "x_20261120.tmp") not in by_name(lake)
+    assert ("DCASS", "RPI03_20261120.csv") in by_name(lake)
+
+
+def test_a_failing_listing_holds_up_no_other_folder(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    rap.faults.add(Fault("listing_error", path="*/DCASS_OTHERS"))
+    with pytest.raises(RapTransferError, match="DCASS_OTHERS"):
+        download(lake)
+    assert by_name(lake) == published(rap)
+
+
+def test_on_a_public_holiday_a_denied_folder_is_a_closed_one(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    christmas = pendulum.datetime(2026, 12, 25, 23, 30, tz="Asia/Hong_Kong")
+    with RapSimulator(now=christmas, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"), christmas)
+        assert download(lake, folders=["HKCC_SEOCH_CCMS_GLOB"])["landed"] == 0
+
+
+def test_what_landed_long_ago_still_counts(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    download(lake)
+    later = NOW.add(days=41)
+    rap.clock.set(later)
+    use(monkeypatch, rap.connection("DCXYZ001"), later)
+    download(lake, business_date="2026-11-20", expect="TP001*")
+
+
+def test_the_pool_of_default_args_counts(lake: Path) -> None:
+    arguments = {"folders": "DCASS", "lake": lake.as_uri(), "default_args": {"pool": "account_2"}}
+    assert RapDownloadOperator(task_id="land", **arguments).pool == "account_2"
+    assert RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).pool == "hkex_rap"
+
+
+def test_a_wrong_connection_is_refused_while_rap_is_shut_too(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut = pendulum.datetime(2026, 11, 22, 12, tz="Asia/Hong_Kong")
+    use(monkeypatch, {**rap.connection("DCXYZ001"), "login": "dcxyz001"}, shut)
+    with pytest.raises(RapConfigurationError, match="DCXYZ001"):
+        download(lake)
+
+
 @pytest.mark.parametrize(
     ("arguments", "form"),
     [
+        ({"include": ()}, "globs"),
         ({"lake": ""}, "file:///data/rap"),
         ({"lake": "relative/path"}, "file:///data/rap"),
         ({"folders": []}, "DCASS_OTHERS"),

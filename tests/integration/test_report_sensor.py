@@ -118,6 +118,23 @@ def test_a_poll_oftener_than_a_minute_is_refused() -> None:
         RapReportSensor(task_id="wait", folder="DCASS", poke_interval=59)
 
 
+@pytest.mark.parametrize("arguments", [{"reports": ()}, {"min_files": 0}], ids=str)
+def test_waiting_for_nothing_is_refused(rap: RapSimulator, arguments: dict[str, Any]) -> None:
+    with pytest.raises(RapConfigurationError):
+        look(**arguments)
+    assert not rap.events
+
+
+def test_holding_the_slot_between_looks_is_refused() -> None:
+    with pytest.raises(RapConfigurationError, match="reschedule"):
+        RapReportSensor(task_id="wait", folder="DCASS", mode="poke")
+
+
+def test_one_pattern_may_stand_for_itself(rap: RapSimulator) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"123", MTIME)
+    assert look(reports="TP001*")
+
+
 def test_who_throws_it_out_is_left_in_peace(rap: RapSimulator) -> None:
     rap.faults.add(Fault("listing_cut"))
     with pytest.raises(AirflowRescheduleException) as caught:

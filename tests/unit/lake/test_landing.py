@@ -11,7 +11,14 @@ from collections import Counter
 import pytest
 
 from airflow_provider_hkex_rap.lake import manifest_writer
-from airflow_provider_hkex_rap.lake.landing import BYTES_IN_FLIGHT, Disposition, Progress, land, plan
+from airflow_provider_hkex_rap.lake.landing import (
+    BYTES_IN_FLIGHT,
+    FILES_IN_FLIGHT,
+    Disposition,
+    Progress,
+    land,
+    plan,
+)
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.manifest import Ledger, read_manifests
 from airflow_provider_hkex_rap.lake.store import Lake
@@ -525,10 +532,11 @@ def test_files_in_flight_are_bounded(local_lake):
                 self.now -= 1
 
     rap = Counting()
-    for number in range(300):
+    files = FILES_IN_FLIGHT + 100
+    for number in range(files):
         rap.put(f"{number}_20261120.csv", b"x")
-    assert run(rap, local_lake).landed == 300
-    assert rap.most == 128
+    assert run(rap, local_lake).landed == files
+    assert rap.most == FILES_IN_FLIGHT
 
 
 def test_a_listing_of_many_is_planned_in_linear_time():

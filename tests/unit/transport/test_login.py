@@ -132,6 +132,14 @@ def test_a_key_that_is_not_rsa_is_refused_with_the_rule() -> None:
         read({"private_key": pem})
 
 
+@pytest.mark.parametrize("field", ["key_file", "site", "connect_timeout", "host_key", "key_store"])
+def test_a_key_in_the_wrong_field_is_refused_without_showing_it(field: str) -> None:
+    with pytest.raises(RapConfigurationError, match=f"'{field}' holds a private key") as caught:
+        read({"private_key": "", field: PEM})
+    said = f"{caught.value!r} {caught.value} {caught.value.__dict__}"
+    assert not [line for line in PEM.splitlines()[1:-1] if line in said]
+
+
 def test_every_line_of_a_key_and_its_passphrase_are_masked() -> None:
     masked: list[str] = []
     read({"private_key_passphrase": "unused"}, mask=masked.append)

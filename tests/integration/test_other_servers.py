@@ -1,0 +1,107 @@
+"""SFTP servers that are not ours: asyncssh's own, which does less and refuses more than RAP may."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from airflow_provider_hkex_rap.rap import algorithms
+
+from .test_download import MTIME, by_name, download, use
+
+
+class NoFstat(asyncssh.SFTPServer):
+    """A server without FSTAT."""
+
+    def fstat(self, file_obj: object) -> Any:
+        raise asyncssh.SFTPOpUnsupported("no")
+
+
+class DeniedFstat(asyncssh.SFTPServer):
+    """A server that denies FSTAT."""
+
+    def fstat(self, file_obj: object) -> Any:
+        raise asyncssh.SFTPPermissionDenied("no")
+
+
+class FewHandles(asyncssh.SFTPServer):
+    """A server that keeps twenty files open at most, and does not say so."""
+
+    _open = 0
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+        if self._open == 20:
+            raise asyncssh.SFTPFailure("too many open files")
+        self._open += 1
+        return super().open(path, pflags, attrs)
+
+    def close(self, file_obj: Any) -> Any:
+        self._open -= 1
+        return super().close(file_obj)
+
+
+@contextmanager
+def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, Any]]:
+    """Serve a directory with the guide's algorithms until the block ends; yield a connection to it."""
+    host_key = asyncssh.generate_private_key("ssh-rsa", key_size=4096)
+    client_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def listen() -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[host_key],
+            authorized_client_keys=asyncssh.import_authorized_keys(client_key.export_public_key().decode()),
+            kex_algs=algorithms.KEY_EXCHANGE,
+            encryption_algs=algorithms.CIPHERS,
+            mac_algs=algorithms.MACS,
+            sftp_factory=lambda chan: sftp(chan, chroot=str(root)),
+        )
+
+    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(30)
+    try:
+        yield {
+            "conn_type": "hkex_rap",
+            "login": "DCXYZ001",
+            "host": "127.0.0.1",
+            "port": server.get_port(),
+            "extra": {
+                "host_key": host_key.export_public_key().decode(),
+                "private_key": client_key.export_private_key().decode(),
+            },
+        }
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@pytest.mark.parametrize("sftp", [asyncssh.SFTPServer, NoFstat, DeniedFstat, FewHandles])
+def test_a_day_lands_once(sftp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "root/download/DCASS"
+    folder.mkdir(parents=True)
+    for number in range(100):
+        path = folder / f"R{number:03}_20261120.csv"
+        path.write_bytes(bytes([number]) * number * 1_000)
+        os.utime(path, (MTIME.int_timestamp, MTIME.int_timestamp))
+    lake = tmp_path / "lake"
+    with serving(tmp_path / "root", sftp) as connection:
+        use(monkeypatch, connection)
+        assert download(lake, folders="DCASS")["landed"] == 100
+        assert download(lake, folders="DCASS")["already"] == 100
+    assert {name for _, name in by_name(lake)} == {path.name for path in folder.iterdir()}
+    for path in folder.iterdir():
+        landed = next(lake.rglob(path.name))
+        assert landed.read_bytes() == path.read_bytes()

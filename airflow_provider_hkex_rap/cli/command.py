@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 FAILED = 1
+_YES = ("y", "yes")
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
 
 
@@ -95,3 +96,15 @@ def parse_customer(text: str) -> str:
             todo="Give the middle of your RAP user accounts: CXYZ where they are DCXYZ001 and so on.",
             customer=text,
         ) from None
+
+
+def say(text: str) -> None:
+    """Tell who runs a command something, beside its output."""
+    # Standard output is for the listing alone.
+    print(text, file=sys.stderr, flush=True)
+
+
+def agreed() -> bool:
+    """Ask whether to log in: RAP then ends a session that the account has elsewhere (§4.3)."""
+    print("Log in? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in _YES

@@ -39,6 +39,25 @@ _FOLDERS = _arg(
     nargs="+",
     metavar="FOLDER",
 )
+_KEY_SIZE = _arg(
+    "--key-size", help="Bits of a new key: 2048 or 4096 (default: 4096)", type=int, choices=(2048, 4096)
+)
+_KEY_STORE = _arg(
+    "--key-store",
+    help="Where the private keys go, as in the connection's 'key_store': variable (default),"
+    " file:///directory, or the dotted path of a class",
+)
+_PASSPHRASE_FILE = _arg(
+    "--passphrase-file",
+    help="A file whose first line encrypts the private keys: the connection's 'private_key_passphrase'"
+    " (default: none)",
+    metavar="FILE",
+)
+_REPLACE = _arg(
+    "--replace",
+    help="Forget a key that was made before and waits for its registration, and make another",
+    action="store_true",
+)
 
 _COMMANDS = (
     ActionCommand(
@@ -58,6 +77,95 @@ _COMMANDS = (
             _CONN_ID,
             _arg("--lake", help="The lake's root; checked where it is given, by a file that is removed"),
             _arg("--login", help="Log in too, and list the folders", action="store_true"),
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="register",
+        help="Make keys for accounts, and pack what HKEX's registration form asks for",
+        description="Make a key pair for each account and pack what HKEX's form TechS 8 asks for (guide §5):"
+        " the public keys, their fingerprints and the addresses of the workstations. The private keys go to"
+        " the key store. An account's key that was made before and waits for its registration is packed"
+        " again.",
+        func=lazy_load_command(f"{_ROOM}.register.register"),
+        args=(
+            _arg(
+                "--account",
+                help="A RAP user account, such as DCXYZ001; repeatable",
+                action="append",
+                required=True,
+            ),
+            _arg(
+                "--ip",
+                help="The address of a RAP client workstation; repeatable, at most four in one subnet"
+                " (guide §7)",
+                action="append",
+                required=True,
+                metavar="ADDRESS",
+            ),
+            _arg("--output", help="The zip to make", required=True, metavar="ZIP"),
+            _KEY_SIZE,
+            _KEY_STORE,
+            _PASSPHRASE_FILE,
+            _REPLACE,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="keygen",
+        help="Make a key for one account, for its registration with HKEX",
+        description="Make a key pair for an account (guide §3.2). The private key goes to the key store, and"
+        " becomes current by its first login; the public key is written to <ACCOUNT>.pub.",
+        func=lazy_load_command(f"{_ROOM}.keygen.keygen"),
+        args=(
+            _arg("--account", help="A RAP user account, such as DCXYZ001", required=True),
+            _arg(
+                "--output",
+                help="The directory of the public key (default: the current one)",
+                default=".",
+                metavar="DIRECTORY",
+            ),
+            _KEY_SIZE,
+            _KEY_STORE,
+            _PASSPHRASE_FILE,
+            _REPLACE,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="status",
+        help="Show the keys of the accounts: fingerprints, days left, warnings",
+        description="Show what the key stores hold of the accounts' keys; it logs in nowhere. Exit status 1"
+        " where an account has no key that logs in, or a key store cannot be read.",
+        func=lazy_load_command(f"{_ROOM}.status.status"),
+        args=(
+            _arg(
+                "--conn-id",
+                help="An Airflow connection of the type hkex_rap; repeatable (default: all of that type in"
+                " Airflow's database and in the environment)",
+                action="append",
+            ),
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="renew",
+        help="Renew an account's key if that is due; logs in",
+        description="Renew an account's key as RapKeyRenewalOperator does, where that is due, or finish a"
+        " renewal that was begun (guide §6). It logs in, which ends a session of the account that is open"
+        " elsewhere (guide §4.3).",
+        func=lazy_load_command(f"{_ROOM}.renew.renew"),
+        args=(
+            _CONN_ID,
+            _arg("--force", help="Renew although it is not due", action="store_true"),
+            _arg(
+                "--replace-second-key",
+                help="Upload within 14 days of another upload, too: RAP then forgets the newer of its two"
+                " keys (guide §6.3)",
+                action="store_true",
+            ),
+            ARG_YES,
             ARG_VERBOSE,
         ),
     ),
@@ -145,7 +253,7 @@ def get_cli_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="hkex-rap",
-            help="Check and inspect HKEX's Report Access Platform (RAP) and the lake",
+            help="Check and inspect HKEX's Report Access Platform (RAP), its keys and the lake",
             subcommands=_COMMANDS,
         )
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command
+from airflow_provider_hkex_rap.cli.status import days_left, end_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX, PART_SUFFIX
 from airflow_provider_hkex_rap.rap.errors import (
     RapAlgorithmError,
@@ -19,6 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapPermissionDenied,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.service_hours import is_open, next_opening, window
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pendulum
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.sites import Address
     from airflow_provider_hkex_rap.transport.login import Login
@@ -74,6 +77,8 @@ def _findings(args: Namespace) -> Iterator[Finding]:
         yield from _check_addresses(login)
     if now:
         yield from _check_hours(now)
+    if login and now:
+        yield from _check_keys(hook, now)
     yield from _check_pools()
     if args.lake:
         yield from _check_lake(args.lake)
@@ -95,9 +100,8 @@ def _check_connection(hook: RapHook) -> Generator[Finding, None, Login | None]:
         yield Finding(_FAIL, "connection", str(error))
         return None
     keys = ", ".join(md5_fingerprint(key) for key in login.client_keys)
-    yield Finding(
-        _OK, "connection", f"{hook.rap_conn_id}: {login.account} at the {login.site} site, key {keys}."
-    )
+    own = f"key {keys}" if keys else "no key of its own"
+    yield Finding(_OK, "connection", f"{hook.rap_conn_id}: {login.account} at the {login.site} site, {own}.")
     return login
 
 
@@ -171,6 +175,85 @@ def _check_hours(now: pendulum.DateTime) -> Iterator[Finding]:
             closes = next(opened.closes for opened in hours if opened and now in opened)
             found = f"open until {closes:ddd YYYY-MM-DD HH:mm} HKT (§4.1)."
         yield Finding(_OK if opening == now else _NOTE, f"{service} hours", found)
+
+
+def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
+    """Check the key store, the keys in it, and how long the current one logs in; nothing is sent."""
+    account = hook.login.account
+    try:
+        record = hook.account_keys().record
+        unreadable = _unreadable_keys(hook, record)
+    except RapError as error:
+        yield Finding(_FAIL, "key store", str(error))
+        return
+    # A class of the user's own fails in a way of its own, and its words may quote a secret.
+    except Exception as error:
+        found = f"{type(error).__name__} in the class that is the 'key_store'. Test it with KeyStoreContract."
+        yield Finding(_FAIL, "key store", found)
+        return
+    kept = len(list(record.keys))
+    if unreadable:
+        yield from unreadable
+    elif kept and _in_the_clear(hook):
+        yield Finding(
+            _WARN,
+            "key store",
+            "Airflow has no Fernet key, so that private keys stand in its database as they are. Set [core]"
+            " fernet_key, or the extra 'private_key_passphrase', which new keys are encrypted by.",
+        )
+    elif kept or hook.login.client_keys:
+        found = f"keys of {account}: {kept}" if kept else f"no key yet; the first login of {account} adds it"
+        yield Finding(_OK, "key store", f"It can be read; {found}.")
+    else:
+        yield Finding(
+            _FAIL,
+            "key store",
+            f"It has no key of {account}, and neither has the connection. Set the extra 'key_file' or"
+            " 'private_key', or register a key: airflow hkex-rap register (§5).",
+        )
+    yield from _check_key_end(record, now.date())
+
+
+def _unreadable_keys(hook: RapHook, record: KeyRecord) -> list[Finding]:
+    """Return a finding for each key that the connection's passphrase does not open."""
+    passphrase = _passphrase(hook)
+    findings = []
+    for key in record.keys:
+        try:
+            PrivateKey.load(key.private_key, passphrase)
+        except RapConfigurationError as error:
+            findings.append(Finding(_FAIL, "key store", f"{key.fingerprint}: {error}"))
+    return findings
+
+
+def _in_the_clear(hook: RapHook) -> bool:
+    from airflow.configuration import conf
+
+    from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
+
+    encrypted = conf.get("core", "fernet_key", fallback="") or _passphrase(hook)
+    return isinstance(hook.key_store, VariableKeyStore) and not encrypted
+
+
+def _passphrase(hook: RapHook) -> str | None:
+    return hook.get_connection(hook.rap_conn_id).extra_dejson.get("private_key_passphrase") or None
+
+
+def _check_key_end(record: KeyRecord, today: pendulum.Date) -> Iterator[Finding]:
+    current, waiting = record.current, record.unregistered
+    if waiting:
+        found = f"{waiting.fingerprint} waits for its registration with HKEX (§5)."
+        yield Finding(_NOTE, "new key", found)
+    if current is None:
+        return
+    warning = end_warning(current, today)
+    if current.last_day is None:
+        yield Finding(_WARN, "current key", f"{current.fingerprint}: {warning}")
+        return
+    left = days_left(current.last_day, today)
+    state = _FAIL if not left else _WARN if warning else _OK
+    found = f"{current.fingerprint}: days left {left}, the last {current.last_day}. {warning}"
+    yield Finding(state, "current key", found.rstrip())
 
 
 def _check_pools() -> Iterator[Finding]:

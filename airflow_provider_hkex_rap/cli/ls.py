@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING
 
 import pendulum
 
-from airflow_provider_hkex_rap.cli.command import FAILED, command, printable, show
+from airflow_provider_hkex_rap.cli.command import FAILED, agreed, command, printable, say, show
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied
 from airflow_provider_hkex_rap.rap.folders import parse_folders
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder
 
-_YES = ("y", "yes")
-
 
 @command
 def ls(args: Namespace) -> int:
@@ -34,31 +31,21 @@ def ls(args: Namespace) -> int:
     hook = RapHook(args.conn_id)
     now = hook.clock()
     opening = next_opening({folder.service for folder in folders}, now)
-    _say(
+    say(
         f"This logs in to RAP as {hook.login.account} and ends a session of that account that is open"
         " elsewhere (§4.3): a running task loses its own, and tries again after some minutes."
     )
     if opening > now:
-        _say(f"These folders are shut until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1).")
-    if not args.yes and not _agreed():
-        _say("Nothing was sent.")
+        say(f"These folders are shut until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1).")
+    if not args.yes and not agreed():
+        say("Nothing was sent.")
         return FAILED
     files, denied = asyncio.run(_list(hook, folders))
     naming = Naming()
     show([_row(file, naming, now) for file in files], args.output)
     for error in denied:
-        _say(str(error))
+        say(str(error))
     return FAILED if denied else 0
-
-
-def _say(text: str) -> None:
-    # Standard output is for the listing alone.
-    print(text, file=sys.stderr, flush=True)
-
-
-def _agreed() -> bool:
-    print("Log in? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in _YES
 
 
 async def _list(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import pendulum
@@ -23,7 +25,13 @@ from airflow_provider_hkex_rap.keystore.offers import (
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError, open_key_store
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError, RapPermissionDenied
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapError,
+    RapPermissionDenied,
+)
+from airflow_provider_hkex_rap.rap.files import RemoteFile
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.transport.account_lock import LOCK_WAIT, account_lock
 from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
@@ -261,6 +269,44 @@ class RapHook(SFTPHookAsync):
         key = PrivateKey.load(self.login.client_keys[0].export_private_key("openssh").decode())
         return replace(record, current=replace(record.current, private_key=keys.exported(key)))
 
+    def _get_open_conn(self) -> _BoundedClient:  # type: ignore[override]
+        super()._get_open_conn()
+        assert self._open_session is not None  # noqa: S101 - the managed connection is a session
+        return _BoundedClient(self._open_session)
+
+    async def retrieve_file(
+        self,
+        remote_full_path: str,
+        local_full_path: str | os.PathLike[str] | IO[bytes],
+        chunk_size: int = 0,
+        prefetch: bool = True,
+    ) -> None:
+        """Read one report or result file, every wait bounded.
+
+        :param remote_full_path: the file's path on RAP.
+        :param local_full_path: a path to write to, or a binary file object.
+        :param chunk_size: not heeded: blocks are as large as RAP takes them.
+        :param prefetch: not heeded: blocks are always asked for ahead.
+        :raises RapConfigurationError: RAP has no such folder to download from (§4.2).
+        :raises RapTransferError: RAP refused this file.
+        :raises RapUnavailable: RAP gave no answer.
+        :raises RapSessionSuperseded: RAP ended the session.
+        """
+        folder, _, name = remote_full_path.rpartition("/")
+        async with self.get_managed_conn():
+            session = self._open_session
+            assert session is not None  # noqa: S101 - the managed connection is a session
+            with ExitStack() as stack:
+                if isinstance(local_full_path, str | PathLike):
+                    file = stack.enter_context(open(local_full_path, "wb"))
+                else:
+                    file = local_full_path  # type: ignore[assignment]
+                if folder == KEY_FOLDER:
+                    file.write(await session.read_key_file(name))
+                else:
+                    listed = RemoteFile(Folder.parse(folder), name.encode(), None, None)
+                    await session.read(listed, file.write)
+
     async def store_file(
         self,
         remote_full_path: str,
@@ -297,6 +343,24 @@ class RapHook(SFTPHookAsync):
             todo="Remove the call; to renew a key, use RapKeyRenewalOperator.",
             path=path,
         )
+
+
+class _BoundedClient:
+    """The SFTP client of a session with a bound on every call: the methods of SFTPHookAsync have none."""
+
+    def __init__(self, session: RapSession) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._session.sftp, name)
+        if not inspect.iscoroutinefunction(call):
+            return call
+
+        async def bounded(*args: Any, **kwargs: Any) -> Any:
+            with self._session.bounded(name):
+                return await call(*args, **kwargs)
+
+        return bounded
 
 
 class _ManagedSession:

@@ -76,7 +76,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
             hook = RapHook(self.rap_conn_id)
             renewal = Renewal(
                 hook.account_keys(),
-                _HookLogins(hook),
+                HookLogins(hook),
                 hook.clock,
                 key_size=_number("key_size", self.key_size),
                 renew_before_days=_number("renew_before_days", self.renew_before_days),
@@ -91,7 +91,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
             return outcome.as_dict()
 
 
-class _HookLogins:
+class HookLogins:
     """Logs a renewal in through the hook."""
 
     def __init__(self, hook: RapHook) -> None:

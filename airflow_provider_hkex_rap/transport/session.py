@@ -359,7 +359,18 @@ class RapSession:
         self._last_answer = self._loop.time()
 
     @contextmanager
-    def _waiting_for(self, what: str) -> Iterator[None]:
+    def bounded(self, what: str) -> Iterator[None]:
+        """Bound the wait for an answer of :attr:`sftp`; what SFTP itself answers passes through.
+
+        :param what: what is waited for, for the error.
+        :raises RapUnavailable: RAP gave no answer.
+        :raises RapSessionSuperseded: RAP ended the session.
+        """
+        with self._waiting_for(what, answers_pass=True):
+            yield
+
+    @contextmanager
+    def _waiting_for(self, what: str, *, answers_pass: bool = False) -> Iterator[None]:
         """Bound the wait for RAP's answers, and name what went wrong with *what*."""
         if not self._waiting:
             self._answered()
@@ -368,6 +379,8 @@ class RapSession:
         try:
             yield
         except (asyncssh.Error, ConnectionError) as error:
+            if answers_pass and not self._is_over(error):
+                raise
             raise self._error(error, what) from None
         finally:
             self._waiting -= 1
@@ -382,8 +395,11 @@ class RapSession:
             self._stalled = True
             self._connected.ssh.abort()
 
+    def _is_over(self, error: Exception) -> bool:
+        return isinstance(error, _SESSION_OVER) or self._connected.client.ended.is_set()
+
     def _error(self, error: Exception, what: str) -> RapError:
-        if not isinstance(error, _SESSION_OVER) and not self._connected.client.ended.is_set():
+        if not self._is_over(error):
             return RapTransferError(
                 f"RAP did not hand over {what}: {reason_of(error)}.",
                 why="The file may have left RAP or be in the making.",

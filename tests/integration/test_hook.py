@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -14,7 +15,7 @@ from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_hkex_rap.hooks.rap import RapHook
-from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied
+from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapUnavailable
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
@@ -61,6 +62,29 @@ def test_a_session_is_one_login(rap: RapSimulator) -> None:
     assert asyncio.run(read()) == b"content"
     assert len(rap.events.of("login")) == 1
     rap.events.wait_for("logout")
+
+
+def test_no_inherited_call_can_hang(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["idle_timeout"] = 0.5
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+    rap.faults.add(Fault("stall", path=REPORT))
+    with pytest.raises(RapUnavailable):
+        asyncio.run(RapHook().retrieve_file(REPORT, io.BytesIO()))
+    rap.faults.add(Fault("listing_stall"))
+    with pytest.raises(RapUnavailable):
+        asyncio.run(RapHook().list_directory("/download/DCASS"))
+
+
+def test_within_a_session_the_hooks_methods_share_its_login(rap: RapSimulator, tmp_path: Path) -> None:
+    async def read() -> None:
+        hook = RapHook()
+        async with hook.session():
+            await hook.retrieve_file(REPORT, tmp_path / "report")
+
+    asyncio.run(read())
+    assert (tmp_path / "report").read_bytes() == b"content"
+    assert len(rap.events.of("login")) == 1
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class TestVariableKeyStore(KeyStoreContract):
 def test_without_a_database_there_is_no_variable() -> None:
     store = VariableKeyStore()
     assert store.read("DCXYZ001") is None
-    with pytest.raises(KeyStoreError, match="Cannot set"):
+    with pytest.raises(KeyStoreError, match="has no database here"):
         store.write("DCXYZ001", "secret", replacing=None)
 
 

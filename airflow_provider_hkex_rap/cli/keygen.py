@@ -1,0 +1,121 @@
+"""``airflow hkex-rap keygen``: a key of one account, for its registration with HKEX (§3.2, §5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow.utils.cli import action_cli
+
+from airflow_provider_hkex_rap.cli.command import command, lake_clock
+from airflow_provider_hkex_rap.keystore.store import AccountKeys, open_key_store
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey, public_key_file_name
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import pendulum
+
+DEFAULT_BITS = 4096
+
+
+@action_cli  # type: ignore[untyped-decorator]
+@command
+def keygen(args: Namespace) -> int:
+    """Make a key, keep it in the key store as unregistered, and write its public half to a file."""
+    account = Account(args.account)
+    path = new_file(Path(args.output) / public_key_file_name(account))
+    keys = open_account_keys(account, args)
+    public_key = make_key(keys, args, lake_clock()())
+    write_new(path, public_key.to_rfc4716(account.name).encode("ascii"))
+    print(f"{account}: {public_key.fingerprint} ({public_key.bits} bits), public key in {path}.")
+    print(
+        "The private key is in the key store. Register the public key and its fingerprint with HKEX (§5);"
+        f" 'airflow hkex-rap register --account {account}' packs them for the form."
+    )
+    return 0
+
+
+def open_account_keys(account: Account, args: Namespace) -> AccountKeys:
+    """Return what the key store holds of an account; new keys are encrypted where a passphrase is given.
+
+    :param account: the RAP user account.
+    :param args: ``key_store`` and ``passphrase_file``.
+    :raises RapConfigurationError: one of them, or the account's record, is not valid.
+    :raises KeyStoreError: the store cannot be read now.
+    """
+    from airflow.sdk.log import mask_secret
+
+    passphrase = read_passphrase(args)
+    return AccountKeys(open_key_store(args.key_store), account, mask=mask_secret, passphrase=passphrase)
+
+
+def make_key(keys: AccountKeys, args: Namespace, now: pendulum.DateTime) -> PublicKey:
+    """Make a key pair, keep the private key as unregistered, and return the public one.
+
+    :param keys: the account's keys.
+    :param args: ``key_size`` and ``replace``.
+    :param now: the clock's time.
+    :raises RapConfigurationError: another key waits for its registration, and is not to be replaced.
+    :raises KeyStoreError: the store cannot be read or written now.
+    """
+    key = PrivateKey.generate(args.key_size or DEFAULT_BITS)
+    keys.keep_unregistered(key, now, replace_other=args.replace)
+    return key.public_key
+
+
+def new_file(path: Path) -> Path:
+    """Return a path at which a file can be made.
+
+    :raises RapConfigurationError: there is something already, or its directory is missing.
+    """
+    if path.exists() or not path.parent.is_dir():
+        raise RapConfigurationError(
+            f"{path} cannot be made.",
+            why="There is a file already." if path.exists() else f"There is no directory {path.parent}.",
+            todo="Give another place in --output; nothing is overwritten.",
+            path=str(path),
+        )
+    return path
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Make a file, whole or not at all.
+
+    :raises OSError: it is there already, or cannot be written.
+    """
+    with path.open("xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def read_passphrase(args: Namespace) -> str | None:
+    """Return the first line of ``passphrase_file``, masked in logs; None where no file is given.
+
+    :raises RapConfigurationError: the line is empty, or not UTF-8.
+    :raises OSError: the file cannot be read.
+    """
+    from airflow.sdk.log import mask_secret
+
+    path: str | None = args.passphrase_file
+    if path is None:
+        return None
+    try:
+        passphrase = Path(path).read_text("utf-8").partition("\n")[0].rstrip("\r")
+    except UnicodeDecodeError:
+        passphrase = ""
+    if not passphrase:
+        raise RapConfigurationError(
+            f"{path} holds no passphrase.",
+            why="The file's first line, in UTF-8, is the passphrase that encrypts the private keys.",
+            todo="Write the connection's 'private_key_passphrase' into it.",
+            path=path,
+        )
+    mask_secret(passphrase)
+    return passphrase

@@ -1,0 +1,238 @@
+"""``airflow hkex-rap status``: the keys of the accounts, from their key stores (§6)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pendulum
+from airflow.sdk.exceptions import AirflowException
+
+from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command, printable, show
+from airflow_provider_hkex_rap.keystore.record import Happened
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, first_warning_day
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey, StoredKey
+
+_ENVIRONMENT = "AIRFLOW_CONN_"
+_UNKNOWN_END = (
+    "Its last day is not known: set 'key_expires' in the connection, or RAP's warning tells (§6.2)."
+)
+
+
+@command
+def status(args: Namespace) -> int:
+    """Print a row for each key; fail where an account has none that logs in, or a store cannot be read."""
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+
+    rows: list[dict[str, object]] = []
+    failed = False
+    for conn_id in args.conn_id or _conn_ids():
+        try:
+            keys = AccountStatus(RapHook(conn_id))
+        except RapError as error:
+            print(f"{conn_id}: {error}", file=sys.stderr)
+            failed = True
+        else:
+            rows += keys.rows
+            failed |= not keys.logs_in
+    if rows:
+        show(rows, args.output)
+    return FAILED if failed else 0
+
+
+class AccountStatus:
+    """What a key store tells of the keys of a connection's account; it logs in nowhere.
+
+    :param hook: of the connection.
+    :raises RapConfigurationError: the account, the store's name or its record is not valid.
+    :raises KeyStoreError: the store cannot be read now.
+    """
+
+    record: KeyRecord
+    today: pendulum.Date
+
+    def __init__(self, hook: RapHook) -> None:
+        from airflow.sdk.log import mask_secret
+
+        from airflow_provider_hkex_rap.keystore.store import AccountKeys
+
+        # The connection's own key may be a file that only the workers have; the store is read without it.
+        account = Account(hook.get_connection(hook.rap_conn_id).login or "")
+        self.record = AccountKeys(hook.key_store, account, mask=mask_secret).record
+        self.today = hook.clock().date()
+        self._conn_id = hook.rap_conn_id
+        self._own = _own_fingerprint(hook)
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether a key is there that RAP lets in as far as we know; one that waits for HKEX is not."""
+        record = self.record
+        ends = [key.last_day for key in (record.current, record.previous) if key]
+        untried = bool(self._own) and not record.knows(self._own or "")
+        return untried or any(end is None or self.today <= end for end in ends)
+
+    @property
+    def rows(self) -> list[dict[str, object]]:
+        """A row for each key, the current one first; and one for a connection's key that is not kept yet."""
+        record = self.record
+        renewed = _last(record, Happened.PROMOTED)
+        last_renewal = _day(renewed) if renewed else None
+        rows = [
+            self._row("current", record.current, self._about_current(), last_renewal),
+            self._row("pending", record.pending, self._about_pending()),
+            self._row("previous", record.previous, self._about_previous()),
+            self._row("unregistered", record.unregistered, self._about_unregistered()),
+        ]
+        if self._own and not record.knows(self._own):
+            note = "The next login offers it first, and keeps it in the key store if RAP lets it in."
+            rows.append(self._row("connection", None, note, fingerprint=self._own))
+        kept = [row for row in rows if row["fingerprint"]]
+        return kept or [self._row("none", None, "Register a key (§5): neither store nor connection has one.")]
+
+    def _row(
+        self,
+        role: str,
+        key: StoredKey | PendingKey | None,
+        warning: str,
+        last_renewal: pendulum.Date | None = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> dict[str, object]:
+        last_day: pendulum.Date | None = getattr(key, "last_day", None)
+        return {
+            "conn_id": self._conn_id,
+            "account": self.record.account,
+            "key": role,
+            "fingerprint": key.fingerprint if key else fingerprint,
+            "last_day": last_day and last_day.isoformat(),
+            "days_left": None if last_day is None else days_left(last_day, self.today),
+            "last_renewal": last_renewal and last_renewal.isoformat(),
+            "warning": printable(warning),
+        }
+
+    def _about_current(self) -> str:
+        current = self.record.current
+        about = [end_warning(current, self.today) if current else "", self._about_uploads()]
+        return " ".join(filter(None, about))
+
+    def _about_uploads(self) -> str:
+        """Say of a rejected upload, and of one that was not ours, while they matter."""
+        record, said = self.record, []
+        rejected, renewed = _last(record, Happened.REJECTED), _last(record, Happened.PROMOTED)
+        if rejected and not (renewed and record.history.index(renewed) > record.history.index(rejected)):
+            said.append(f"RAP rejected its renewal on {_day(rejected)}: {rejected.note}.")
+        elsewhere, allowed_from = _last(record, Happened.UPLOADED_ELSEWHERE), record.uploads_allowed_from
+        if elsewhere and allowed_from and self.today < allowed_from:
+            said.append(
+                f"RAP told on {_day(elsewhere)} of a key {elsewhere.fingerprint} that is not ours; no renewal"
+                f" before {allowed_from} (§6.3)."
+            )
+        return " ".join(said)
+
+    def _about_pending(self) -> str:
+        pending = self.record.pending
+        if not pending:
+            return ""
+        step = f"uploaded on {pending.submitted}" if pending.submitted else "not uploaded yet"
+        return f"A renewal is in progress: {step}, {'accepted' if pending.accepted else 'not accepted yet'}."
+
+    def _about_previous(self) -> str:
+        previous = self.record.previous
+        over = previous and previous.last_day and self.today > previous.last_day
+        return "It has expired; the next run of the renewal forgets it." if over else ""
+
+    def _about_unregistered(self) -> str:
+        waiting = self.record.unregistered
+        if not waiting:
+            return ""
+        made = [entry for entry in self.record.history if entry.fingerprint == waiting.fingerprint]
+        since = f" since {_day(made[0])}" if made else ""
+        return f"It waits{since} for its registration with HKEX (§5); its first login makes it current."
+
+
+def days_left(last_day: pendulum.Date, today: pendulum.Date) -> int:
+    """Return on how many days a key still logs in, today included."""
+    return max((last_day - today).days + 1, 0)
+
+
+def end_warning(key: StoredKey, today: pendulum.Date) -> str:
+    """Say what is wrong with the end of a current key; nothing where it is far (§6.1, §6.2).
+
+    :param key: the current key.
+    :param today: the day in Hong Kong.
+    """
+    last_day = key.last_day
+    if last_day is None:
+        return _UNKNOWN_END
+    if today > last_day:
+        return f"It has expired on {last_day}, and RAP has removed it: register again (§5)."
+    if today >= first_warning_day(last_day):
+        return "RAP warns of it (§6.2): see why its renewal has not succeeded."
+    if today >= first_renewal_day(last_day):
+        return "Its renewal is due (§6): the next run of RapKeyRenewalOperator renews it."
+    return ""
+
+
+def _last(record: KeyRecord, what: Happened) -> HistoryEntry | None:
+    return next((entry for entry in reversed(record.history) if entry.what is what), None)
+
+
+def _day(entry: HistoryEntry) -> pendulum.Date:
+    return pendulum.DateTime.fromisoformat(entry.at).in_timezone(HONG_KONG).date()
+
+
+def _own_fingerprint(hook: RapHook) -> str | None:
+    """Return the fingerprint of the connection's own key; None where it has none, or not on this host."""
+    from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
+
+    try:
+        keys = hook.login.client_keys
+    except RapConfigurationError:
+        return None
+    return md5_fingerprint(keys[0]) if keys else None
+
+
+def _conn_ids() -> list[str]:
+    """Return the connections of the type hkex_rap in Airflow's database and in the environment.
+
+    :raises RapConfigurationError: there is none.
+    """
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        stored = select(Connection.conn_id).where(Connection.conn_type == "hkex_rap")
+        found = {*session.scalars(stored), *_conn_ids_in_environment()}
+    if not found:
+        raise RapConfigurationError(
+            "There is no connection of the type hkex_rap in Airflow's database or in the environment.",
+            why="Other secrets backends do not list what they hold.",
+            todo=f"Name it by --conn-id. {NO_CONNECTION}",
+        )
+    return sorted(found)
+
+
+def _conn_ids_in_environment() -> Iterator[str]:
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+
+    for name in list(os.environ):
+        conn_id = name.removeprefix(_ENVIRONMENT).lower()
+        if name.startswith(_ENVIRONMENT):
+            try:
+                connection = RapHook.get_connection(conn_id)
+            except (AirflowException, ValueError):
+                # Somebody else's, and not valid.
+                continue
+            if connection.conn_type == RapHook.conn_type:
+                yield conn_id

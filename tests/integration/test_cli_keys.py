@@ -1,0 +1,546 @@
+"""The key commands of ``airflow hkex-rap``, run by Airflow's own command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hkex_rap.cli.register import FORM, RegistrationKit, parse_workstations
+from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
+from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, PendingKey, StoredKey
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
+from airflow_provider_hkex_rap.testing import RapSimulator
+
+from . import test_cli
+from .openssh import missing, openssh
+from .test_cli import Airflow, Result, set_clock, states
+
+airflow, database = test_cli.airflow, test_cli.database
+
+NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
+TODAY = NOW.date()
+ACCOUNTS = ["DCXYZ001", "DCXYZ002"]
+
+
+@pytest.fixture(autouse=True)
+def no_other_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", raising=False)
+    set_clock(monkeypatch, NOW)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    return tmp_path / "kit.zip"
+
+
+def register(airflow: Airflow, store: Path, kit: Path, *arguments: str) -> Result:
+    accounts = [f"--account={account}" for account in ACCOUNTS]
+    ips = ["--ip=10.1.1.1", "--ip=10.1.1.2"]
+    given = ("--key-store", store.as_uri(), "--output", str(kit))
+    # Small keys, where the size is not what is tested.
+    size = () if any("--key-size" in it for it in arguments) else ("--key-size=2048",)
+    return airflow("hkex-rap", "register", *accounts, *ips, *given, *size, *arguments)
+
+
+def record(store: Path, account: str = "DCXYZ001") -> KeyRecord:
+    return KeyRecord.from_json(DirectoryKeyStore(store).read(account) or "", Account(account))
+
+
+def keep(store: Path, kept: KeyRecord) -> None:
+    found = DirectoryKeyStore(store)
+    found.write(kept.account, kept.to_json(), replacing=found.read(kept.account))
+
+
+def connect(
+    monkeypatch: pytest.MonkeyPatch, rap: RapSimulator, store: Path, *, without: str = "", **extra: object
+) -> None:
+    connection = rap.connection("DCXYZ001")
+    connection["extra"] |= {"key_store": store.as_uri(), **extra}
+    connection["extra"].pop(without, None)
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+
+
+def contents(kit: Path) -> dict[str, str]:
+    with ZipFile(kit) as archive:
+        return {name: archive.read(name).decode("ascii") for name in archive.namelist()}
+
+
+def secrets(store: Path) -> set[str]:
+    """Return every stretch of the private keys' text, whatever lines it was on."""
+    bodies = [key.private_key for path in store.glob("*.json") for key in record(store, path.stem).keys]
+    joined = ["".join(line for line in body.splitlines() if "-----" not in line) for body in bodies]
+    # The beginning of the text is the public half.
+    return {body[at : at + 40] for body in joined for at in range(len(body) // 2, len(body) - 40, 40)}
+
+
+def assert_no_secret(store: Path, *texts: str) -> None:
+    found = secrets(store)
+    assert found
+    for text in texts:
+        assert "PRIVATE KEY" not in text
+        assert not any(secret in re.sub(r"\s", "", text) for secret in found)
+
+
+# The kit.
+
+
+def test_register_packs_what_the_form_asks_for_and_keeps_the_private_keys(
+    airflow: Airflow, store: Path, kit: Path
+) -> None:
+    result = register(airflow, store, kit)
+    assert (result.status, result.err.splitlines()[1:]) == (0, []), result
+    files = contents(kit)
+    assert sorted(files) == ["DCXYZ001.pub", "DCXYZ002.pub", FORM]
+    for account in ACCOUNTS:
+        waiting = record(store, account).unregistered
+        public = PublicKey.parse(files[f"{account}.pub"])
+        assert files[f"{account}.pub"].startswith("---- BEGIN SSH2 PUBLIC KEY ----\n")
+        assert public == PrivateKey.load(waiting.private_key).public_key
+        assert public.bits == 2048
+        assert f"{account}.pub     {public.fingerprint}\n" in files[FORM]
+        assert record(store, account).current is None
+    assert files[FORM].endswith("\n10.1.1.1\n10.1.1.2\n")
+    assert files[FORM] in result.out
+    raw = [kit.read_bytes().decode("latin-1"), *files.values(), *files]
+    assert_no_secret(store, *raw, result.out, result.err)
+
+
+def test_the_kit_shows_the_fingerprints_that_openssh_computes(
+    airflow: Airflow, store: Path, kit: Path, tmp_path: Path
+) -> None:
+    register(airflow, store, kit)
+    with ZipFile(kit) as archive:
+        archive.extract("DCXYZ001.pub", tmp_path)
+    imported = subprocess.run(
+        ["ssh-keygen", "-i", "-f", tmp_path / "DCXYZ001.pub"], capture_output=True, check=True
+    )
+    listed = subprocess.run(
+        ["ssh-keygen", "-l", "-E", "md5", "-f", "-"], input=imported.stdout, capture_output=True, check=True
+    )
+    fingerprint = re.search(r"MD5:(\S+)", listed.stdout.decode())[1]
+    assert f"  {fingerprint}\n" in contents(kit)[FORM]
+
+
+def test_a_kit_takes_public_keys_only() -> None:
+    private = PrivateKey.generate(2048)
+    with pytest.raises(AttributeError):
+        RegistrationKit({Account("DCXYZ001"): private}, (IPv4Address("10.1.1.1"),)).pack(NOW)
+
+
+def test_register_again_packs_the_keys_that_wait_and_replace_makes_others(
+    airflow: Airflow, store: Path, kit: Path, tmp_path: Path
+) -> None:
+    register(airflow, store, kit)
+    again = register(airflow, store, tmp_path / "again.zip")
+    assert "was made before" in again.out
+    assert contents(tmp_path / "again.zip") == contents(kit)
+    refused = register(airflow, store, tmp_path / "refused.zip", "--key-size=4096")
+    assert (refused.status, (tmp_path / "refused.zip").exists()) == (1, False)
+    assert "a key of 2048 bits" in refused.err
+    register(airflow, store, tmp_path / "others.zip", "--replace")
+    others = contents(tmp_path / "others.zip")
+    assert not set(others.values()) & set(contents(kit).values())
+    assert PublicKey.parse(others["DCXYZ001.pub"]).fingerprint == record(store).unregistered.fingerprint
+
+
+def test_register_goes_on_where_it_was_interrupted(
+    airflow: Airflow, store: Path, kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = DirectoryKeyStore.write
+
+    def fail_for_the_second(self: DirectoryKeyStore, account: str, *args: Any, **kwargs: Any) -> None:
+        if account == "DCXYZ002":
+            raise OSError(28, "No space left on device")
+        write(self, account, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryKeyStore, "write", fail_for_the_second)
+        assert register(airflow, store, kit).status == 1
+    assert not kit.exists()
+    first = record(store).unregistered
+    assert register(airflow, store, kit).status == 0
+    assert record(store).unregistered == first
+
+
+def test_the_private_keys_are_encrypted_by_the_passphrase(
+    airflow: Airflow, store: Path, kit: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse\n")
+    result = register(airflow, store, kit, "--passphrase-file", str(secret))
+    kept = record(store).unregistered
+    assert PrivateKey.load(kept.private_key, "correct horse").fingerprint == kept.fingerprint
+    with pytest.raises(RapConfigurationError, match="no passphrase"):
+        PrivateKey.load(kept.private_key)
+    without = register(airflow, store, tmp_path / "again.zip")
+    assert without.status == 1
+    assert "--passphrase-file" in without.err
+    assert "correct horse" not in result.out + result.err + without.err
+    assert register(airflow, store, tmp_path / "again.zip", "--passphrase-file", str(secret)).status == 0
+    for content in (b"", b"\n", b"\xff"):
+        secret.write_bytes(content)
+        empty = register(airflow, store, tmp_path / "no.zip", "--passphrase-file", str(secret))
+        assert (empty.status, "holds no passphrase" in empty.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--account=dcxyz003",), "is not a RAP user account"),
+        (("--account=DCABC001",), "of one clearing participant"),
+        (("--account=DCXYZ001",), "Give each account once"),
+        (("--ip=10.1.2.1",), "are of several subnets"),
+        (("--ip=10.1.1.1",), "each once"),
+        (("--ip=10.1.1.3", "--ip=10.1.1.4", "--ip=10.1.1.5"), "At most 4"),
+        (("--ip=10.1.1.0/24",), "without a mask"),
+        (("--key-store=nowhere",), "is not a key store"),
+        (("--output=/nowhere/kit.zip",), "There is no directory"),
+        (("--passphrase-file=/nowhere",), "No such file"),
+    ],
+    ids=str,
+)
+def test_register_refuses_what_hkex_would_and_makes_nothing(
+    airflow: Airflow, store: Path, kit: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = register(airflow, store, kit, *arguments)
+    assert (result.status, result.out) == (1, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert not kit.exists()
+    assert not store.exists()
+
+
+def test_nothing_is_overwritten(airflow: Airflow, store: Path, kit: Path) -> None:
+    kit.write_text("of last year")
+    result = register(airflow, store, kit)
+    assert (result.status, kit.read_text(), store.exists()) == (1, "of last year", False)
+    assert "nothing is overwritten" in result.err
+
+
+octet = st.integers(1, 254)
+
+
+@given(st.tuples(st.just(10), octet, octet), st.lists(octet, min_size=1, max_size=4, unique=True))
+def test_up_to_four_addresses_of_one_subnet_are_taken(net: tuple[int, ...], hosts: list[int]) -> None:
+    texts = [".".join(map(str, (*net, host))) for host in hosts]
+    assert [str(address) for address in parse_workstations(texts)] == texts
+
+
+@given(st.lists(st.tuples(st.just(10), octet, octet, octet), min_size=2, max_size=6, unique=True))
+def test_addresses_are_taken_just_where_the_rules_of_the_guide_hold(hosts: list[tuple[int, ...]]) -> None:
+    texts = [".".join(map(str, host)) for host in hosts]
+    if len(hosts) <= 4 and len({host[:3] for host in hosts}) == 1:
+        assert len(parse_workstations(texts)) == len(hosts)
+    else:
+        with pytest.raises(RapConfigurationError, match="§7"):
+            parse_workstations(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "10.1.1", "10.1.1.256", "10.1.1.01", " 10.1.1.1", "10.1.1.1:22", "::1", "host"),
+        *("10.1.1.0", "10.1.1.255", "0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"),
+    ],
+)
+def test_what_is_no_address_of_a_workstation_is_refused(text: str) -> None:
+    with pytest.raises(RapConfigurationError, match="is not the address of a workstation"):
+        parse_workstations([text])
+
+
+def test_keygen_makes_the_key_of_one_account(airflow: Airflow, store: Path, tmp_path: Path) -> None:
+    arguments = ("--account", "DCXYZ001", "--key-store", store.as_uri(), "--output", str(tmp_path))
+    made = airflow("hkex-rap", "keygen", *arguments, "--verbose")
+    path = tmp_path / "DCXYZ001.pub"
+    public = PublicKey.parse(path.read_text())
+    assert (made.status, public.bits) == (0, 4096)
+    assert public.fingerprint in made.out
+    assert public == PrivateKey.load(record(store).unregistered.private_key).public_key
+    assert_no_secret(store, made.out, made.err, path.read_text())
+
+    assert "cannot be made" in airflow("hkex-rap", "keygen", *arguments).err
+    path.unlink()
+    again = airflow("hkex-rap", "keygen", *arguments)
+    assert (again.status, path.exists()) == (1, False)
+    assert f"waits for its registration: {public.fingerprint}" in again.err
+    assert airflow("hkex-rap", "keygen", *arguments, "--replace", "--key-size=2048").status == 0
+    assert PublicKey.parse(path.read_text()).fingerprint == record(store).unregistered.fingerprint
+    assert airflow("hkex-rap", "keygen", *arguments, "--key-size=1024").status == 2
+
+
+def test_keys_go_to_airflow_variables_by_default(airflow: Airflow, kit: Path) -> None:
+    name = "hkex_rap_private_key_DCVAR001"
+    made = airflow(
+        "hkex-rap", "register", "--account=DCVAR001", "--ip=10.1.1.1", "--key-size=2048", f"--output={kit}"
+    )
+    kept = KeyRecord.from_json(airflow("variables", "get", name).out, Account("DCVAR001"))
+    airflow("variables", "delete", name)
+    assert made.status == 0
+    assert kept.unregistered.fingerprint in made.out
+
+
+# From the kit to a login.
+
+
+@pytest.fixture
+def rap() -> Iterator[RapSimulator]:
+    with RapSimulator(now=NOW) as rap:
+        yield rap
+
+
+def test_a_registered_key_logs_in_and_becomes_current(
+    airflow: Airflow, rap: RapSimulator, store: Path, kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(airflow, store, kit)
+    rap.register_key("DCXYZ001", contents(kit)["DCXYZ001.pub"])
+    connect(monkeypatch, rap, store, without="private_key")
+    waiting = record(store).unregistered.fingerprint
+    before = status(airflow)
+    (row,) = before.rows
+    assert (before.status, row["key"], row["fingerprint"]) == (1, "unregistered", waiting)
+    assert "It waits since 2026-11-20" in row["warning"]
+    assert airflow("hkex-rap", "ls", "--yes", "DCASS").status == 0
+    after = status(airflow)
+    (row,) = after.rows
+    assert (after.status, row["key"], row["fingerprint"]) == (0, "current", waiting)
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_key_from_the_kit_logs_in_to_openssh(
+    airflow: Airflow, store: Path, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with openssh() as server:
+        given = ("--key-store", store.as_uri(), "--output", str(kit))
+        airflow("hkex-rap", "register", "--account", server.account, "--ip=10.1.1.1", *given)
+        with ZipFile(kit) as archive:
+            public = archive.extract(f"{server.account}.pub", tmp_path)
+        imported = subprocess.run(["ssh-keygen", "-i", "-f", public], capture_output=True, check=True)
+        (server.root.parent / "authorized_keys").write_bytes(imported.stdout)
+        connection = server.connection(key_store=store.as_uri())
+        del connection["extra"]["private_key"]
+        monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+        listed = airflow("hkex-rap", "ls", "--yes", "DCASS")
+    kept = record(store, server.account)
+    assert (listed.status, kept.unregistered) == (0, None), listed
+    assert kept.current.fingerprint == PublicKey.parse(Path(public).read_text()).fingerprint
+
+
+# Status.
+
+
+def status(airflow: Airflow, *arguments: str) -> Result:
+    return airflow("hkex-rap", "status", "-o", "json", *arguments)
+
+
+def key(name: str, **dates: pendulum.Date | None) -> StoredKey:
+    return StoredKey(fingerprint=name, private_key=f"the secret of {name}", **dates)
+
+
+@pytest.mark.parametrize(
+    ("left", "warning"),
+    [
+        (731, ""),
+        (31, ""),
+        (30, "renewal is due"),
+        (15, "renewal is due"),
+        (14, "RAP warns of it"),
+        (1, "RAP warns of it"),
+        (0, "register again"),
+        (-5, "register again"),
+    ],
+)
+def test_status_counts_the_days_left(
+    airflow: Airflow,
+    rap: RapSimulator,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: int,
+    warning: str,
+) -> None:
+    connect(monkeypatch, rap, store, without="private_key")
+    keep(store, KeyRecord(account="DCXYZ001", current=key("aa", last_day=TODAY.add(days=left - 1))))
+    result = status(airflow)
+    (row,) = result.rows
+    assert row["days_left"] == str(max(left, 0))
+    assert warning in row["warning"]
+    assert bool(row["warning"]) == bool(warning)
+    assert result.status == int(left <= 0)
+    doctor = states(airflow("hkex-rap", "doctor").out)
+    assert doctor["current key"] == ["FAIL" if left <= 0 else "warn" if warning else "ok"]
+    assert not rap.events.of("login", "refused")
+
+
+def test_status_shows_every_key_and_what_happened(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, rap, store)
+    kept = KeyRecord(
+        account="DCXYZ001",
+        current=key("aa", last_day=TODAY.add(years=1), uploaded=TODAY.subtract(days=3)),
+        previous=key("bb", last_day=TODAY.add(days=10)),
+        pending=PendingKey(fingerprint="cc", private_key="the secret of cc", public_key="", submitted=TODAY),
+        unregistered=key("dd"),
+    )
+    kept = kept.noted(NOW.subtract(days=3), Happened.PROMOTED, "aa").noted(NOW, Happened.CREATED, "dd")
+    kept = kept.noted(NOW, Happened.REJECTED, "ee", note="4007 Bad \x1b[2J name")
+    kept = kept.noted(NOW, Happened.UPLOADED_ELSEWHERE, "ff")
+    keep(store, kept)
+    result = status(airflow)
+    rows = {row["key"]: row for row in result.rows}
+    assert list(rows) == ["current", "pending", "previous", "unregistered", "connection"]
+    assert [rows[role]["fingerprint"] for role in list(rows)[:4]] == ["aa", "cc", "bb", "dd"]
+    assert rows["current"]["last_renewal"] == TODAY.subtract(days=3).isoformat()
+    assert "RAP rejected its renewal on 2026-11-20: 4007 Bad \\x1b[2J name." in rows["current"]["warning"]
+    assert "a key ff that is not ours; no renewal before 2026-12-04" in rows["current"]["warning"]
+    assert rows["previous"]["days_left"] == "11"
+    assert "uploaded on 2026-11-20, not accepted yet" in rows["pending"]["warning"]
+    assert "offers it first" in rows["connection"]["warning"]
+    table = airflow("hkex-rap", "status")
+    assert (result.status, table.status) == (0, 0)
+    assert all(role in table.out for role in rows)
+    assert "the secret" not in result.out + result.err + table.out
+
+    # A renewal that succeeded since makes the rejected one history.
+    keep(store, replace(kept.noted(NOW, Happened.PROMOTED, "aa"), pending=None))
+    assert "rejected" not in status(airflow).out
+
+
+def test_status_finds_the_connections_and_goes_on_where_one_fails(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "There is no connection of the type hkex_rap" in status(airflow).err
+    connect(monkeypatch, rap, store, without="private_key")
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", "postgres://host")
+    added = json.dumps(rap.connection("DCXYZ001") | {"login": "DCXYZ002", "extra": {"key_store": "nowhere"}})
+    airflow("connections", "add", "hkex_rap_stored", "--conn-json", added)
+    result = status(airflow)
+    airflow("connections", "delete", "hkex_rap_stored")
+    assert result.status == 1
+    assert [(row["conn_id"], row["key"]) for row in result.rows] == [("hkex_rap_default", "none")]
+    assert "hkex_rap_stored: 'nowhere' in 'key_store' is not a key store" in result.err
+    assert "airflow connections add" in status(airflow, "--conn-id", "nowhere").err
+
+
+def test_status_needs_no_key_file_of_the_workers(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, rap, store, without="private_key", key_file="/only/on/the/workers")
+    # A shifted clock looks at the whole connection, to see that it does not leave this machine.
+    monkeypatch.delenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET")
+    keep(store, KeyRecord(account="DCXYZ001", current=key("aa")))
+    result = status(airflow)
+    assert (result.status, [row["key"] for row in result.rows]) == (0, ["current"])
+    assert "set 'key_expires'" in result.rows[0]["warning"]
+
+
+# Doctor.
+
+
+def test_doctor_checks_the_keys(
+    airflow: Airflow, rap: RapSimulator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(**extra: object) -> tuple[str, list[str]]:
+        connect(monkeypatch, rap, store, without="private_key", **extra)
+        doctor = airflow("hkex-rap", "doctor")
+        assert "no key of its own" in doctor.out
+        assert "Traceback" not in doctor.out + doctor.err
+        return doctor.out, states(doctor.out)["key store"]
+
+    out, state = found()
+    assert state == ["FAIL"]
+    assert "It has no key of DCXYZ001, and neither has the connection" in out
+
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse")
+    register(airflow, store, tmp_path / "kit.zip", "--passphrase-file", str(secret))
+    out, state = found(private_key_passphrase="correct horse")
+    assert state == ["ok"]
+    assert f"{record(store).unregistered.fingerprint} waits for its registration" in out
+    out, state = found(private_key_passphrase="wrong")
+    assert state == ["FAIL"]
+    assert "The passphrase is wrong" in out
+    assert found()[1] == ["FAIL"]
+
+    (store / "DCXYZ001.json").write_text("{}")
+    assert found()[1] == ["FAIL"]
+    assert found(key_store="nowhere")[1] == ["FAIL"]
+    out, state = found(key_store=f"{__name__}.BrokenStore")
+    assert state == ["FAIL"]
+    assert "the words of a secret" not in out
+    assert not rap.events.of("login", "refused")
+
+
+class BrokenStore:
+    def read(self, account: str) -> str | None:
+        raise LookupError("the words of a secret")
+
+    def write(self, account: str, text: str, *, replacing: str | None) -> None:
+        raise LookupError
+
+
+def test_doctor_warns_of_keys_that_stand_in_the_database_in_the_clear(
+    airflow: Airflow, rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", rap.connection_json("DCXYZ001"))
+    airflow("hkex-rap", "keygen", "--account=DCXYZ001", "--key-size=2048", f"--output={tmp_path}")
+    encrypted = states(airflow("hkex-rap", "doctor").out)["key store"]
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
+    in_the_clear = airflow("hkex-rap", "doctor").out
+    monkeypatch.delenv("AIRFLOW__CORE__FERNET_KEY")
+    airflow("variables", "delete", "hkex_rap_private_key_DCXYZ001")
+    assert encrypted == ["ok"]
+    assert states(in_the_clear)["key store"] == ["warn"]
+
+
+# Renewal by hand.
+
+
+def test_renew_asks_and_renews_what_is_due(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, rap, store, key_expires=TODAY.add(days=40).isoformat())
+    declined = airflow("hkex-rap", "renew", stdin="n\n")
+    assert (declined.status, list(rap.events)) == (1, [])
+    assert "ends a session of that account" in declined.err
+    not_due = airflow("hkex-rap", "renew", stdin="y\n")
+    assert (not_due.status, rap.uploads) == (0, [])
+    assert "DCXYZ001: not renewed." in not_due.out
+
+    forced = airflow("hkex-rap", "renew", "--force", "--yes")
+    assert (forced.status, len(rap.uploads)) == (0, 1)
+    first = record(store)
+    assert forced.out.startswith("DCXYZ001: renewed. It was forced.")
+    assert f"Current key: {first.current.fingerprint}, last day 2028-11-19." in forced.out
+    assert f"Previous key: {first.previous.fingerprint}, last day 2026-12-03." in forced.out
+
+    refused = airflow("hkex-rap", "renew", "--force", "--yes")
+    assert (refused.status, len(rap.uploads)) == (1, 1)
+    assert "before 2026-12-04" in refused.err
+    # By then RAP has cleared the first upload away.
+    rap.clock.advance(minutes=2)
+    set_clock(monkeypatch, NOW.add(minutes=2))
+    replaced = airflow("hkex-rap", "renew", "--force", "--replace-second-key", "--yes")
+    assert (replaced.status, len(rap.uploads)) == (0, 2), replaced
+    assert "the newer one is replaced" in replaced.err
+    assert f"Current key: {record(store).current.fingerprint}" in replaced.out
+    assert record(store).current != first.current
+    assert_no_secret(store, not_due.out, forced.out, forced.err, refused.err, replaced.out, replaced.err)

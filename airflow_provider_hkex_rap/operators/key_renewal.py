@@ -98,9 +98,11 @@ class HookLogins:
         self._hook = hook
 
     def registered(self) -> AbstractAsyncContextManager[KeyFolder]:
+        """Log in with the keys that RAP knows."""
         return self._hook.session()
 
     def only(self, key: PendingKey) -> AbstractAsyncContextManager[KeyFolder]:
+        """Log in with the new key and no other."""
         return self._hook.session(only=key)
 
 

@@ -67,9 +67,10 @@ def doctor(args: Namespace) -> int:
 
 
 def _findings(args: Namespace) -> Iterator[Finding]:
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.rap import ATTENDED_LOCK_WAIT, RapHook
 
     hook = RapHook(args.conn_id)
+    hook.lock_wait = ATTENDED_LOCK_WAIT
     login = yield from _check_connection(hook)
     now = None
     if login:

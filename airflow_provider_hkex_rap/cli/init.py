@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.configuration import conf
 from airflow.utils.cli import action_cli
 
-from airflow_provider_hkex_rap._task import POOL
 from airflow_provider_hkex_rap.cli.command import command
 
 if TYPE_CHECKING:
@@ -35,7 +33,8 @@ def pool_slots() -> dict[str, int | None]:
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
 
-    names = [POOL, *filter(None, map(str.strip, conf.get("hkex_rap", "pools", fallback="").split(",")))]
+    from airflow_provider_hkex_rap.plugins.pools import pool_names
+
     with create_session() as session:
-        pools = {name: Pool.get_pool(name, session=session) for name in names}
+        pools = {name: Pool.get_pool(name, session=session) for name in pool_names()}
         return {name: pool.slots if pool else None for name, pool in pools.items()}

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 @command
 def ls(args: Namespace) -> int:
     """List folders, once the user agrees to the login."""
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.rap import ATTENDED_LOCK_WAIT, RapHook
 
     folders = parse_folders(args.folder)
     hook = RapHook(args.conn_id)
+    hook.lock_wait = ATTENDED_LOCK_WAIT
     now = hook.clock()
     opening = next_opening({folder.service for folder in folders}, now)
     say(

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 @command
 def renew(args: Namespace) -> int:
     """Renew the key as RapKeyRenewalOperator does, once the user agrees to the logins."""
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.rap import ATTENDED_LOCK_WAIT, RapHook
     from airflow_provider_hkex_rap.keystore.renewal import Renewal
     from airflow_provider_hkex_rap.operators.key_renewal import HookLogins
 
     hook = RapHook(args.conn_id)
+    hook.lock_wait = ATTENDED_LOCK_WAIT
     now = hook.clock()
     opening = next_opening([KEY_WORK], now)
     say(

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     import asyncssh
     from airflow.sdk import Connection
 
-_TEST_LOCK_WAIT = 5.0
+ATTENDED_LOCK_WAIT = 5.0
+"""Seconds that a login waits for its turn where somebody watches: the Test button and the commands."""
 
 
 class RapHook(SFTPHookAsync):
@@ -169,7 +170,7 @@ class RapHook(SFTPHookAsync):
 
         RAP ends a session of the same account that is open elsewhere (§4.3).
         """
-        self.lock_wait = _TEST_LOCK_WAIT
+        self.lock_wait = ATTENDED_LOCK_WAIT
         try:
             return True, asyncio.run(self._log_in_and_out())
         except RapError as error:

@@ -17,13 +17,18 @@ _DESCRIPTION = "RAP lets an account log in once: keep one slot."
 log = logging.getLogger(__name__)
 
 
+def pool_names() -> list[str]:
+    """Return the pools that RAP tasks name: ours, and those of the setting ``[hkex_rap] pools``."""
+    names = [POOL, *map(str.strip, conf.get("hkex_rap", "pools", fallback="").split(","))]
+    return list(dict.fromkeys(filter(None, names)))
+
+
 def create_missing_pools() -> list[str]:
     """Make each pool that RAP tasks name and that does not exist, with one slot.
 
     :returns: the names of the pools made.
     """
-    names = [POOL, *filter(None, map(str.strip, conf.get("hkex_rap", "pools", fallback="").split(",")))]
-    return [name for name in dict.fromkeys(names) if _create_if_missing(name)]
+    return [name for name in pool_names() if _create_if_missing(name)]
 
 
 def _create_if_missing(name: str) -> bool:

@@ -7,8 +7,10 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -405,6 +407,79 @@ def test_being_killed_ends_the_session_at_once(rap: RapSimulator, lake: Path) ->
     rap.faults.release(fault)
     download(lake)
     assert by_name(lake) == published(rap)
+
+
+def in_a_run() -> Any:
+    """Return the little of a task's context that tells a run from a notebook."""
+    return {"ti": SimpleNamespace(dag_id="daily", run_id="run", task_id="land", try_number=1)}
+
+
+def test_a_task_that_is_thrown_out_leaves_in_peace_and_goes_on(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
+    for number in range(5):
+        rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
+    rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
+    RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+    assert by_name(lake) == published(rap)
+    assert len(rap.events.of("login")) == 4
+    assert rap.events.peak_sessions("DCXYZ001") == 1
+
+
+def test_a_task_that_is_thrown_out_a_fourth_time_fails(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
+    rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
+    rap.faults.add(Fault("drop", path="*/R_*", at_byte=10, times=None))
+    with pytest.raises(RapSessionSuperseded):
+        RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+    assert len(rap.events.of("login")) == 4
+
+
+def test_two_tasks_of_one_account_take_turns(rap: RapSimulator, tmp_path: Path) -> None:
+    for number in range(50):
+        rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 20_000, MTIME)
+    lakes = [tmp_path / f"lake{number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as tasks:
+        summaries = list(tasks.map(lambda lake: download(lake, folders="DCASS"), lakes))
+    assert [summary["landed"] for summary in summaries] == [50] * 4
+    assert rap.events.peak_sessions("DCXYZ001") == 1
+    assert not rap.events.of("superseded")
+
+
+def test_two_customers_share_a_lake_and_nothing_else(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RapSimulator(accounts=("DCXYZ001", "DCABC001"), now=NOW) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        monkeypatch.setenv("AIRFLOW_CONN_ABC", rap.connection_json("DCABC001"))
+        rap.put(Folder.DCASS, "R_20261120.csv", b"xyz", MTIME, account="DCXYZ001")
+        rap.put(Folder.DCASS, "R_20261120.csv", b"abc", MTIME, account="DCABC001")
+        download(lake, folders="DCASS")
+        download(lake, folders="DCASS", rap_conn_id="abc")
+    for customer, content in (("CXYZ", b"xyz"), ("CABC", b"abc")):
+        (path,) = (lake / f"customer={customer}").rglob("R_*")
+        assert path.read_bytes() == content
+
+
+def test_one_field_switches_the_site_and_nothing_lands_twice(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rap.put(Folder.DCASS, "R_20261120.csv", b"same", MTIME)
+    download(lake, folders="DCASS")
+    with RapSimulator(now=NOW, name="rap") as secondary:
+        secondary.put(Folder.DCASS, "R_20261120.csv", b"same", MTIME.add(minutes=7))
+        connection = rap.connection("DCXYZ001")
+        connection["extra"] |= {"site": "secondary", "secondary_hosts": f"127.0.0.1:{secondary.port}"}
+        use(monkeypatch, connection)
+        rap.events.clear()
+        assert download(lake, folders="DCASS")["landed"] == 0
+        assert len(secondary.events.of("open")) == 1
+        assert download(lake, folders="DCASS")["already"] == 1
+        assert len(secondary.events.of("open")) == 1
+    assert not rap.events
+    assert set(by_name(lake)) == {("DCASS", "R_20261120.csv")}
+    assert {entry["site"] for entry in entries(lake)} == {"primary", "secondary"}
 
 
 def test_no_secret_shows_in_anything_that_the_task_says(

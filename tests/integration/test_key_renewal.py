@@ -22,7 +22,7 @@ from airflow_provider_hkex_rap.hooks.rap import RapHook
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
 from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError
-from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, RapKeyRenewalOperator, _HookLogins
+from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, HookLogins, RapKeyRenewalOperator
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
     RapConfigurationError,
@@ -102,7 +102,7 @@ class Site:
 
         hook = self.hook(account)
         renewal = Renewal(
-            hook.account_keys(), _HookLogins(hook), self.rap.clock, key_size=2048, sleep=sleep, **options
+            hook.account_keys(), HookLogins(hook), self.rap.clock, key_size=2048, sleep=sleep, **options
         )
         return asyncio.run(renewal.run())
 

@@ -227,7 +227,7 @@ def show_next_steps(*, fresh: bool) -> None:
     again = (
         "again: RAP has every report still, and none is downloaded twice"
         if fresh
-        else "tomorrow: the next trading day lands beside this one"
+        else "after the next trading day: it lands beside this one"
     )
     say("make demo", again)
     say("make clean", "remove the lake, and all else that was made here")

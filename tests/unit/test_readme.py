@@ -1,7 +1,10 @@
 """The README shows what there is."""
 
+import json
 import re
 from pathlib import Path
+
+from airflow_provider_hkex_rap.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -24,3 +27,18 @@ def test_every_make_target_in_the_readme_exists() -> None:
     assert {"demo", "test"} <= targets
     makefile = (ROOT / "Makefile").read_text()
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def test_the_connection_in_the_readme_has_the_fields_of_the_form() -> None:
+    (shown,) = re.findall(r"--conn-json '(.*?)'", README, re.DOTALL)
+    (form,) = get_provider_info()["connection-types"]
+    connection = json.loads(shown)
+    assert connection["conn_type"] == form["connection-type"]
+    assert connection["extra"].keys() <= form["conn-fields"].keys()
+
+
+def test_every_command_in_the_readme_is_documented() -> None:
+    commands = set(re.findall(r"airflow hkex-rap ([a-z]+)", README))
+    documented = (ROOT / "docs/cli.md").read_text()
+    assert {"init", "doctor"} <= commands
+    assert [command for command in commands if f"airflow hkex-rap {command}" not in documented] == []

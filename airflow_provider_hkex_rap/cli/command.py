@@ -73,8 +73,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def lake_clock() -> Clock:
-    """Return the clock by which a lake is judged, where no connection to RAP is concerned."""
+def command_clock() -> Clock:
+    """Return the clock of a command that no connection to RAP is concerned with."""
     offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
     if offset:
         print(f"The clock is shifted by {offset:g} s ([hkex_rap] clock_offset).", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command
-from airflow_provider_hkex_rap.cli.status import days_left, end_warning
+from airflow_provider_hkex_rap.cli.status import end_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX, PART_SUFFIX
 from airflow_provider_hkex_rap.rap.errors import (
     RapAlgorithmError,
@@ -20,6 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapPermissionDenied,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.rap.key_lifecycle import days_left
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.service_hours import is_open, next_opening, window
 

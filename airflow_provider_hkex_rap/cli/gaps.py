@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     command,
-    lake_clock,
+    command_clock,
     parse_customer,
     printable,
     show,
@@ -71,7 +71,7 @@ def gaps(args: Namespace) -> int:
     folders = parse_folders(args.folders or list(Folder))
     customer = parse_customer(args.customer)
     lake = open_lake(args.lake)
-    now = lake_clock()()
+    now = command_clock()()
     landed = _landed(lake, customer, folders, now)
     rows = _judge(landed, folders, args.expect or (), Calendar(args.calendar), now)
     show([row.shown(now.date()) for row in rows], args.output)

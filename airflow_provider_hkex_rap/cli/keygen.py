@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.cli import action_cli
 
-from airflow_provider_hkex_rap.cli.command import command, lake_clock
+from airflow_provider_hkex_rap.cli.command import command, command_clock
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, open_key_store
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
@@ -28,7 +28,7 @@ def keygen(args: Namespace) -> int:
     account = Account(args.account)
     path = new_file(Path(args.output) / public_key_file_name(account))
     keys = open_account_keys(account, args)
-    public_key = make_key(keys, args, lake_clock()())
+    public_key = make_key(keys, args, command_clock()())
     write_new(path, public_key.to_rfc4716(account.name).encode("ascii"))
     print(f"{account}: {public_key.fingerprint} ({public_key.bits} bits), public key in {path}.")
     print(

@@ -12,7 +12,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from airflow.utils.cli import action_cli
 
-from airflow_provider_hkex_rap.cli.command import command, lake_clock
+from airflow_provider_hkex_rap.cli.command import command, command_clock
 from airflow_provider_hkex_rap.cli.keygen import (
     make_key,
     new_file,
@@ -49,7 +49,7 @@ def register(args: Namespace) -> int:
     path = new_file(Path(args.output))
     # Every store is readable before any key is made.
     stores = [open_account_keys(account, args) for account in accounts]
-    now = lake_clock()()
+    now = command_clock()()
     kit = RegistrationKit({keys.account: _key_to_register(keys, args, now) for keys in stores}, workstations)
     write_new(path, kit.pack(now))
     print(kit.form)

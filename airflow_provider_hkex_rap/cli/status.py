@@ -15,7 +15,7 @@ from airflow_provider_hkex_rap.keystore.record import Happened
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, first_warning_day
+from airflow_provider_hkex_rap.rap.key_lifecycle import days_left, first_renewal_day, first_warning_day
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -158,11 +158,6 @@ class AccountStatus:
         made = [entry for entry in self.record.history if entry.fingerprint == waiting.fingerprint]
         since = f" since {_day(made[0])}" if made else ""
         return f"It waits{since} for its registration with HKEX (§5); its first login makes it current."
-
-
-def days_left(last_day: pendulum.Date, today: pendulum.Date) -> int:
-    """Return on how many days a key still logs in, today included."""
-    return max((last_day - today).days + 1, 0)
 
 
 def end_warning(key: StoredKey, today: pendulum.Date) -> str:

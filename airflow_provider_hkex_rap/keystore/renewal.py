@@ -23,7 +23,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapKeyVerificationError,
 )
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
-from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, last_day_of_old_key
+from airflow_provider_hkex_rap.rap.key_lifecycle import days_left, first_renewal_day, last_day_of_old_key
 from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey
 from airflow_provider_hkex_rap.rap.result_file import Rejected
 
@@ -98,7 +98,7 @@ class Outcome:
             reason=reason,
             fingerprint=current.fingerprint if current else None,
             last_day=last_day.isoformat() if last_day else None,
-            days_left=max((last_day - today).days + 1, 0) if last_day else None,
+            days_left=days_left(last_day, today) if last_day else None,
             previous_fingerprint=previous.fingerprint if previous else None,
             previous_last_day=previous.last_day.isoformat() if previous and previous.last_day else None,
         )

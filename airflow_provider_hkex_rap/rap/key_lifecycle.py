@@ -78,6 +78,15 @@ def first_renewal_day(last_day: pendulum.Date, renew_before_days: int = 30) -> p
     return last_day.subtract(days=renew_before_days - 1)
 
 
+def days_left(last_day: pendulum.Date, today: pendulum.Date) -> int:
+    """Return on how many days a key still logs in, today included (§6.1).
+
+    :param last_day: the last day on which it logs in.
+    :param today: the day in Hong Kong.
+    """
+    return max((last_day - today).days + 1, 0)
+
+
 def keys_after_upload(
     keys: tuple[RegisteredKey, ...], fingerprint: str, uploaded: pendulum.Date
 ) -> tuple[RegisteredKey, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -24,7 +24,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
 from airflow_provider_hkex_rap.rap.key_lifecycle import days_left, first_renewal_day, last_day_of_old_key
-from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey
+from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey, public_key_file_name
 from airflow_provider_hkex_rap.rap.result_file import Rejected
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 AWAIT_RESULT: Final = timedelta(minutes=10)
 """How long a result file is waited for; the guide says that it comes immediately (§6)."""
+AWAIT_DEPARTURE: Final = timedelta(minutes=2)
+"""How long an unanswered key file of ours may lie in the folder before the same key is uploaded again."""
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two listings; the last one repeats."""
 
@@ -254,24 +256,30 @@ class Renewal:
 
     async def _submit_again(self) -> None:
         """Upload the same key once more: RAP neither answered the first upload nor lets the key in."""
+        ours = public_key_file_name(self._keys.account)
         async with self._logins.registered() as rap:
-            listing = await rap.list_key_folder()
-            if await self._is_accepted(rap, listing):
-                return
+            # RAP denies changes to a file that is there (§4.2), and may be about to answer it.
+            async for listing in self._listings(rap, AWAIT_DEPARTURE):
+                if await self._is_accepted(rap, listing):
+                    return
+                if ours not in (file.name for file in listing):
+                    break
             await self._check_upload(rap, listing)
             await self._submit(rap, listing)
 
     async def _await_answer(self, rap: KeyFolder) -> None:
         """List the folder until it holds an answer, or ten minutes are over."""
-        deadline = self._clock() + AWAIT_RESULT
-        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
-            # A listing of before does not show what is new (#2).
-            if await self._is_accepted(rap, await rap.list_key_folder()):
+        async for listing in self._listings(rap, AWAIT_RESULT):
+            if await self._is_accepted(rap, listing):
                 return
+        log.warning("RAP has answered the upload with no result file; trying the new key all the same.")
+
+    async def _listings(self, rap: KeyFolder, within: timedelta) -> AsyncIterator[Sequence[KeyFile]]:
+        """List the folder again and again: a listing of before does not show what is new (#2)."""
+        deadline = self._clock() + within
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+            yield await rap.list_key_folder()
             if self._clock().add(seconds=pause) > deadline:
-                log.warning(
-                    "RAP has answered the upload with no result file; trying the new key all the same."
-                )
                 return
             await self._sleep(pause)
 

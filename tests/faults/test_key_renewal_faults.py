@@ -22,6 +22,7 @@ from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_afte
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
 from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
+from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
@@ -262,6 +263,18 @@ def test_an_upload_that_is_cut_off_is_made_up_for(party: Party, kind: str) -> No
     party.check_a_key_logs_in()
     party.renew()
     party.check_converged()
+
+
+def test_a_key_file_that_still_lies_there_is_not_written_over(party: Party) -> None:
+    for kind in ("drop_after_upload", "no_result"):
+        party.rap.faults.add(Fault(kind))
+    # Once under each signature algorithm.
+    party.rap.faults.add(Fault("refuse_renewed_key", times=len(algorithms.PUBLIC_KEY)))
+    with pytest.raises(RapSessionSuperseded):
+        party.renew()
+    party.renew()
+    party.check_converged(uploads=2)
+    assert not party.rap.events.of("denied")
 
 
 def test_somebody_elses_key_is_not_replaced(party: Party) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncssh
 
@@ -40,6 +40,26 @@ _REFUSALS = (
 )
 
 
+# Neither ~/.ssh/config nor an agent may add a key, a host or an algorithm of its own.
+OFFERED: dict[str, Any] = {
+    "config": None,
+    "agent_path": None,
+    "client_keys": None,
+    "encryption_algs": algorithms.CIPHERS,
+    "mac_algs": algorithms.MACS,
+    "signature_algs": algorithms.PUBLIC_KEY,
+    "compression_algs": None,
+    "login_timeout": 0,
+}
+"""What every connection offers and sets alike (§2.1)."""
+
+T = TypeVar("T")
+
+
+class AddressUnavailableError(Exception):
+    """One address gave no login, and said nothing that ends the search; its text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connected:
     """An authenticated SSH connection, and who is at its two ends.
@@ -58,7 +78,7 @@ class RapClient(asyncssh.SSHClient):
     """Checks the host key, offers the keys, and remembers how the connection ended."""
 
     def __init__(self, login: Login) -> None:
-        self._login = login
+        self.login = login
         self._offers = self._key_pairs()
         self.host_key: asyncssh.SSHKey | None = None
         self.offered: asyncssh.SSHKeyPair | None = None
@@ -79,7 +99,7 @@ class RapClient(asyncssh.SSHClient):
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Return whether *key* is pinned."""
         self.host_key = key
-        pinned = self._login.host_keys
+        pinned = self.login.host_keys
         return pinned is None or any(key.public_data == known.public_data for known in pinned)
 
     def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
@@ -96,9 +116,9 @@ class RapClient(asyncssh.SSHClient):
         asyncssh alone would sign with SHA-1 only where the server does not announce what it takes, and what
         a server announces an account need not take. First every key as announced: servers count the tries.
         """
-        announced = asyncssh.load_keypairs(list(self._login.client_keys))
+        announced = asyncssh.load_keypairs(list(self.login.client_keys))
         yield from announced
-        for key, tried in zip(self._login.client_keys, announced, strict=True):
+        for key, tried in zip(self.login.client_keys, announced, strict=True):
             for algorithm in algorithms.PUBLIC_KEY:
                 if algorithm != tried.get_algorithm():
                     (pair,) = asyncssh.load_keypairs([key])
@@ -124,18 +144,10 @@ async def connect(login: Login) -> Connected:
     for address in login.addresses:
         client = RapClient(login)
         try:
-            async with asyncio.timeout(login.connect_timeout):
-                ssh = await _connect_to(address, login, client)
-        except TimeoutError:
-            reason = f"no answer within {login.connect_timeout:g} s"
-        except (OSError, asyncssh.Error) as error:
-            if (refused := refusal(error, client, login, address)) is not None:
-                raise refused from None
-            reason = reason_of(error)
-        else:
-            return Connected(ssh, client, address)
-        attempts.append(f"{address}: {reason}")
-        log.warning("RAP at %s is not available: %s.", address, reason)
+            return Connected(await attempt(_log_in(address, login, client), client, address), client, address)
+        except AddressUnavailableError as error:
+            attempts.append(f"{address}: {error}")
+            log.warning("RAP at %s is not available: %s.", address, error)
         if client.offered is not None:
             break
     raise RapUnavailable(
@@ -147,7 +159,7 @@ async def connect(login: Login) -> Connected:
     )
 
 
-async def _connect_to(address: Address, login: Login, client: RapClient) -> asyncssh.SSHClientConnection:
+async def _log_in(address: Address, login: Login, client: RapClient) -> asyncssh.SSHClientConnection:
     return await asyncssh.connect(
         address.host,
         address.port,
@@ -155,33 +167,40 @@ async def _connect_to(address: Address, login: Login, client: RapClient) -> asyn
         username=login.account.name,
         # Without any trusted key asyncssh asks the client about each; an empty value would read known_hosts.
         known_hosts=([], [], []),
-        # Neither ~/.ssh/config nor an agent may add a key, a host or an algorithm of its own.
-        config=None,
-        agent_path=None,
-        client_keys=None,
         preferred_auth=("publickey",),
         kex_algs=algorithms.KEY_EXCHANGE,
-        encryption_algs=algorithms.CIPHERS,
-        mac_algs=algorithms.MACS,
-        signature_algs=algorithms.PUBLIC_KEY,
         server_host_key_algs=algorithms.PUBLIC_KEY,
-        compression_algs=None,
-        login_timeout=0,
         window=_WINDOW,
         max_pktsize=_PACKET,
+        **OFFERED,
     )
 
 
-def refusal(error: Exception, client: RapClient, login: Login, address: Address) -> RapError | None:
-    """Return the error that ends the search for an address, or None where the next may be tried.
+async def attempt(work: Awaitable[T], client: RapClient, address: Address) -> T:
+    """Await an attempt at one address, no longer than the login allows.
 
-    :param error: what asyncssh or the network raised.
-    :param client: the connection's callbacks.
-    :param login: who logs in.
+    :param work: the attempt.
+    :param client: its callbacks.
     :param address: where.
+    :returns: what *work* gives.
+    :raises AddressUnavailableError: another address may be tried.
+    :raises RapAuthenticationError: the login was refused.
+    :raises RapHostKeyError: the server showed a host key that is not pinned.
+    :raises RapAlgorithmError: the server shares no algorithm of §2.1 with us.
     """
+    try:
+        async with asyncio.timeout(client.login.connect_timeout):
+            return await work
+    except TimeoutError:
+        raise AddressUnavailableError(f"no answer within {client.login.connect_timeout:g} s") from None
+    except (OSError, asyncssh.Error) as error:
+        raise (_refusal(error, client, address) or AddressUnavailableError(reason_of(error))) from None
+
+
+def _refusal(error: Exception, client: RapClient, address: Address) -> RapError | None:
+    """Return the error that ends the search for an address, or None where the next may be tried."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return _host_key_error(client, login, address)
+        return _host_key_error(client, address)
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return RapAlgorithmError(
             f"RAP at {address} shares no algorithm with us: {error.reason}.",
@@ -193,12 +212,12 @@ def refusal(error: Exception, client: RapClient, login: Login, address: Address)
         isinstance(error, asyncssh.DisconnectError)
         and (error.code in _REFUSALS or "authentication failures" in error.reason)
     ):
-        return _authentication_error(client, login, address)
+        return _authentication_error(client, address)
     return None
 
 
-def _host_key_error(client: RapClient, login: Login, address: Address) -> RapHostKeyError:
-    expected = tuple(key.get_fingerprint() for key in login.host_keys or ())
+def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
+    expected = tuple(key.get_fingerprint() for key in client.login.host_keys or ())
     received = client.host_key.get_fingerprint() if client.host_key else "no usable key"
     return RapHostKeyError(
         f"RAP at {address} showed host key {received}; pinned is {', '.join(expected)}.",
@@ -210,7 +229,8 @@ def _host_key_error(client: RapClient, login: Login, address: Address) -> RapHos
     )
 
 
-def _authentication_error(client: RapClient, login: Login, address: Address) -> RapAuthenticationError:
+def _authentication_error(client: RapClient, address: Address) -> RapAuthenticationError:
+    login = client.login
     fingerprints = tuple(
         md5_fingerprint(key) for key in login.client_keys if key.public_data in client.offers
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncssh
 
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.errors import RapUnavailable
-from airflow_provider_hkex_rap.transport.connect import RapClient, reason_of, refusal
+from airflow_provider_hkex_rap.transport.connect import OFFERED, AddressUnavailableError, RapClient, attempt
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.sites import Address
@@ -42,29 +41,21 @@ async def probe(login: Login, address: Address) -> Probe:
     """
     client = _ProbeClient(login)
     try:
-        async with asyncio.timeout(login.connect_timeout):
-            key = await _exchange_keys(address, client)
-            if not client.validate_host_public_key(address.host, "", address.port, key):
-                raise asyncssh.HostKeyNotVerifiable("Host key is not pinned")
-    except TimeoutError:
-        reason = f"no answer within {login.connect_timeout:g} s"
-    except (OSError, asyncssh.Error) as error:
-        if (refused := refusal(error, client, login, address)) is not None:
-            raise refused from None
-        reason = reason_of(error)
-    else:
-        return Probe(
-            cipher=client.ssh.get_extra_info("send_cipher"),
-            mac=client.ssh.get_extra_info("send_mac"),
-            host_key=key.export_public_key("openssh").decode().strip(),
-            host_key_fingerprint=key.get_fingerprint(),
-        )
-    raise RapUnavailable(
-        f"RAP at {address} is not available: {reason}.",
-        why="The address is out of reach, RAP is shut, or HKEX has switched to the other site (§2.2).",
-        todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'.",
-        attempts=(f"{address}: {reason}",),
-        account=login.account.name,
+        key = await attempt(_exchange_keys(address, client), client, address)
+    except AddressUnavailableError as error:
+        raise RapUnavailable(
+            f"RAP at {address} is not available: {error}.",
+            why="The address is out of reach, RAP is shut, or HKEX has switched to the other site (§2.2).",
+            todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's"
+            " 'site'.",
+            attempts=(f"{address}: {error}",),
+            account=login.account.name,
+        ) from None
+    return Probe(
+        cipher=client.ssh.get_extra_info("send_cipher"),
+        mac=client.ssh.get_extra_info("send_mac"),
+        host_key=key.export_public_key("openssh").decode().strip(),
+        host_key_fingerprint=key.get_fingerprint(),
     )
 
 
@@ -85,18 +76,8 @@ async def _exchange_keys(address: Address, client: _ProbeClient) -> asyncssh.SSH
         kex_algs=algorithms.KEY_EXCHANGE,
         server_host_key_algs=algorithms.PUBLIC_KEY,
         config=None,
-        options=asyncssh.SSHClientConnectionOptions(
-            client_factory=lambda: client,
-            config=None,
-            agent_path=None,
-            client_keys=None,
-            encryption_algs=algorithms.CIPHERS,
-            mac_algs=algorithms.MACS,
-            signature_algs=algorithms.PUBLIC_KEY,
-            compression_algs=None,
-            login_timeout=0,
-        ),
+        options=asyncssh.SSHClientConnectionOptions(client_factory=lambda: client, **OFFERED),
     )
-    if key is None:
-        raise asyncssh.HostKeyNotVerifiable("The server showed no host key")
+    if key is None or not client.validate_host_public_key(address.host, "", address.port, key):
+        raise asyncssh.HostKeyNotVerifiable("Host key is not pinned")
     return key

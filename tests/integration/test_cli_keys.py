@@ -7,22 +7,19 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import pendulum
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from airflow_provider_hkex_rap.cli.register import FORM, RegistrationKit, parse_workstations
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, PendingKey, StoredKey
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
+from airflow_provider_hkex_rap.rap.registration import FORM
 from airflow_provider_hkex_rap.testing import RapSimulator
 
 from . import test_cli
@@ -140,12 +137,6 @@ def test_the_kit_shows_the_fingerprints_that_openssh_computes(
     assert f"  {fingerprint}\n" in contents(kit)[FORM]
 
 
-def test_a_kit_takes_public_keys_only() -> None:
-    private = PrivateKey.generate(2048)
-    with pytest.raises(AttributeError):
-        RegistrationKit({Account("DCXYZ001"): private}, (IPv4Address("10.1.1.1"),)).pack(NOW)
-
-
 def test_register_again_packs_the_keys_that_wait_and_replace_makes_others(
     airflow: Airflow, store: Path, kit: Path, tmp_path: Path
 ) -> None:
@@ -234,37 +225,6 @@ def test_nothing_is_overwritten(airflow: Airflow, store: Path, kit: Path) -> Non
     result = register(airflow, store, kit)
     assert (result.status, kit.read_text(), store.exists()) == (1, "of last year", False)
     assert "nothing is overwritten" in result.err
-
-
-octet = st.integers(1, 254)
-
-
-@given(st.tuples(st.just(10), octet, octet), st.lists(octet, min_size=1, max_size=4, unique=True))
-def test_up_to_four_addresses_of_one_subnet_are_taken(net: tuple[int, ...], hosts: list[int]) -> None:
-    texts = [".".join(map(str, (*net, host))) for host in hosts]
-    assert [str(address) for address in parse_workstations(texts)] == texts
-
-
-@given(st.lists(st.tuples(st.just(10), octet, octet, octet), min_size=2, max_size=6, unique=True))
-def test_addresses_are_taken_just_where_the_rules_of_the_guide_hold(hosts: list[tuple[int, ...]]) -> None:
-    texts = [".".join(map(str, host)) for host in hosts]
-    if len(hosts) <= 4 and len({host[:3] for host in hosts}) == 1:
-        assert len(parse_workstations(texts)) == len(hosts)
-    else:
-        with pytest.raises(RapConfigurationError, match="§7"):
-            parse_workstations(texts)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "10.1.1", "10.1.1.256", "10.1.1.01", " 10.1.1.1", "10.1.1.1:22", "::1", "host"),
-        *("10.1.1.0", "10.1.1.255", "0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"),
-    ],
-)
-def test_what_is_no_address_of_a_workstation_is_refused(text: str) -> None:
-    with pytest.raises(RapConfigurationError, match="is not the address of a workstation"):
-        parse_workstations([text])
 
 
 def test_keygen_makes_the_key_of_one_account(airflow: Airflow, store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""What a registration takes (§5, §7)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
+from airflow_provider_hkex_rap.rap.registration import RegistrationKit, parse_workstations
+
+NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
+
+octet = st.integers(1, 254)
+
+
+@given(st.tuples(st.just(10), octet, octet), st.lists(octet, min_size=1, max_size=4, unique=True))
+def test_up_to_four_addresses_of_one_subnet_are_taken(net: tuple[int, ...], hosts: list[int]) -> None:
+    texts = [".".join(map(str, (*net, host))) for host in hosts]
+    assert [str(address) for address in parse_workstations(texts)] == texts
+
+
+@given(st.lists(st.tuples(st.just(10), octet, octet, octet), min_size=2, max_size=6, unique=True))
+def test_addresses_are_taken_just_where_the_rules_of_the_guide_hold(hosts: list[tuple[int, ...]]) -> None:
+    texts = [".".join(map(str, host)) for host in hosts]
+    if len(hosts) <= 4 and len({host[:3] for host in hosts}) == 1:
+        assert len(parse_workstations(texts)) == len(hosts)
+    else:
+        with pytest.raises(RapConfigurationError, match="§7"):
+            parse_workstations(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "10.1.1", "10.1.1.256", "10.1.1.01", " 10.1.1.1", "10.1.1.1:22", "::1", "host"),
+        *("10.1.1.0", "10.1.1.255", "0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"),
+    ],
+)
+def test_what_is_no_address_of_a_workstation_is_refused(text: str) -> None:
+    with pytest.raises(RapConfigurationError, match="is not the address of a workstation"):
+        parse_workstations([text])
+
+
+def test_a_kit_takes_public_keys_only() -> None:
+    private = PrivateKey.generate(2048)
+    with pytest.raises(AttributeError):
+        RegistrationKit({Account("DCXYZ001"): private}, (IPv4Address("10.1.1.1"),)).pack(NOW)

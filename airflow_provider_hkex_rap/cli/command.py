@@ -13,6 +13,7 @@ from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.cli import suppress_logs_and_warning
 
+from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
@@ -20,8 +21,12 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from airflow_provider_hkex_rap.lake.store import Lake
+
 FAILED = 1
 _YES = ("y", "yes")
+LAKE_VARIABLE = "hkex_rap_lake"
+"""The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
 
 
@@ -79,6 +84,32 @@ def command_clock() -> Clock:
     if offset:
         print(f"The clock is shifted by {offset:g} s ([hkex_rap] clock_offset).", file=sys.stderr)
     return system_clock(offset)
+
+
+def lake_uri(given: str | None) -> str | None:
+    """Return the URI of the lake that a command is about; None where nothing names one.
+
+    :param given: ``--lake``; None for the Airflow Variable that the DAGs land by.
+    """
+    from airflow.models.variable import Variable
+
+    found: str | None = given or Variable.get(LAKE_VARIABLE, default_var=None)
+    return found
+
+
+def command_lake(given: str | None) -> Lake:
+    """Return the lake that a command is about.
+
+    :param given: ``--lake``; None for the Airflow Variable that the DAGs land by.
+    :raises RapConfigurationError: nothing names a lake, or what does is not the root of one.
+    """
+    if uri := lake_uri(given):
+        return open_lake(uri)
+    raise RapConfigurationError(
+        "No lake is named.",
+        why=f"There is neither --lake nor the Airflow Variable {LAKE_VARIABLE}.",
+        todo="Give the lake's root, such as --lake s3://aws_default@bucket/rap.",
+    )
 
 
 def parse_customer(text: str) -> str:

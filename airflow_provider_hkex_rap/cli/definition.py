@@ -29,8 +29,8 @@ _CONN_ID = _arg(
 )
 _LAKE = _arg(
     "--lake",
-    help="The lake's root: an absolute path or a URI, such as s3://aws_default@bucket/rap",
-    required=True,
+    help="The lake's root: an absolute path or a URI, such as s3://aws_default@bucket/rap (default: the"
+    " Airflow Variable hkex_rap_lake)",
 )
 _CUSTOMER = _arg("--customer", help="The DCASS customer code, such as CXYZ", required=True)
 _FOLDERS = _arg(
@@ -71,11 +71,12 @@ _COMMANDS = (
         help="Check what RAP tasks need, and say what to do",
         description="Check what RAP tasks need, one line a check, each with what to do. The connection to RAP"
         " ends after the key exchange and the host key; --login goes on, and ends a session of the account"
-        " that is open elsewhere (guide §4.3). Exit status 1 where a check failed.",
+        " that is open elsewhere (guide §4.3). The lake is checked by a file that is removed. Exit status 1"
+        " where a check failed.",
         func=lazy_load_command(f"{_ROOM}.doctor.doctor"),
         args=(
             _CONN_ID,
-            _arg("--lake", help="The lake's root; checked where it is given, by a file that is removed"),
+            _LAKE,
             _arg("--login", help="Log in too, and list the folders", action="store_true"),
             ARG_VERBOSE,
         ),

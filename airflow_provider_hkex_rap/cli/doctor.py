@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap._lake import open_lake
-from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command
+from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONNECTION, command, lake_uri
 from airflow_provider_hkex_rap.cli.status import end_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX, PART_SUFFIX
 from airflow_provider_hkex_rap.rap.errors import (
@@ -82,8 +82,7 @@ def _findings(args: Namespace) -> Iterator[Finding]:
     if login and now:
         yield from _check_keys(hook, now)
     yield from _check_pools()
-    if args.lake:
-        yield from _check_lake(args.lake)
+    yield from _check_lake(args.lake)
     if args.login and login and now:
         yield from _check_login(hook, now)
 
@@ -154,7 +153,9 @@ def _address_findings(
         yield Finding(_WARN if one_works else _FAIL, "address", str(found))
     else:
         yield Finding(_OK, "address", f"{address} answers.")
-        yield Finding(_OK, "algorithms", f"{address}: {found.cipher}, {found.mac} (§2.1).")
+        # A cipher of the GCM kind is its own MAC.
+        agreed = ", ".join(dict.fromkeys((found.cipher, found.mac)))
+        yield Finding(_OK, "algorithms", f"{address}: {agreed} (§2.1).")
         if login.host_keys is None:
             yield Finding(
                 _WARN,
@@ -285,7 +286,11 @@ def _check_pools() -> Iterator[Finding]:
             yield Finding(_OK, "pool", f"{name} has one slot.")
 
 
-def _check_lake(uri: str) -> Iterator[Finding]:
+def _check_lake(given: str | None) -> Iterator[Finding]:
+    uri = lake_uri(given)
+    if uri is None:
+        yield Finding(_NOTE, "lake", f"Not checked: there is no --lake and no Variable {LAKE_VARIABLE}.")
+        return
     try:
         lake = open_lake(uri)
         keeps, leftover = _try_writing(lake)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pendulum
 
-from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     command,
     command_clock,
+    command_lake,
     parse_customer,
     printable,
     show,
@@ -70,7 +70,7 @@ def gaps(args: Namespace) -> int:
     """Print a row for each day and folder; fail where something is missing."""
     folders = parse_folders(args.folders or list(Folder))
     customer = parse_customer(args.customer)
-    lake = open_lake(args.lake)
+    lake = command_lake(args.lake)
     now = command_clock()()
     landed = _landed(lake, customer, folders, now)
     rows = _judge(landed, folders, args.expect or (), Calendar(args.calendar), now)
@@ -79,6 +79,8 @@ def gaps(args: Namespace) -> int:
     if not incomplete:
         return 0
     first = min(incomplete)
+    if not args.expect:
+        print("Without --expect, * stands for any file: each folder must have one a day.", file=sys.stderr)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
         f" to fetch it, today included: {days_left(first, now.date())} (§4.1). Run the download task: it"

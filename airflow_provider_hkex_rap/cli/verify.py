@@ -6,16 +6,17 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     command,
+    command_lake,
     parse_customer,
     printable,
     show,
 )
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.store import Lake
+from airflow_provider_hkex_rap.lake.verify import ProblemKind
 from airflow_provider_hkex_rap.lake.verify import verify as find_problems
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
     import pendulum
 
 _TODO = {
-    "It is missing": "Restore it from a backup of the lake. Or, while RAP lists it (§4.1), move its business"
-    " date's manifest files out of the lake and run the download task: it lands again.",
-    "It holds": "Something else wrote to it. Restore it from a backup of the lake. Or, while RAP lists it "
-    "(§4.1), move it and its business date's manifest files out of the lake and run the download task.",
-    "It has no manifest entry": "Run the download task: it adopts what a killed run left, while RAP lists it"
+    ProblemKind.MISSING: "Restore it from a backup of the lake. Or, while RAP lists it (§4.1), move its"
+    " business date's manifest files out of the lake and run the download task: it lands again.",
+    ProblemKind.CHANGED: "Something else wrote to it. Restore it from a backup of the lake. Or, while RAP"
+    " lists it (§4.1), move it and its business date's manifest files out of the lake and run the download"
+    " task.",
+    ProblemKind.UNCLAIMED: "Run the download task: it adopts what a killed run left, while RAP lists it"
     " (§4.1). Where it stays, it did not come from RAP: move it out of the lake.",
-    "The manifest file is unreadable": "Restore it from a backup of the lake. Or, while RAP lists its reports"
+    ProblemKind.UNREADABLE_MANIFEST: "Restore it from a backup of the lake. Or, while RAP lists its reports"
     " (§4.1), move it out of the lake and run the download task: it adopts what is there.",
 }
-"""What to do about a problem, by how its description begins."""
+"""What to do about a problem."""
 
 
 @command
@@ -44,7 +46,7 @@ def verify(args: Namespace) -> int:
     """Print a row for each file that does not agree with the manifest; fail where there is one."""
     folders = parse_folders(args.folders or list(Folder))
     customer = parse_customer(args.customer)
-    lake = open_lake(args.lake)
+    lake = command_lake(args.lake)
     if since := parse_business_date(args.since, field="--since"):
         lake = _LakeSince(lake, since)
     landed = [path for folder in folders for path in lake.walk(f"customer={customer}/folder={folder}")]
@@ -59,15 +61,11 @@ def verify(args: Namespace) -> int:
         print(f"All {len(landed)} files agree with the manifest.", file=sys.stderr)
         return 0
     rows = [
-        {"uri": printable(problem.uri), "problem": problem.what, "todo": _todo(problem.what)}
+        {"uri": printable(problem.uri), "problem": problem.what, "todo": _TODO[problem.kind]}
         for problem in problems
     ]
     show(rows, args.output)
     return FAILED
-
-
-def _todo(what: str) -> str:
-    return next((todo for beginning, todo in _TODO.items() if what.startswith(beginning)), "")
 
 
 class _LakeSince(Lake):

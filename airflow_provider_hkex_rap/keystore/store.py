@@ -200,7 +200,7 @@ class AccountKeys:
             raise RapConfigurationError(
                 f"{self.account} has a key that waits for its registration: {waiting.fingerprint}.",
                 why="If HKEX registers it after all, its private half is needed.",
-                todo="Register that one, or ask for it to be replaced.",
+                todo="Register that one, which 'airflow hkex-rap register' packs again; or give --replace.",
                 account=self.account.name,
                 fingerprint=waiting.fingerprint,
             )

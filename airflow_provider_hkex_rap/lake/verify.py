@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.lake.layout import folder_directory, relative_path
@@ -15,9 +16,19 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.store import Lake
 
 
+class ProblemKind(Enum):
+    """How manifest and lake can disagree."""
+
+    UNREADABLE_MANIFEST = auto()
+    MISSING = auto()
+    CHANGED = auto()
+    UNCLAIMED = auto()
+
+
 class Problem(NamedTuple):
     """Something on which manifest and lake do not agree."""
 
+    kind: ProblemKind
     uri: str
     what: str
 
@@ -36,19 +47,20 @@ def verify(lake: Lake, customer: str, folders: Iterable[Folder] = tuple(Folder))
         claims: dict[str, set[tuple[int | None, str | None]]] = {}
         for manifest in read_manifests(lake, customer, folder):
             if manifest.error:
-                problems.append(
-                    Problem(lake.uri_of(manifest.path), f"The manifest file is unreadable: {manifest.error}.")
-                )
+                what = f"The manifest file is unreadable: {manifest.error}."
+                problems.append(Problem(ProblemKind.UNREADABLE_MANIFEST, lake.uri_of(manifest.path), what))
             for entry in manifest.entries:
                 _claim(claims, entry)
         found = lake.walk(folder_directory(customer, folder))
         problems += (
-            Problem(lake.uri_of(path), "It has no manifest entry.") for path in found if path not in claims
+            Problem(ProblemKind.UNCLAIMED, lake.uri_of(path), "It has no manifest entry.")
+            for path in found
+            if path not in claims
         )
         with ThreadPoolExecutor(READERS) as pool:
             measured = pool.map(lake.measure, claims)
             for (path, claimed), measure in zip(claims.items(), measured, strict=True):
-                problems += (Problem(lake.uri_of(path), what) for what in _differences(claimed, measure))
+                problems += _differences(lake.uri_of(path), claimed, measure)
     return problems
 
 
@@ -57,11 +69,14 @@ def _claim(claims: dict[str, set[tuple[int | None, str | None]]], entry: Entry) 
         claims.setdefault(relative_path(entry.uri), set()).add((entry.size, entry.sha256))
 
 
-def _differences(claimed: set[tuple[int | None, str | None]], measured: tuple[int, str] | None) -> list[str]:
+def _differences(
+    uri: str, claimed: set[tuple[int | None, str | None]], measured: tuple[int, str] | None
+) -> list[Problem]:
     if measured is None:
-        return ["It is missing."]
+        return [Problem(ProblemKind.MISSING, uri, "It is missing.")]
+    holds = f"It holds {measured[0]} bytes of SHA-256 {measured[1]}"
     return [
-        f"It holds {measured[0]} bytes of SHA-256 {measured[1]}; its manifest entry says {size} of {sha256}."
+        Problem(ProblemKind.CHANGED, uri, f"{holds}; its manifest entry says {size} of {sha256}.")
         for size, sha256 in claimed
         if (size, sha256) != measured
     ]

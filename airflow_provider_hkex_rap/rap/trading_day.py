@@ -66,7 +66,7 @@ def parse_business_date(value: str | date | None, *, field: str = "business_date
     raise RapConfigurationError(
         f"{value!r} in {field!r} is not a business date.",
         why="A business date is YYYY-MM-DD, such as 2026-11-20.",
-        todo="Write it in that form, or leave it out for the run's own trading day.",
+        todo="Write it in that form, or leave it out.",
         business_date=value,
     )
 

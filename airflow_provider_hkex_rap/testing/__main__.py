@@ -17,6 +17,8 @@ import pendulum
 from airflow_provider_hkex_rap.rap.calendar import trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.folders import Service
+from airflow_provider_hkex_rap.rap.service_hours import next_opening
 from airflow_provider_hkex_rap.testing.simulator import RapSimulator
 
 _USAGE_ERROR = 2
@@ -87,6 +89,9 @@ def _tell(rap: RapSimulator, directory: Path) -> None:
     offset = round((now - pendulum.now(HONG_KONG)).total_seconds())
     if offset:
         print(f"Its clock is shifted: export AIRFLOW__HKEX_RAP__CLOCK_OFFSET={offset}")
+    for service in Service:
+        if (opening := next_opening([service], now)) > now:
+            print(f"{service} is shut there until {opening:ddd YYYY-MM-DD HH:mm}: tasks wait (§4.1).")
     print("Stop it by Ctrl-C.", flush=True)
 
 

@@ -364,6 +364,7 @@ def test_ls_lists_the_rest_where_a_folder_is_denied(
         (("ls", "-y", "dcass"), "'dcass' is not a folder"),
         (("ls", "-y", "--conn-id", "nowhere", "DCASS"), "airflow connections add"),
         (("ls", "-y", "DCASS"), "No login as DCXYZ001"),
+        (("gaps", "--customer", "CXYZ"), "neither --lake nor the Airflow Variable hkex_rap_lake"),
         (("gaps", "--lake", "lake", "--customer", "CXYZ"), "'lake' in 'lake' is not the root"),
         (("gaps", "--lake", "/lake", "--customer", "cxyz"), "'cxyz' is not a DCASS customer code"),
         (("gaps", "--lake", "/lake", "--customer", "CXYZ", "--folders", "X"), "'X' is not a folder"),
@@ -493,6 +494,7 @@ def test_the_documented_commands_run(
     for day in [day for day in (NOW.date().subtract(days=n) for n in range(11)) if day.weekday() < 5]:
         rap.publish_day(day, reports=3)
     download(lake)
+    monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_LAKE", lake.as_uri())
     airflow("hkex-rap", "init")
     result = airflow(*shlex.split(line.replace("/data/rap", str(lake)))[1:], stdin="y\n")
     forget_keys(airflow)

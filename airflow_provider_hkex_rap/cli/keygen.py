@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from airflow.utils.cli import action_cli
 
 from airflow_provider_hkex_rap.cli.command import command, command_clock
-from airflow_provider_hkex_rap.keystore.store import AccountKeys, open_key_store
+from airflow_provider_hkex_rap.keystore.opening import open_key_store
+from airflow_provider_hkex_rap.keystore.store import AccountKeys
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey, public_key_file_name

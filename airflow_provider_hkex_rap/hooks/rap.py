@@ -22,8 +22,9 @@ from airflow_provider_hkex_rap.keystore.offers import (
     record_after_login,
     with_known_expiry,
 )
+from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
-from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError, open_key_store
+from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,

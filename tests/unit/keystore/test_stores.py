@@ -13,12 +13,12 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_hkex_rap.keystore.contract import KeyStoreContract
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
+from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.store import (
     AccountKeys,
     KeyStore,
     KeyStoreConflict,
     KeyStoreError,
-    open_key_store,
 )
 from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
 from airflow_provider_hkex_rap.rap.account import Account

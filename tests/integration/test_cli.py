@@ -30,7 +30,7 @@ from .openssh import missing, openssh
 
 NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
 DAYS = [pendulum.date(2026, 11, day) for day in (16, 17, 18, 19, 20)]
-DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Result(NamedTuple):
@@ -475,8 +475,9 @@ def test_verify_proves_the_lake_or_says_what_to_do(week: Path, airflow: Airflow)
 
 
 def documented(command: str = "") -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith(f"airflow {command}")]
+    text = "".join(path.read_text() for path in sorted(DOCS.glob("*.md")))
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
+    return [line for line in lines if line.startswith(f"airflow hkex-rap {command}")]
 
 
 @pytest.mark.parametrize("line", [line for line in documented() if " simulate" not in line])
@@ -509,7 +510,7 @@ def forget_keys(airflow: Airflow) -> None:
 def test_the_commands_are_registered_and_a_simulated_rap_can_be_connected_to(
     airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (line,) = documented("hkex-rap simulate")
+    (line,) = documented("simulate")
     with subprocess.Popen(
         [sys.executable, "-m", *shlex.split(line)],
         stdout=subprocess.PIPE,

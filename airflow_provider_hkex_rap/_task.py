@@ -86,17 +86,29 @@ class RapTask:
             )
             raise AirflowRescheduleException(pendulum.now("UTC") + (opening - now))  # type: ignore[no-untyped-call]
 
-    def run_session(self, hook: RapHook, work: Callable[[], Coroutine[Any, Any, T]], *, waits: int = 0) -> T:
+    def run_session(
+        self,
+        hook: RapHook,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        context: Context,
+        *,
+        waits: int = 0,
+    ) -> T:
         """Run *work* to its end in an event loop of its own, or until the task is killed.
+
+        In a run, whoever has thrown out a login of this host is left in peace first (§4.3).
 
         :param hook: whose session ends when the task is killed.
         :param work: makes the coroutine, which logs in and out; it is made anew after a wait.
-        :param waits: how often to wait and go on where somebody else's login ends ours (§4.3).
+        :param context: the task's context; empty outside a run, where somebody watches and nothing waits.
+        :param waits: how often to wait and go on where somebody else's login ends ours.
         :raises RapError: as *work* does.
         """
+        in_run = "dag_run" in context
+        hook.superseded_wait = superseded_wait() if in_run else 0.0
 
         async def waiting() -> T:
-            for left in reversed(range(waits + 1)):
+            for left in reversed(range(waits + 1 if in_run else 1)):
                 try:
                     return await work()
                 except RapSessionSuperseded as error:
@@ -164,10 +176,15 @@ def parse_patterns(
     return given
 
 
-def patience() -> float:
-    """Return the seconds for which whoever threw us out is left in peace, no two tasks alike."""
+def superseded_wait() -> float:
+    """Return the seconds for which whoever throws us out is left in peace."""
     seconds: float = conf.getfloat("hkex_rap", "superseded_wait", fallback=300.0)
-    return seconds * random.uniform(1.0, 1.2)  # noqa: S311
+    return seconds
+
+
+def patience() -> float:
+    """Return the seconds after which a task that was thrown out goes on, no two tasks alike."""
+    return superseded_wait() * random.uniform(1.0, 1.2)  # noqa: S311
 
 
 @contextmanager

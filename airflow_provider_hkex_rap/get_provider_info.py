@@ -99,8 +99,8 @@ def get_provider_info() -> dict[str, Any]:
                         "default": "0",
                     },
                     "superseded_wait": {
-                        "description": "Seconds for which a task that another login has thrown out leaves the"
-                        " account in peace, before it goes on; at most three times.",
+                        "description": "Seconds for which all tasks of a host leave an account in peace after"
+                        " another login has thrown one out; a download then goes on, at most three times.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "600",

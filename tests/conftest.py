@@ -14,6 +14,8 @@ AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-")
 os.environ |= {
     "AIRFLOW_HOME": AIRFLOW_HOME,
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # Five minutes in real life.
+    "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": "0.1",
 }
 
 

@@ -70,6 +70,8 @@ class RapHook(SFTPHookAsync):
         self._open_session: RapSession | None = None
         self.lock_wait = LOCK_WAIT
         """Seconds to wait where another process of this host is logged in with the account."""
+        self.superseded_wait = 0.0
+        """Seconds for which whoever throws out a login of this host is left in peace; tasks set it (§4.3)."""
 
     @cached_property
     def login(self) -> Login:
@@ -143,7 +145,12 @@ class RapHook(SFTPHookAsync):
         :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
         """
         login = await asyncio.to_thread(lambda: self.login)
-        async with account_lock(login, f"the connection {self.rap_conn_id}", wait=self.lock_wait):
+        async with account_lock(
+            login,
+            f"the connection {self.rap_conn_id}",
+            wait=self.lock_wait,
+            superseded_wait=self.superseded_wait,
+        ):
             keys = await asyncio.to_thread(self.account_keys)
             offers = (
                 (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -26,6 +27,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapError,
     RapPermissionDenied,
     RapReportMissing,
+    RapSessionSuperseded,
     RapTransferError,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
@@ -128,19 +130,20 @@ class RapDownloadOperator(RapTask, BaseOperator):
             services = sorted({folder.service for folder in folders}, reverse=True)
             day = only_date or trading_day(context, services[0], hook.clock())
             self.wait_for_opening(hook, services)
-            started = time.monotonic()
+            started, self._before = time.monotonic(), Counter[str]()
             ledger, plan, landing, unseen = self.run_session(
                 hook,
                 lambda: self._land(hook, lake, folders, naming, only_date, day, _run_of(context)),
-                waits=SUPERSEDED_WAITS if "ti" in context else 0,
+                context,
+                waits=SUPERSEDED_WAITS,
             )
             summary = {
-                "landed": landing.landed,
-                "already": landing.already,
+                "landed": landing.landed + self._before["landed"],
+                "already": landing.already - self._before["landed"],
                 "deferred": landing.deferred,
                 "quarantined": landing.quarantined,
                 "failed": landing.failed,
-                "bytes": landing.bytes,
+                "bytes": landing.bytes + self._before["bytes"],
                 "seconds": round(time.monotonic() - started, 3),
                 "manifest": lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}"),
             }
@@ -170,9 +173,12 @@ class RapDownloadOperator(RapTask, BaseOperator):
         login, clock = hook.login, hook.clock
         # The night until the opening belongs to the day before.
         today = (clock() - DAY_OPENS).date()
-        ledger = await asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day)
         async with hook.session() as session:
-            listings = await asyncio.gather(*(_listing(session, folder, today) for folder in folders))
+            # Not before: while this login waited for its turn, another task may have landed files.
+            ledger, listings = await asyncio.gather(
+                asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day),
+                asyncio.gather(*(_listing(session, folder, today) for folder in folders)),
+            )
             files = [file for listing in listings if isinstance(listing, list) for file in listing]
             todo = plan(
                 files,
@@ -189,24 +195,25 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 len(todo.todo),
                 len(todo.already),
             )
-            landing = await land(
-                session,
-                lake,
-                ledger,
-                todo,
-                origin=Origin(
-                    account=login.account.name,
-                    site=login.site.value,
-                    address=session.address,
-                    host_key_fingerprint=session.host_key_fingerprint,
-                    client_key_fingerprint=session.client_key_fingerprint,
-                    package_version=__version__,
-                    **run,
-                ),
-                naming=naming,
-                clock=clock,
-                progress=_ProgressLog(self.log),
+            origin = Origin(
+                account=login.account.name,
+                site=login.site.value,
+                address=session.address,
+                host_key_fingerprint=session.host_key_fingerprint,
+                client_key_fingerprint=session.client_key_fingerprint,
+                package_version=__version__,
+                **run,
             )
+            progress = _ProgressLog(self.log)
+            try:
+                landing = await land(
+                    session, lake, ledger, todo, origin=origin, naming=naming, clock=clock, progress=progress
+                )
+            except RapSessionSuperseded as error:
+                # The session after it finds these in the lake; the summary is of the whole task.
+                done: Landing = error.__dict__["landing"]
+                self._before.update(landed=done.landed, bytes=done.bytes)
+                raise
         return ledger, todo, landing, [error for error in listings if isinstance(error, RapError)]
 
     def _judge_transfers(self, landing: Landing) -> None:

@@ -140,7 +140,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         """Look once: one login, one listing."""
         with failing_at_once():
             try:
-                files = self.run_session(self._hook, lambda: self._listing(self._hook))
+                files = self.run_session(self._hook, lambda: self._listing(self._hook), context)
             except (RapSessionSuperseded, RapUnavailable) as error:
                 self._awaited = f"The last look failed: {error}"
                 self.log.warning("%s", self._awaited)

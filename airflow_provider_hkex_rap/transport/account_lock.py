@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_hkex_rap.rap.errors import RapUnavailable
+from airflow_provider_hkex_rap.rap.errors import RapSessionSuperseded, RapUnavailable
 
 if TYPE_CHECKING:
+    from filelock import AsyncFileLock
+
+    from airflow_provider_hkex_rap.rap.account import Account
     from airflow_provider_hkex_rap.transport.login import Login
 
 LOCK_WAIT = 900.0
@@ -20,9 +26,13 @@ LOCK_WAIT = 900.0
 
 _POLL_SECONDS = 0.5
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
-async def account_lock(login: Login, holder: str, *, wait: float = LOCK_WAIT) -> AsyncIterator[None]:
+async def account_lock(
+    login: Login, holder: str, *, wait: float = LOCK_WAIT, superseded_wait: float = 0.0
+) -> AsyncIterator[None]:
     """Hold the account on this host; a process that dies lets go of it.
 
     Pools keep tasks apart, but only as long as scheduler and workers live: a task whose worker was killed may
@@ -31,9 +41,11 @@ async def account_lock(login: Login, holder: str, *, wait: float = LOCK_WAIT) ->
     :param login: the account that is to log in, and where.
     :param holder: who holds it, for those who wait.
     :param wait: seconds to wait for it.
+    :param superseded_wait: seconds for which whoever has thrown out a login of this host is left in peace,
+        whichever process had that login; they do not count as *wait*.
     :raises RapUnavailable: another process of this host has held it for all that time.
     """
-    from filelock import AsyncFileLock, Timeout
+    from filelock import AsyncFileLock
 
     # Every user of the host may run tasks of the same account.
     account = login.account
@@ -41,25 +53,56 @@ async def account_lock(login: Login, holder: str, *, wait: float = LOCK_WAIT) ->
     place = f"{account}-{login.addresses[0].port}" if login.is_loopback else account.name
     path = Path(tempfile.gettempdir()) / f"hkex-rap-{place}.lock"
     lock = AsyncFileLock(path, timeout=wait, mode=0o666, poll_interval=_POLL_SECONDS)
-    note = path.with_suffix(".holder")
+    note, superseded = path.with_suffix(".holder"), path.with_suffix(".superseded")
+    await _acquire(lock, account, note)
+    while pause := _rest_of(superseded, superseded_wait):
+        await lock.release()
+        log.info(
+            "Somebody else has logged in as %s (§4.3): leaving it alone for %.0f s more.", account, pause
+        )
+        await asyncio.sleep(pause)
+        await _acquire(lock, account, note)
+    try:
+        with suppress(OSError):
+            note.write_text(f"{holder}, process {os.getpid()}")
+        yield
+    except RapSessionSuperseded:
+        # While the lock is held: whoever takes it next must see this.
+        with suppress(OSError):
+            superseded.write_text(str(time.time()))
+        raise
+    finally:
+        with suppress(OSError):
+            note.unlink()
+        await lock.release()
+
+
+async def _acquire(lock: AsyncFileLock, account: Account, note: Path) -> None:
+    from filelock import Timeout
+
+    with suppress(Timeout):
+        await lock.acquire(timeout=0)
+        return
+    log.info("%s is in use on this host, by %s: waiting for up to %g s.", account, _read(note), lock.timeout)
     try:
         await lock.acquire()
     except Timeout:
         raise RapUnavailable(
-            f"{account} has been in use on {socket.gethostname()} for {wait:g} s, by {_read(note)}.",
+            f"{account} has been in use on {socket.gethostname()} for {lock.timeout:g} s, by {_read(note)}.",
             why="RAP ends a session when its account logs in again (§4.3), so logins take turns.",
             todo="Wait until it is done, or end it; a later try takes its turn.",
             attempts=(),
             account=account.name,
         ) from None
-    try:
-        with suppress(OSError):
-            note.write_text(f"{holder}, process {os.getpid()}")
-        yield
-    finally:
-        with suppress(OSError):
-            note.unlink()
-        await lock.release()
+
+
+def _rest_of(superseded: Path, wait: float) -> float:
+    """Return the seconds that are left of *wait* since a login was thrown out."""
+    with suppress(OSError, ValueError):
+        age = time.time() - float(superseded.read_text())
+        # A clock that was set back must not make this last.
+        return wait - age if 0 <= age < wait else 0.0
+    return 0.0
 
 
 def _read(note: Path) -> str:

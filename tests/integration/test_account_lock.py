@@ -8,12 +8,14 @@ import multiprocessing.synchronize
 import os
 import signal
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_hkex_rap.rap.account import Account
-from airflow_provider_hkex_rap.rap.errors import RapUnavailable
+from airflow_provider_hkex_rap.rap.errors import RapSessionSuperseded, RapUnavailable
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Site
 from airflow_provider_hkex_rap.transport.account_lock import account_lock
 from airflow_provider_hkex_rap.transport.login import Login
@@ -28,8 +30,9 @@ def login_of(account: str) -> Login:
     return Login(Account(account), Site.PRIMARY, GUIDE_ADDRESSES[Site.PRIMARY], (), ())
 
 
-async def hold(account: str, wait: float = 0.0) -> None:
-    async with account_lock(login_of(account), "another task", wait=wait):
+async def hold(account: str, wait: float = 0.0, superseded_wait: float = 0.0) -> None:
+    login = login_of(account)
+    async with account_lock(login, "another task", wait=wait, superseded_wait=superseded_wait):
         pass
 
 
@@ -80,3 +83,34 @@ def test_logins_take_turns_within_one_process_too() -> None:
         return order
 
     assert asyncio.run(two()) == ["first in", "first out", "second in"]
+
+
+def test_whoever_throws_a_login_out_is_left_in_peace_by_those_who_wait_for_it() -> None:
+    async def next_in_line() -> float:
+        with suppress(RapSessionSuperseded):
+            async with account_lock(login_of("DCXYZ001"), "a task"):
+                in_line = asyncio.create_task(hold("DCXYZ001", wait=60, superseded_wait=0.7))
+                await asyncio.sleep(0)
+                raise RapSessionSuperseded("Thrown out.")
+        thrown_out = time.monotonic()
+        await in_line
+        return time.monotonic() - thrown_out
+
+    assert asyncio.run(next_in_line()) > 0.6
+
+
+def test_peace_is_one_accounts_and_ends_and_who_watches_goes_ahead(tmp_path: Path) -> None:
+    async def holding_others() -> float:
+        with suppress(RapSessionSuperseded):
+            async with account_lock(login_of("DCXYZ001"), "a task"):
+                raise RapSessionSuperseded("Thrown out.")
+        started = time.monotonic()
+        await hold("DCXYZ002", superseded_wait=60)
+        await hold("DCXYZ001")
+        (marker,) = tmp_path.glob("*.superseded")
+        for moment in (time.time() - 61, time.time() + 1000):
+            marker.write_text(str(moment))
+            await hold("DCXYZ001", superseded_wait=60)
+        return time.monotonic() - started
+
+    assert asyncio.run(holding_others()) < 30

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -411,7 +412,10 @@ def test_being_killed_ends_the_session_at_once(rap: RapSimulator, lake: Path) ->
 
 def in_a_run() -> Any:
     """Return the little of a task's context that tells a run from a notebook."""
-    return {"ti": SimpleNamespace(dag_id="daily", run_id="run", task_id="land", try_number=1)}
+    return {
+        "ti": SimpleNamespace(dag_id="daily", run_id="run", task_id="land", try_number=1),
+        "dag_run": SimpleNamespace(conf={}, run_after=NOW),
+    }
 
 
 def test_a_task_that_is_thrown_out_leaves_in_peace_and_goes_on(
@@ -421,8 +425,9 @@ def test_a_task_that_is_thrown_out_leaves_in_peace_and_goes_on(
     for number in range(5):
         rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
     rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
-    RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+    summary = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
     assert by_name(lake) == published(rap)
+    assert (summary["landed"], summary["already"], summary["bytes"]) == (5, 0, 500_000)
     assert len(rap.events.of("login")) == 4
     assert rap.events.peak_sessions("DCXYZ001") == 1
 
@@ -447,6 +452,41 @@ def test_two_tasks_of_one_account_take_turns(rap: RapSimulator, tmp_path: Path) 
     assert [summary["landed"] for summary in summaries] == [50] * 4
     assert rap.events.peak_sessions("DCXYZ001") == 1
     assert not rap.events.of("superseded")
+
+
+@contextmanager
+def hearing(words: str) -> Iterator[threading.Event]:
+    """Give an event that is set once a log of this package says *words*."""
+    heard = threading.Event()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if words in record.getMessage():
+                heard.set()
+
+    logger, ear = logging.getLogger("airflow_provider_hkex_rap"), Ear()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(ear)
+    yield heard
+    logger.removeHandler(ear)
+    logger.setLevel(level)
+
+
+def test_what_landed_while_a_task_waited_for_its_turn_is_not_landed_again(
+    rap: RapSimulator, lake: Path
+) -> None:
+    for number in range(5):
+        rap.put(Folder.DCASS, f"R{number}_20261120.csv", 20_000, MTIME)
+    stall = rap.faults.add(Fault("stall"))
+    with ThreadPoolExecutor(2) as tasks, hearing("is in use on this host") as in_line:
+        first = tasks.submit(download, lake, folders="DCASS")
+        rap.events.wait_for("fault")
+        second = tasks.submit(download, lake, folders="DCASS")
+        assert in_line.wait(60)
+        rap.faults.release(stall)
+    assert (first.result()["landed"], second.result()["landed"]) == (5, 0)
+    assert len(entries(lake)) == 5
 
 
 def test_two_customers_share_a_lake_and_nothing_else(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:

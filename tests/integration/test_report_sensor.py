@@ -135,7 +135,8 @@ def test_one_pattern_may_stand_for_itself(rap: RapSimulator) -> None:
     assert look(reports="TP001*")
 
 
-def test_who_throws_it_out_is_left_in_peace(rap: RapSimulator) -> None:
+def test_who_throws_it_out_is_left_in_peace(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "300")
     rap.faults.add(Fault("listing_cut"))
     with pytest.raises(AirflowRescheduleException) as caught:
         look(poke_interval=60)

@@ -1,0 +1,284 @@
+"""One login per account under a real scheduler, whoever is killed, and whoever logs in besides (§4.3).
+
+The story is played once. Two DAGs with eight tasks of one account are kept apart by the lock alone, while the
+scheduler is killed and comes back; then by their pool. Of other accounts, a task is killed, and a task's
+supervisor; a human logs in while a sensor looks, and while a download reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+import pendulum
+import psutil
+import pytest
+
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.transport.connect import OFFERED
+
+from .real_airflow import RealAirflow
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.testing.events import Event
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+DAGS = Path(__file__).with_name("one_login_dags.py")
+
+# Friday evening: every service is open.
+NOW = pendulum.datetime(2026, 11, 20, 21, tz=HONG_KONG)
+
+EIGHT_TASKS, KILLED, DOWNLOADS, SENSOR = "DCXYZ001", "DCABC001", "DCDEF001", "DCGHI001"
+"""Accounts of four customers."""
+
+POOLED = ("pooled_by_folder", "pooled_by_report")
+ROOMY = ("roomy_by_folder", "roomy_by_report")
+OTHERS = ("worker_killed", "human_and_downloads", "human_and_sensor")
+
+PEACE = 5.0
+"""Seconds for which whoever throws us out is left in peace; five minutes by default."""
+POKE_INTERVAL = 60.0
+
+SETTINGS = {
+    "AIRFLOW__CORE__PARALLELISM": "16",
+    "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": str(PEACE),
+    # When a scheduler starts, and then at intervals, it looks for tasks of schedulers whose last heartbeat is
+    # older than the threshold. LocalExecutor adopts none, so each starts again, beside its orphan. Heartbeats
+    # have to come well within the threshold, or a scheduler takes itself for dead.
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    # A supervisor sends its task's heartbeats; from an answer it learns that another try has taken the place
+    # of its task, and ends it. A killed supervisor is missed after the timeout; its task goes on.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+}
+
+
+class Trial:
+    """RAP, Airflow, and what has become of the runs.
+
+    :param home: an empty directory.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.lake = home / "lake"
+        self.rap = RapSimulator((EIGHT_TASKS, KILLED, DOWNLOADS, SENSOR), NOW)
+        self.rap.start()
+        self.airflow = RealAirflow(
+            home,
+            dags={DAGS.name: DAGS.read_text()},
+            # Nothing here is deferred, so there is nothing for a triggerer to do.
+            parts=("api-server", "scheduler", "dag-processor"),
+            environment=SETTINGS
+            | {f"AIRFLOW_CONN_{account}": self._connection(account) for account in self.rap.accounts}
+            | {
+                "AIRFLOW_VAR_HKEX_RAP_LAKE": self.lake.as_uri(),
+                "AIRFLOW__HKEX_RAP__CLOCK_OFFSET": str((self.rap.clock() - pendulum.now()).total_seconds()),
+            },
+        )
+        self._runs: dict[str, str] = {}
+        self._published: dict[str, list[str]] = {}
+
+    def _connection(self, account: str) -> str:
+        connection = self.rap.connection(account)
+        # A stalled transfer lasts for as long as the story needs it.
+        connection["extra"]["idle_timeout"] = 300
+        return json.dumps(connection)
+
+    # Playing.
+
+    def publish(self, account: str, batch: str) -> None:
+        """Put two new files into each folder of an account."""
+        for folder, kind in product(Folder, "AB"):
+            name = f"{kind}_{batch}_{folder.name}_20261120.csv"
+            file = self.rap.put(folder, name, 50_000, NOW.subtract(hours=1), account=account)
+            self._published.setdefault(account, []).append(file.path.decode())
+
+    def trigger(self, *dag_ids: str) -> None:
+        for dag_id in dag_ids:
+            self._runs[dag_id] = self.airflow.trigger(dag_id)
+
+    def stop_in_a_transfer(self, account: str, *dag_ids: str, kind: str = "stall") -> tuple[Fault, int]:
+        """Trigger DAGs, and wait until a task of theirs is logged in and gets no answer any more.
+
+        :returns: what stops it, to be released, and its process id.
+        """
+        fault = self.rap.faults.add(Fault(kind, account=account))
+        before = len(self.rap.events.of("fault", account=account))
+        self.trigger(*dag_ids)
+        self.rap.events.wait_for("fault", before + 1, 60, account=account)
+        note = Path(tempfile.gettempdir()) / f"hkex-rap-{account}-{self.rap.port}.holder"
+        pid = int(note.read_text().rpartition(" ")[2])
+        remote = [connection.raddr for connection in psutil.Process(pid).net_connections()]
+        assert (self.rap.host, self.rap.port) in remote
+        return fault, pid
+
+    def log_in_by_hand(self, account: str) -> None:
+        """Log in as somebody does with WinSCP, look around, and log out."""
+        key = asyncssh.import_private_key(self.rap.private_key(account))
+
+        async def look() -> None:
+            login = {**OFFERED, "username": account, "client_keys": [key], "known_hosts": None}
+            async with (
+                asyncssh.connect(self.rap.host, self.rap.port, **login) as connection,
+                connection.start_sftp_client() as client,
+            ):
+                assert await client.listdir(Folder.DCASS.path)
+
+        asyncio.run(look())
+
+    def wait_for_success(self, *dag_ids: str) -> None:
+        """Wait until every run of these DAGs has succeeded."""
+
+        def done() -> bool:
+            states = {run["state"] for dag_id in dag_ids for run in self.airflow.runs(dag_id)}
+            assert "failed" not in states, self.airflow.describe()
+            return states == {"success"}
+
+        self.airflow.wait_until(done, f"success of {', '.join(dag_ids)}", 120)
+
+    def wait_for_a_task_in_line(self, dag_id: str, try_number: int) -> None:
+        """Wait until a task of the last run of a DAG says that it waits for another one's login to end."""
+        run = self.airflow.home / f"logs/dag_id={dag_id}/run_id={self._runs[dag_id]}"
+
+        def found() -> bool:
+            logs = run.glob(f"task_id=*/attempt={try_number}.log")
+            return any("is in use on this host" in log.read_text() for log in logs)
+
+        self.airflow.wait_until(found, f"a task of {dag_id} to wait for its turn")
+
+    # What came of it.
+
+    def tries(self, *dag_ids: str) -> list[int]:
+        """Return how many tries each task has taken."""
+        return [ti["try_number"] for dag_id in dag_ids for ti in self.airflow.task_instances(dag_id)]
+
+    def logins(self, account: str) -> list[Event]:
+        """Return the beginnings and ends of an account's logins."""
+        return self.rap.events.of("login", "logout", "lost", "superseded", account=account)
+
+    def landed(self, account: str) -> Counter[str]:
+        """Return how often the manifest says of a path on RAP that it landed."""
+        entries: list[dict[str, Any]] = []
+        for manifest in self.lake.glob(f"_manifests/customer={account[1:5]}/**/*.json"):
+            entries += json.loads(manifest.read_bytes())["entries"]
+        return Counter(entry["rap_path"] for entry in entries if entry["disposition"] == "landed")
+
+    def published(self, account: str) -> Counter[str]:
+        """Return the paths on RAP of what was published, once each."""
+        return Counter(self._published[account])
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    trial = Trial(tmp_path_factory.mktemp("one_login"))
+    try:
+        with trial.airflow as airflow:
+            airflow.request("POST", "pools", json={"name": "roomy", "slots": 16})
+            airflow.unpause(*POOLED, *ROOMY, *OTHERS)
+            play(trial)
+            yield trial
+    finally:
+        trial.rap.stop()
+
+
+def play(trial: Trial) -> None:
+    airflow, rap = trial.airflow, trial.rap
+    for account in rap.accounts:
+        trial.publish(account, "1")
+
+    # The sensor's next look is a minute later, long after the scheduler has come back.
+    trial.stop_in_a_transfer(SENSOR, "human_and_sensor", kind="listing_stall")
+    trial.log_in_by_hand(SENSOR)
+
+    trial.stop_in_a_transfer(EIGHT_TASKS, *ROOMY)
+    airflow.kill("scheduler")
+    airflow.start("scheduler")
+    rap.events.wait_for("lost", 1, 60, account=EIGHT_TASKS)
+    trial.wait_for_success(*ROOMY)
+
+    trial.publish(EIGHT_TASKS, "2")
+    trial.trigger(*POOLED)
+
+    _, task = trial.stop_in_a_transfer(KILLED, "worker_killed")
+    os.kill(task, signal.SIGKILL)
+    trial.wait_for_success("worker_killed")
+
+    trial.publish(KILLED, "2")
+    orphaned, task = trial.stop_in_a_transfer(KILLED, "worker_killed")
+    os.kill(psutil.Process(task).ppid(), signal.SIGKILL)
+
+    trial.stop_in_a_transfer(DOWNLOADS, "human_and_downloads")
+    trial.wait_for_a_task_in_line("human_and_downloads", 1)
+    trial.log_in_by_hand(DOWNLOADS)
+
+    trial.wait_for_a_task_in_line("worker_killed", 2)
+    rap.faults.release(orphaned)
+    trial.wait_for_success(*POOLED, *OTHERS)
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind.value for event in events]
+
+
+def test_eight_tasks_without_a_pool_and_a_killed_scheduler_do_not_meet(trial: Trial) -> None:
+    assert trial.rap.events.peak_sessions(EIGHT_TASKS) == 1
+    logins = Counter(kinds(trial.logins(EIGHT_TASKS)[:-16]))
+    # Told to end, the orphan that was logged in has cut its login; others may have had their turn before.
+    assert logins["lost"] >= 1
+    assert logins["logout"] >= 8
+    assert "superseded" not in logins
+    # Tasks that had not started when the scheduler was killed are still on their first try.
+    assert set(trial.tries(*ROOMY)) <= {1, 2}
+    assert 2 in trial.tries(*ROOMY)
+    assert trial.landed(EIGHT_TASKS) == trial.published(EIGHT_TASKS)
+
+
+def test_eight_tasks_in_one_pool_log_in_one_after_the_other(trial: Trial) -> None:
+    assert trial.tries(*POOLED) == [1] * 8
+    assert kinds(trial.logins(EIGHT_TASKS)[-16:]) == ["login", "logout"] * 8
+    opened = [event.path for event in trial.rap.events.of("open", account=EIGHT_TASKS)]
+    assert set(Counter(path for path in opened if "_2_" in path).values()) == {1}
+
+
+def test_a_killed_task_and_an_orphan_do_not_meet_their_next_try(trial: Trial) -> None:
+    assert trial.tries("worker_killed") == [2, 2]
+    killed = ["login", "lost", "login", "logout"]
+    orphaned = ["login", "logout"] * 2
+    assert kinds(trial.logins(KILLED)) == killed + orphaned
+    assert trial.landed(KILLED) == trial.published(KILLED)
+
+
+def test_whoever_throws_a_download_out_is_left_in_peace_by_every_task(trial: Trial) -> None:
+    logins = trial.logins(DOWNLOADS)
+    by_hand = ["login", "superseded", "logout"]
+    assert kinds(logins) == ["login", *by_hand, *["login", "logout"] * 2]
+    assert logins[4].at - logins[2].at >= pendulum.duration(seconds=PEACE)
+    assert trial.tries("human_and_downloads") == [1, 1]
+    assert trial.landed(DOWNLOADS) == trial.published(DOWNLOADS)
+
+
+def test_whoever_throws_a_sensor_out_is_left_in_peace_until_its_next_look(trial: Trial) -> None:
+    logins = trial.logins(SENSOR)
+    by_hand = ["login", "superseded", "logout"]
+    assert kinds(logins) == ["login", *by_hand, "login", "logout"]
+    assert logins[4].at - logins[2].at >= pendulum.duration(seconds=POKE_INTERVAL)
+    assert trial.tries("human_and_sensor") == [1]
+
+
+def test_nothing_is_refused_or_denied(trial: Trial) -> None:
+    assert not trial.rap.events.of("refused", "denied", "missing")

@@ -70,7 +70,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         seconds; and the URI of the manifest.
     :raises RapReportMissing: an expected report has not landed; a later try may find it.
     :raises RapTransferError: files were deferred or failed; the rest has landed.
-    :raises RapRetentionExpired: nothing of *business_date* is listed, and it is past the ten days (§4.1).
+    :raises RapRetentionExpired: nothing of *business_date* is listed, or an expected report has not landed,
+        and the day is past the ten days (§4.1): no later try can find it.
     :raises RapPermissionDenied: the account does not see a folder; the others have landed.
     :raises RapConfigurationError: an argument or a field of the connection is not of the valid form.
     """
@@ -153,7 +154,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 raise unseen[0]
             if only_date and not ledger.of_day(only_date) and not plan.quarantined:
                 raise _nothing_of(only_date, folders, hook.clock().date())
-            self._judge_expectations(ledger, day, expect)
+            self._judge_expectations(ledger, day, expect, folders, hook.clock().date())
             return summary
 
     async def _land(
@@ -228,17 +229,27 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
             )
 
-    def _judge_expectations(self, ledger: Ledger, day: pendulum.Date, expect: Sequence[str]) -> None:
+    def _judge_expectations(
+        self,
+        ledger: Ledger,
+        day: pendulum.Date,
+        expect: Sequence[str],
+        folders: Sequence[Folder],
+        today: pendulum.Date,
+    ) -> None:
         names = [name for _, name in ledger.of_day(day)]
         missing = [glob for glob in expect if not any(fnmatchcase(name, glob) for name in names)]
-        if missing:
-            raise RapReportMissing(
-                f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
-                why=f"RAP lists no file of that day by these names; {len(names)} others of it have landed.",
-                todo="A later try may find them; else ask HKEX, or mend the patterns in 'expect'.",
-                missing=tuple(missing),
-                business_date=day.isoformat(),
-            )
+        if not missing:
+            return
+        if today >= left_on(day):
+            raise retention_expired(day, _paths(folders), f"None of {', '.join(missing)}")
+        raise RapReportMissing(
+            f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
+            why=f"RAP lists no file of that day by these names; {len(names)} others of it have landed.",
+            todo="A later try may find them; else ask HKEX, or mend the patterns in 'expect'.",
+            missing=tuple(missing),
+            business_date=day.isoformat(),
+        )
 
 
 async def _listing(session: RapSession, folder: Folder, today: date) -> list[RemoteFile] | RapError:
@@ -254,16 +265,19 @@ async def _listing(session: RapSession, folder: Folder, today: date) -> list[Rem
 
 def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.Date) -> RapError:
     """Return the error of a day of which nothing is listed and nothing has landed."""
-    places = ", ".join(folder.path for folder in folders)
     if today >= left_on(day):
-        return retention_expired(day, places)
+        return retention_expired(day, _paths(folders))
     return RapReportMissing(
-        f"Nothing of {day.isoformat()} is in {places}, and nothing of it has landed.",
+        f"Nothing of {day.isoformat()} is in {_paths(folders)}, and nothing of it has landed.",
         why="The reports are not there yet, or that day is no trading day.",
         todo=f"A later try may find them; they leave RAP on {left_on(day).isoformat()}.",
         missing=tuple(folder.path for folder in folders),
         business_date=day.isoformat(),
     )
+
+
+def _paths(folders: Sequence[Folder]) -> str:
+    return ", ".join(folder.path for folder in folders)
 
 
 def _run_of(context: Context) -> dict[str, Any]:

@@ -42,15 +42,16 @@ def days_left(business_date: date, today: date) -> int:
     return max(0, left_on(business_date).toordinal() - today.toordinal())
 
 
-def retention_expired(business_date: date, where: str) -> RapRetentionExpired:
-    """Return the error of a business date of which nothing is listed any more (§4.1).
+def retention_expired(business_date: date, where: str, what: str = "Nothing") -> RapRetentionExpired:
+    """Return the error of a business date whose reports are not listed any more (§4.1).
 
     :param business_date: the day that the reports are of.
     :param where: the folders that were listed.
+    :param what: the reports that are not, as the words begin.
     """
     gone = left_on(business_date).isoformat()
     return RapRetentionExpired(
-        f"Nothing of {business_date.isoformat()} is in {where}: its reports left RAP on {gone}.",
+        f"{what} of {business_date.isoformat()} is in {where}: its reports left RAP on {gone}.",
         why="RAP keeps reports for the past ten calendar days (guide §4.1).",
         todo="Ask HKEX for these reports; no later try can fetch them.",
         business_date=business_date.isoformat(),

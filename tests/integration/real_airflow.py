@@ -130,6 +130,8 @@ class RealAirflow:
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
                 "AIRFLOW__CORE__PARALLELISM": "8",
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+                # Whoever finds SQLite locked waits for longer than 5 s, on a machine that is slow.
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
                 # A moved clock is no reason to read unchanged files again.
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(10**8),
                 # SQLite refuses a transaction that a heartbeat has overtaken.
@@ -198,10 +200,14 @@ class RealAirflow:
 
         :raises AssertionError: it ended with an error.
         """
-        command = [sys.executable, "-m", "airflow", *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        done = self.command(*arguments)
         assert not done.returncode, f"airflow {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``airflow`` with these arguments to its end, whatever that is."""
+        command = [sys.executable, "-m", "airflow", *arguments]
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
 
     # Asking and telling it, by the REST API.
 
@@ -340,8 +346,9 @@ class RealAirflow:
             line.count("<TaskInstance: ") for line in log.splitlines() if "Trying to enqueue tasks" in line
         )
         ended = log.count("Received executor event with state")
-        at_work = [ti for ti in self.task_instances() if ti["state"] in ("queued", "running", "restarting")]
-        return not at_work and begun == ended
+        states = ["queued", "running", "restarting"]
+        at_work = self.request("GET", "dags/~/dagRuns/~/taskInstances", state=states, limit=1)
+        return not at_work["task_instances"] and begun == ended
 
     def _is_up(self) -> bool:
         if "Authorization" not in self._api.headers:

@@ -210,6 +210,14 @@ def test_what_was_expected_and_did_not_come_is_named(rap: RapSimulator, lake: Pa
     download(lake, expect=("TP001*", "RPI03*"))
 
 
+def test_what_was_expected_and_can_no_longer_come_fails_at_once(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "NIGHT_20261109.csv", b"x", NOW.subtract(days=10))
+    with pytest.raises(RapRetentionExpired, match=r"None of TP001\* of 2026-11-09 is in") as caught:
+        download(lake, business_date="2026-11-09", expect=["TP001*", "NIGHT*"])
+    assert isinstance(caught.value, AirflowFailException)
+    assert by_name(lake) == published(rap)
+
+
 def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
     rap.put(Folder.DCASS, "TP001_20261119.csv", b"x", MTIME.subtract(days=1))
     rap.put(Folder.DCASS, "TP001_20261120.csv", b"y", MTIME)

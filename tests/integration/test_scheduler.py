@@ -7,7 +7,7 @@ RAP keeps its service hours here, and counts what is asked of it. The week is pl
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pendulum
 import pytest
@@ -17,7 +17,7 @@ from airflow_provider_hkex_rap.rap.service_hours import is_open
 from airflow_provider_hkex_rap.testing.reports import generate_day
 
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, shared_trial
+from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, documented, name_of, shared_trial
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing._tree import ServedFile
@@ -114,11 +114,6 @@ def week(request: pytest.FixtureRequest) -> Week:
     return week
 
 
-def name_of(entry: dict[str, Any]) -> str:
-    """Return the name on RAP of a manifest's entry."""
-    return str(entry["rap_path"]).rpartition("/")[2]
-
-
 def days(trial: Trial, dag_id: str) -> list[str]:
     """Return the logical dates of a DAG's runs, all of which are midnight UTC."""
     dates = [run["logical_date"] for run in trial.airflow.runs(dag_id) if run["logical_date"]]
@@ -197,19 +192,20 @@ def test_catch_up_and_backfill_make_the_same_days(week: Week) -> None:
         assert days(trial, f"catch_up_{name}") == dates
     bounds = ["--from-date", "2026-12-24", "--to-date", "2027-01-04"]
     for name in ("dcass", "ccms"):
+        trial.airflow.wait_until_idle()
         trial.airflow.run("backfill", "create", "--dag-id", f"backfill_{name}", *bounds)
         assert days(trial, f"backfill_{name}") == wanted[name]
         assert {run["run_type"] for run in trial.airflow.runs(f"backfill_{name}")} == {"backfill"}
 
 
 def test_two_accounts_share_a_backfill(week: Week) -> None:
-    trial, first, last = week.trial, "2026-12-29", "2026-12-31"
+    trial = week.trial
     trial.airflow.unpause("hkex_rap_backfill")
-    run_id = trial.airflow.trigger("hkex_rap_backfill", conf={"first_day": first, "last_day": last})
-    trial.airflow.wait_until(
-        lambda: trial.airflow.runs("hkex_rap_backfill")[0]["state"] == "success", "the backfill"
-    )
-    assert len(trial.airflow.task_instances("hkex_rap_backfill", run_id)) == 2 + 3
+    trial.airflow.run(*documented("dags trigger"))
+    (run,) = trial.airflow.runs("hkex_rap_backfill")
+    trial.end_of("hkex_rap_backfill", run["dag_run_id"])
+    # Two accounts share three days.
+    assert len(trial.airflow.task_instances("hkex_rap_backfill", run["dag_run_id"])) == 2 + 3
     account = SHARING_ACCOUNTS[0]
     reports = [file for folder in Folder for file in trial.rap.files(folder, account=account)]
     landed = Counter((name_of(entry), entry["sha256"]) for entry in trial.landed("CABC"))

@@ -54,6 +54,12 @@ def command(*arguments: str) -> Callable[[RealAirflow], object]:
     return lambda airflow: airflow.run("dags", "trigger", *arguments, "day_unscheduled")
 
 
+def dags_test(airflow: RealAirflow) -> object:
+    # SQLite lets nobody else write meanwhile.
+    airflow.wait_until_idle()
+    return airflow.run("dags", "test", "day_tested", "2027-01-12")
+
+
 ROWS = {
     "scheduled by our timetable": Row("day_timetable", lambda airflow: None, "scheduled", "2026-12-24"),
     "backfill of our timetable": Row("day_timetable", backfill, "backfill", "2026-12-28"),
@@ -77,6 +83,7 @@ ROWS = {
     "command line, with logical date": Row(
         "day_unscheduled", command("--logical-date", "2026-12-22T06:59:00+08:00"), "manual", "2026-12-21"
     ),
+    "tested, for a date": Row("day_tested", dags_test, "manual", "2027-01-12"),
     "asset": Row("day_asset", asset_event, "asset_triggered", FRIDAY),
 }
 

@@ -1,10 +1,16 @@
-"""A simulated RAP and a real Airflow that show the same time: one pair for the whole test session."""
+"""A simulated RAP and a real Airflow that show the same time: one pair for the whole test session.
+
+Their time goes forward only: the modules that share them play one after another, in the order of their names.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,35 @@ SHARING_ACCOUNTS = ("DCABC001", "DCABC002")
 
 START = pendulum.datetime(2026, 12, 30, 3, tz=HONG_KONG)
 
+# Nothing may depend on the machine's time zone; where it has none of its own, one far from Hong Kong's.
+_TIME_ZONE = os.environ.get("TZ", "America/New_York")
+
+# Each task is a fork of the scheduler, and imports these: here, once for all.
+_PRELOADING = """
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+
+class Preloading:
+    @hookimpl
+    def on_starting(self, component):
+        if type(component).__qualname__ == "Job":
+            import airflow.dag_processing.dagbag
+            import airflow_provider_hkex_rap.hooks.rap
+            import airflow_provider_hkex_rap.lake.landing
+            from airflow.dag_processing.bundles.manager import DagBundlesManager
+            from airflow.sdk import ObjectStoragePath
+            from airflow.sdk.listener import get_listener_manager
+
+            get_listener_manager()
+            ObjectStoragePath("file:///").exists()
+
+
+class PreloadingPlugin(AirflowPlugin):
+    name = "preloading"
+    listeners = [Preloading()]
+"""
+
 _THE_BACKFILLS_ACCOUNTS = '{"hkex_rap_default": "hkex_rap"}'
 _SHARED = {"hkex_rap_abc1": "hkex_rap_abc1", "hkex_rap_abc2": "hkex_rap_abc2"}
 _STASHED: pytest.StashKey[Trial] = pytest.StashKey()
@@ -42,6 +77,8 @@ class Trial:
         # A port of its own that it keeps, so that RAP can be away and come back.
         self.rap = RapSimulator((ACCOUNT, *SHARING_ACCOUNTS), START, port=free_port(), enforce_hours=True)
         self.rap.start()
+        (home / "plugins").mkdir()
+        (home / "plugins" / "preloading.py").write_text(_PRELOADING)
         connections = zip(("default", "abc1", "abc2"), self.rap.accounts, strict=True)
         self.airflow = RealAirflow(
             home,
@@ -56,6 +93,9 @@ class Trial:
             | {
                 "AIRFLOW_VAR_HKEX_RAP_LAKE": self.lake.as_uri(),
                 "AIRFLOW__HKEX_RAP__POOLS": ",".join(_SHARED.values()),
+                # The end of a task's process is often seen one interval late.
+                "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+                "TZ": _TIME_ZONE,
             },
         )
 
@@ -67,12 +107,43 @@ class Trial:
         self.rap.clock.set(to)
         self.airflow.move_to(to)
 
+    def end_of(self, dag_id: str, run_id: str) -> str:
+        """Wait until a run has ended, and return its state."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}"
+
+        def state() -> str | None:
+            now = self.airflow.request("GET", path)["state"]
+            return now if now in ("success", "failed") else None
+
+        return str(self.airflow.wait_until(state, f"the end of {dag_id} {run_id}"))
+
     def landed(self, customer: str) -> Iterator[dict[str, Any]]:
         """Yield the entries of a customer's manifest for files that are in the lake."""
         for path in sorted(self.lake.glob(f"_manifests/customer={customer}/**/*.json")):
             for entry in json.loads(path.read_bytes())["entries"]:
                 if entry["disposition"] == "landed":
                     yield entry
+
+    def log(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """Return what a task's tries and looks have logged, oldest first."""
+        logs = self.airflow.home.glob(f"logs/dag_id={dag_id}/run_id={run_id}/task_id={task_id}/*.log")
+        return "".join(path.read_text() for path in sorted(logs))
+
+    def fetched(self, account: str) -> Counter[str]:
+        """Return how often each file was opened by an account, by its name."""
+        return Counter(event.path.rpartition("/")[2] for event in self.rap.events.of("open", account=account))
+
+
+def documented(command: str) -> list[str]:
+    """Return the arguments of the line of docs/operations.md that begins with a command of ``airflow``."""
+    lines = (DAGS.parent / "docs" / "operations.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"airflow {command} ")]
+    return shlex.split(line)[1:]
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    """Return the name on RAP of a manifest's entry."""
+    return str(entry["rap_path"]).rpartition("/")[2]
 
 
 def shared_trial(config: pytest.Config) -> Trial:

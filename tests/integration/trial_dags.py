@@ -1,12 +1,16 @@
 """DAGs for trials under a real scheduler; it reads a copy of this file."""
 
+from datetime import timedelta
+
 import pendulum
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, get_current_context, task
 
 from airflow_provider_hkex_rap._task import trading_day
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.folders import Service
+from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 from airflow_provider_hkex_rap.timetables import RapTradingDayTimetable
 
 CHRISTMAS_EVE = pendulum.datetime(2026, 12, 24, tz="UTC")
@@ -40,8 +44,67 @@ BOXING_DAY_ONLY = {"start_date": BOXING_DAY, "end_date": BOXING_DAY.add(days=1),
 with DAG("day_cron", schedule="30 23 * * *", **BOXING_DAY_ONLY):
     day_of_run()
 
+# It is for `dags test`, before its one run is due.
+TUESDAY = pendulum.datetime(2027, 1, 12, tz="UTC")
+TUESDAY_ONLY = {"start_date": TUESDAY, "end_date": TUESDAY, "catchup": True}
+with DAG("day_tested", schedule=TIMETABLES["dcass"], **TUESDAY_ONLY):
+    day_of_run()
+
 with DAG("day_unscheduled", schedule=None):
     day_of_run()
 
 with DAG("day_asset", schedule=Asset("trial")):
     day_of_run()
+
+# Accounts other than the default one, each with its pool.
+ABC1 = {"rap_conn_id": "hkex_rap_abc1", "pool": "hkex_rap_abc1"}
+ABC2 = {"rap_conn_id": "hkex_rap_abc2", "pool": "hkex_rap_abc2"}
+LAKE = "{{ var.value.hkex_rap_lake }}"
+RETRIED = {"retries": 2, "retry_delay": timedelta(minutes=15)}
+
+# Its days are backfilled; the scheduler makes no run of its own.
+MONDAY, WEDNESDAY = pendulum.datetime(2027, 1, 11, tz="UTC"), pendulum.datetime(2027, 1, 13, tz="UTC")
+with DAG(
+    "backfill_expecting",
+    schedule=TIMETABLES["dcass"],
+    start_date=MONDAY,
+    end_date=WEDNESDAY,
+    catchup=True,
+    default_args=RETRIED,
+):
+    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=LAKE, expect=["TP001_*"], **ABC2)
+
+with DAG("one_day", schedule=None, params={"day": ""}, default_args=RETRIED):
+    DAY = {"business_date": "{{ params.day }}"}
+    RapReportSensor(task_id="look", folder="DCASS", **DAY, **ABC1)
+    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=LAKE, **DAY, **ABC1)
+
+MINUTES = 60
+WAITING = {"folder": "DCASS", "poke_interval": 10 * MINUTES}
+for dag_id, account, reports, timeout in [
+    ("wait_late", {}, ["LATE_*"], 120),
+    ("wait_twice", ABC1, ["FIRST_*", "SECOND_*"], 120),
+    ("wait_never", ABC2, ["FIRST_*", "NEVER_*"], 25),
+    ("wait_shut", {}, ["EARLY_*"], 1),
+]:
+    with DAG(dag_id, schedule=None, default_args=RETRIED):
+        wait = RapReportSensor(
+            task_id="wait", reports=reports, timeout=timeout * MINUTES, **WAITING, **account
+        )
+        wait >> RapDownloadOperator(task_id="land", folders=["DCASS"], include=reports, lake=LAKE, **account)
+
+with DAG("over_sites", schedule=None, default_args=RETRIED):
+    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=LAKE, rap_conn_id="hkex_rap_sites")
+
+# A run each for the night after Thursday 4 February 2027, at the same time.
+THURSDAY = pendulum.datetime(2027, 2, 4, tz="UTC")
+for customer, account in {"xyz": {}, "abc": ABC1}.items():
+    with DAG(
+        f"daily_{customer}",
+        schedule=TIMETABLES["dcass"],
+        start_date=THURSDAY,
+        end_date=THURSDAY,
+        catchup=True,
+        default_args=RETRIED,
+    ):
+        RapDownloadOperator(task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, **account)

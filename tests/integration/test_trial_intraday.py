@@ -1,0 +1,114 @@
+"""The DAG of dags/ for intraday margin: forty minutes of Wednesday 27 January 2027, from 10:05."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pendulum
+import pytest
+
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.folders import Folder
+
+from .real_airflow import missing_faketime
+from .trial import ACCOUNT, Trial, name_of, shared_trial
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing_faketime() is not None, reason=str(missing_faketime())),
+    pytest.mark.timeout(200),
+]
+
+INTRADAY = "hkex_rap_intraday_margin"
+MARGIN = "INTRADAY_MARGIN_CXYZ_20270127.csv"
+OTHER = "TP001_CXYZ_20270127.csv"
+
+
+@dataclass
+class Morning:
+    """What was played.
+
+    :param opened: how often each file was opened by the run of HH:MM.
+    :param runs: the runs, by the same HH:MM.
+    :param logins: how many each run made.
+    """
+
+    trial: Trial
+    opened: dict[str, Counter[str]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    logins: list[int] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def morning(request: pytest.FixtureRequest) -> Morning:
+    trial = shared_trial(request.config)
+    played = Morning(trial)
+    at = pendulum.datetime(2027, 1, 27, 10, tz=HONG_KONG)
+
+    def publish(content: bytes, minute: int) -> None:
+        trial.rap.put(Folder.DCASS, MARGIN, content, at.add(minutes=minute), account=ACCOUNT)
+
+    def note(minute: int) -> None:
+        logical_date = at.add(minutes=minute).in_timezone("UTC").strftime("%Y-%m-%dT%H:%M:00Z")
+
+        def run() -> dict[str, Any] | None:
+            runs = trial.airflow.runs(INTRADAY)
+            found = [run for run in runs if (run["logical_date"], run["state"]) == (logical_date, "success")]
+            return found[0] if found else None
+
+        played.runs[f"10:{minute:02}"] = trial.airflow.wait_until(run, f"the run of 10:{minute:02}")
+        played.opened[f"10:{minute:02}"] = trial.fetched(ACCOUNT)
+        played.logins.append(len(trial.rap.events.of("login", account=ACCOUNT)))
+        trial.airflow.wait_until_idle()
+        trial.rap.events.clear()
+
+    trial.move_to(1, 27, 10, 5)
+    trial.rap.events.clear()
+    trial.airflow.unpause(INTRADAY)
+    note(0)
+    trial.rap.put(Folder.DCASS, OTHER, b"other", at, account=ACCOUNT)
+    publish(b"first", 8)
+    trial.move_to(1, 27, 10, 10)
+    note(10)
+    trial.move_to(1, 27, 10, 20)
+    note(20)
+    publish(b"second, longer", 28)
+    trial.move_to(1, 27, 10, 30)
+    note(30)
+    # Made anew, and no different.
+    publish(b"second, longer", 38)
+    trial.move_to(1, 27, 10, 40)
+    note(40)
+    trial.airflow.pause(INTRADAY)
+    return played
+
+
+def test_every_new_version_lands_beside_the_last(morning: Morning) -> None:
+    entries = [e for e in morning.trial.landed("CXYZ") if name_of(e) == MARGIN]
+    runs = {run["dag_run_id"]: when for when, run in morning.runs.items()}
+    assert [(runs[e["run"]], e["uri"].rpartition("/")[2], e["supersedes"]) for e in entries] == [
+        ("10:10", MARGIN, None),
+        ("10:30", f"{MARGIN}.v2", entries[0]["uri"]),
+    ]
+    directory = next(morning.trial.lake.glob(f"customer=CXYZ/**/{MARGIN}")).parent
+    assert {path.name: path.read_bytes() for path in directory.glob("INTRADAY*")} == {
+        MARGIN: b"first",
+        f"{MARGIN}.v2": b"second, longer",
+    }
+
+
+def test_what_has_not_changed_is_not_opened_again_and_other_reports_never_are(morning: Morning) -> None:
+    assert morning.opened == {
+        "10:00": Counter(),
+        "10:10": Counter([MARGIN]),
+        "10:20": Counter(),
+        "10:30": Counter([MARGIN]),
+        # By its time alone it might be another; its bytes are the same, and do not land again.
+        "10:40": Counter([MARGIN]),
+    }
+    # The first may be two: the scheduler catches up one run of the time when the DAG was paused.
+    assert morning.logins[1:] == [1, 1, 1, 1]
+    assert OTHER in {file.text for file in morning.trial.rap.files(Folder.DCASS, account=ACCOUNT)}
+    assert {name_of(e) for e in morning.trial.landed("CXYZ") if e["dag"] == INTRADAY} == {MARGIN}

@@ -197,13 +197,8 @@ def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
     kept = len(list(record.keys))
     if unreadable:
         yield from unreadable
-    elif kept and _in_the_clear(hook):
-        yield Finding(
-            _WARN,
-            "key store",
-            "Airflow has no Fernet key, so that private keys stand in its database as they are. Set [core]"
-            " fernet_key, or the extra 'private_key_passphrase', which new keys are encrypted by.",
-        )
+    elif kept and (exposed := _exposed(hook)):
+        yield Finding(_WARN, "key store", exposed)
     elif kept or hook.login.client_keys:
         found = f"keys of {account}: {kept}" if kept else f"no key yet; the first login of {account} adds it"
         yield Finding(_OK, "key store", f"It can be read; {found}.")
@@ -229,13 +224,26 @@ def _unreadable_keys(hook: RapHook, record: KeyRecord) -> list[Finding]:
     return findings
 
 
-def _in_the_clear(hook: RapHook) -> bool:
+def _exposed(hook: RapHook) -> str:
+    """Say where Airflow would show the private keys that it keeps; nothing where it would not."""
     from airflow.configuration import conf
 
     from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
 
-    encrypted = conf.get("core", "fernet_key", fallback="") or _passphrase(hook)
-    return isinstance(hook.key_store, VariableKeyStore) and not encrypted
+    todo = "the extra 'private_key_passphrase', which new keys are encrypted by."
+    if not isinstance(hook.key_store, VariableKeyStore) or _passphrase(hook):
+        return ""
+    if not conf.get("core", "fernet_key", fallback=""):
+        return (
+            "Airflow has no Fernet key, so that private keys stand in its database as they are. Set [core]"
+            f" fernet_key, or {todo}"
+        )
+    if conf.get("logging", "logging_level", fallback="").upper() == "DEBUG":
+        return (
+            "At [logging] logging_level DEBUG Airflow writes the Variables that tasks set into its logs,"
+            f" private keys too. Log at INFO, or set {todo}"
+        )
+    return ""
 
 
 def _passphrase(hook: RapHook) -> str | None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.account import Account
 
 SCHEMA = 1
-_HISTORY = 200
-_RESULTS = 50
+# Airflow masks each text of a variable that it has seen, in ever longer patterns: what is kept stays small.
+_HISTORY = 40
+_RESULTS = 20
 
 
 class Happened(StrEnum):
@@ -118,8 +119,9 @@ class KeyRecord:
     :param current: the key that logs in.
     :param pending: the key of a renewal in progress; never more than one.
     :param previous: the key that *current* has renewed, while it is valid (§6.1).
-    :param results: result files, oldest first; the last 50.
-    :param history: what has happened, oldest first; the last 200 entries.
+    :param results: result files, oldest first; the last 20.
+    :param history: what has happened, oldest first: which keys have become current, and the last 40 other
+        things.
     """
 
     account: str
@@ -164,7 +166,7 @@ class KeyRecord:
         entry = HistoryEntry(
             at=now.to_iso8601_string(), what=what, fingerprint=fingerprint, run=run, note=note
         )
-        return replace(self, history=(*self.history, entry)[-_HISTORY:])
+        return replace(self, history=_shortened((*self.history, entry)))
 
     def with_result(self, name: str, content: bytes, now: pendulum.DateTime) -> KeyRecord:
         """Return the record with one more result file."""
@@ -224,7 +226,7 @@ class KeyRecord:
 
     def to_json(self) -> str:
         """Return the record as text for a key store: it holds private keys."""
-        return json.dumps({"schema": SCHEMA, **_plain(self)}, indent=1)
+        return json.dumps({"schema": SCHEMA, **_plain(self)}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, account: Account) -> KeyRecord:
@@ -249,6 +251,13 @@ class KeyRecord:
             todo="Restore it from a backup of the store; where there is none, register a new key (§5).",
             account=account.name,
         )
+
+
+def _shortened(history: tuple[HistoryEntry, ...]) -> tuple[HistoryEntry, ...]:
+    # Which keys were ours is never forgotten: a connection may go on to hold the first of them.
+    passing = [entry for entry in history if entry.what not in (Happened.ADOPTED, Happened.PROMOTED)]
+    forgotten = passing[:-_HISTORY]
+    return tuple(entry for entry in history if not any(entry is old for old in forgotten))
 
 
 def _plain(value: Any) -> Any:

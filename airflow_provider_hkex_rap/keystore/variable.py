@@ -26,10 +26,13 @@ class VariableKeyStore:
         try:
             text = _get(name)
             # Airflow answers "not found" for a backend that fails, too.
-            absent = text is None and not _exists(name)
+            if text is not None or not _exists(name):
+                return text
+            # Another task may have set it between the two questions.
+            text = _get(name)
         except Exception as error:  # whatever backend is configured, with errors of its own
             raise self._error("read", account, error) from None
-        if text is None and not absent:
+        if text is None:
             raise self._error("read", account, None)
         return text
 

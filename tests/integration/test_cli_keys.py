@@ -457,7 +457,7 @@ class BrokenStore:
         raise LookupError
 
 
-def test_doctor_warns_of_keys_that_stand_in_the_database_in_the_clear(
+def test_doctor_warns_of_keys_that_airflow_would_show(
     airflow: Airflow, rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", rap.connection_json("DCXYZ001"))
@@ -466,9 +466,13 @@ def test_doctor_warns_of_keys_that_stand_in_the_database_in_the_clear(
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
     in_the_clear = airflow("hkex-rap", "doctor").out
     monkeypatch.delenv("AIRFLOW__CORE__FERNET_KEY")
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
+    logged = airflow("hkex-rap", "doctor").out
     airflow("variables", "delete", "hkex_rap_private_key_DCXYZ001")
     assert encrypted == ["ok"]
-    assert states(in_the_clear)["key store"] == ["warn"]
+    assert states(in_the_clear)["key store"] == states(logged)["key store"] == ["warn"]
+    assert "no Fernet key" in in_the_clear
+    assert "Log at INFO" in logged
 
 
 # Renewal by hand.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from airflow_provider_hkex_rap.keystore import variable
 from airflow_provider_hkex_rap.keystore.contract import KeyStoreContract
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
@@ -106,6 +107,18 @@ class TestVariableKeyStore(KeyStoreContract):
         monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_PRIVATE_KEY_DCXYZ001", "of the environment")
         with pytest.raises(KeyStoreError, match="reads as something else"):
             self.open().write("DCXYZ001", "ours", replacing="of the environment")
+
+    def test_a_variable_that_another_task_sets_at_the_same_time_is_read(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exists = variable._exists
+
+        def set_meanwhile(name: str) -> bool:
+            variable._set(name, "of another task")
+            return exists(name)
+
+        monkeypatch.setattr(variable, "_exists", set_meanwhile)
+        assert self.open().read("DCXYZ001") == "of another task"
 
     def test_a_value_that_cannot_be_decrypted_is_not_taken_for_none(self) -> None:
         from airflow.models import Variable

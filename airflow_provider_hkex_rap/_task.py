@@ -89,6 +89,7 @@ class RapTask:
     def run_session(
         self,
         hook: RapHook,
+        wanted: Iterable[Wanted],
         work: Callable[[], Coroutine[Any, Any, T]],
         context: Context,
         *,
@@ -96,14 +97,19 @@ class RapTask:
     ) -> T:
         """Run *work* to its end in an event loop of its own, or until the task is killed.
 
-        In a run, whoever has thrown out a login of this host is left in peace first (§4.3).
+        It begins in the service hours (§4.1), and so does each login. In a run, whoever has thrown out a
+        login of this host is left in peace first (§4.3).
 
         :param hook: whose session ends when the task is killed.
+        :param wanted: services, or key work.
         :param work: makes the coroutine, which logs in and out; it is made anew after a wait.
         :param context: the task's context; empty outside a run, where somebody watches and nothing waits.
         :param waits: how often to wait and go on where somebody else's login ends ours.
+        :raises AirflowRescheduleException: RAP is shut; no try is spent.
         :raises RapError: as *work* does.
         """
+        hook.before_login = lambda: self.wait_for_opening(hook, wanted)
+        hook.before_login()
         in_run = "dag_run" in context
         hook.superseded_wait = superseded_wait() if in_run else 0.0
 
@@ -117,6 +123,7 @@ class RapTask:
                     pause = patience()
                     self.log.warning("%s Going on in %.0f s.", error, pause)
                     await asyncio.sleep(pause)
+                    await asyncio.to_thread(hook.read_again)
             raise AssertionError
 
         async def stoppable() -> T:

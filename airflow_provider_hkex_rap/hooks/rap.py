@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -72,6 +72,8 @@ class RapHook(SFTPHookAsync):
         """Seconds to wait where another process of this host is logged in with the account."""
         self.superseded_wait = 0.0
         """Seconds for which whoever throws out a login of this host is left in peace; tasks set it (§4.3)."""
+        self.before_login: Callable[[], object] = lambda: None
+        """Called when it is our turn to log in; what it raises keeps us from it. Tasks set it."""
 
     @cached_property
     def login(self) -> Login:
@@ -151,6 +153,7 @@ class RapHook(SFTPHookAsync):
             wait=self.lock_wait,
             superseded_wait=self.superseded_wait,
         ):
+            self.before_login()
             keys = await asyncio.to_thread(self.account_keys)
             offers = (
                 (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
@@ -165,6 +168,15 @@ class RapHook(SFTPHookAsync):
                     yield session
                 finally:
                     self._open_session = None
+
+    def read_again(self) -> None:
+        """Read the connection anew: meanwhile it may have been switched to the other site (§2.2).
+
+        :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
+        """
+        for name in ("_connection", "login", "key_store", "_passphrase", "_key_expires", "_own_key"):
+            self.__dict__.pop(name, None)
+        self.check()
 
     def abort(self) -> bool:
         """End the session at once; return whether one was open."""

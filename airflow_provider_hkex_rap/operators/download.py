@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -70,8 +69,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         seconds; and the URI of the manifest.
     :raises RapReportMissing: an expected report has not landed; a later try may find it.
     :raises RapTransferError: files were deferred or failed; the rest has landed.
-    :raises RapRetentionExpired: nothing of *business_date* is listed, or an expected report has not landed,
-        and the day is past the ten days (§4.1): no later try can find it.
+    :raises RapRetentionExpired: nothing of the day is listed, it is past the ten days (§4.1), and an expected
+        report has not landed, or nothing of *business_date* has.
     :raises RapPermissionDenied: the account does not see a folder; the others have landed.
     :raises RapConfigurationError: an argument or a field of the connection is not of the valid form.
     """
@@ -121,7 +120,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             self.check_pool(context)
             folders = parse_folders(self.folders)
             only_date = parse_business_date(self.business_date)
-            naming = Naming(self.naming)
+            self._naming = naming = Naming(self.naming)
             lake = open_lake(self.lake)
             self._include = parse_patterns(self.include, "include", at_least_one=True)
             self._exclude = parse_patterns(self.exclude, "exclude")
@@ -130,31 +129,24 @@ class RapDownloadOperator(RapTask, BaseOperator):
             hook.check()
             services = sorted({folder.service for folder in folders}, reverse=True)
             day = only_date or trading_day(context, services[0], hook.clock())
-            self.wait_for_opening(hook, services)
-            started, self._before = time.monotonic(), Counter[str]()
+            started = time.monotonic()
+            self._cut_short: list[Landing] = []
             ledger, plan, landing, unseen = self.run_session(
                 hook,
+                services,
                 lambda: self._land(hook, lake, folders, naming, only_date, day, _run_of(context)),
                 context,
                 waits=SUPERSEDED_WAITS,
             )
-            summary = {
-                "landed": landing.landed + self._before["landed"],
-                "already": landing.already - self._before["landed"],
-                "deferred": landing.deferred,
-                "quarantined": landing.quarantined,
-                "failed": landing.failed,
-                "bytes": landing.bytes + self._before["bytes"],
-                "seconds": round(time.monotonic() - started, 3),
-                "manifest": lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}"),
-            }
+            manifest = lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}")
+            summary = self._summary(plan, landing, time.monotonic() - started) | {"manifest": manifest}
             self.log.info("Landed in %s: %s", lake.uri, summary)
             self._judge_transfers(landing)
             if unseen:
                 raise unseen[0]
             if only_date and not ledger.of_day(only_date) and not plan.quarantined:
                 raise _nothing_of(only_date, folders, hook.clock().date())
-            self._judge_expectations(ledger, day, expect, folders, hook.clock().date())
+            self._judge_expectations(ledger, plan, day, expect, hook.clock().date())
             return summary
 
     async def _land(
@@ -211,9 +203,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
                     session, lake, ledger, todo, origin=origin, naming=naming, clock=clock, progress=progress
                 )
             except RapSessionSuperseded as error:
-                # The session after it finds these in the lake; the summary is of the whole task.
-                done: Landing = error.__dict__["landing"]
-                self._before.update(landed=done.landed, bytes=done.bytes)
+                # The next session finds in the lake what this one has landed; the summary is of both.
+                self._cut_short.append(error.__dict__["landing"])
                 raise
         return ledger, todo, landing, [error for error in listings if isinstance(error, RapError)]
 
@@ -229,20 +220,30 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
             )
 
+    def _summary(self, plan: Plan, landing: Landing, seconds: float) -> dict[str, Any]:
+        """Return what the task has done, in this session and in those that others' logins have ended."""
+        outcomes = [outcome for earlier in self._cut_short for outcome in earlier.outcomes]
+        before = {outcome.file for outcome in outcomes if outcome.disposition == "landed"}
+        return {
+            "landed": landing.landed + len(before),
+            "already": landing.already - sum(file in before for file in plan.already),
+            "deferred": landing.deferred,
+            "quarantined": landing.quarantined,
+            "failed": landing.failed,
+            "bytes": sum(each.bytes for each in (*self._cut_short, landing)),
+            "seconds": round(seconds, 3),
+        }
+
     def _judge_expectations(
-        self,
-        ledger: Ledger,
-        day: pendulum.Date,
-        expect: Sequence[str],
-        folders: Sequence[Folder],
-        today: pendulum.Date,
+        self, ledger: Ledger, plan: Plan, day: pendulum.Date, expect: Sequence[str], today: pendulum.Date
     ) -> None:
         names = [name for _, name in ledger.of_day(day)]
         missing = [glob for glob in expect if not any(fnmatchcase(name, glob) for name in names)]
         if not missing:
             return
-        if today >= left_on(day):
-            raise retention_expired(day, _paths(folders), f"None of {', '.join(missing)}")
+        listed = (self._naming.read(f.text, f.mtime, plan.seen) for f in (*plan.todo, *plan.already))
+        if today >= left_on(day) and day not in (name.business_date for name in listed):
+            raise retention_expired(day, _paths(parse_folders(self.folders)), f"None of {', '.join(missing)}")
         raise RapReportMissing(
             f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
             why=f"RAP lists no file of that day by these names; {len(names)} others of it have landed.",

@@ -83,8 +83,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
                 force=_flag("force", self.force),
                 run=run.run_id if run else None,
             )
-            self.wait_for_opening(hook, [KEY_WORK])
-            outcome = self.run_session(hook, renewal.run, context)
+            outcome = self.run_session(hook, [KEY_WORK], renewal.run, context)
             self.log.info("%s: %s %s", outcome.account, _summary(outcome), outcome.reason)
             if outcome.renewed:
                 _emit(context, outcome)

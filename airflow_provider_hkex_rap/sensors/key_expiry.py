@@ -71,7 +71,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Log in and look once."""
-        found, record = self.run_session(self._hook, self._look, context)
+        found, record = self.run_session(self._hook, [KEY_WORK], self._look, context)
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)
             return False

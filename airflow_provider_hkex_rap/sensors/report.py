@@ -140,7 +140,9 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         """Look once: one login, one listing."""
         with failing_at_once():
             try:
-                files = self.run_session(self._hook, lambda: self._listing(self._hook), context)
+                files = self.run_session(
+                    self._hook, [self._folder.service], lambda: self._listing(self._hook), context
+                )
             except (RapSessionSuperseded, RapUnavailable) as error:
                 self._awaited = f"The last look failed: {error}"
                 self.log.warning("%s", self._awaited)

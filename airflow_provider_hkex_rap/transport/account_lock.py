@@ -25,6 +25,8 @@ LOCK_WAIT = 900.0
 """Seconds that a login waits for another of the same account to end."""
 
 _POLL_SECONDS = 0.5
+_RESTS = 3
+"""How often a login leaves others in peace before it gives up."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ async def account_lock(
     :param wait: seconds to wait for it.
     :param superseded_wait: seconds for which whoever has thrown out a login of this host is left in peace,
         whichever process had that login; they do not count as *wait*.
-    :raises RapUnavailable: another process of this host has held it for all that time.
+    :raises RapUnavailable: another process of this host has held it for all that time, or others have logged
+        in again and again.
     """
     from filelock import AsyncFileLock
 
@@ -55,8 +58,18 @@ async def account_lock(
     lock = AsyncFileLock(path, timeout=wait, mode=0o666, poll_interval=_POLL_SECONDS)
     note, superseded = path.with_suffix(".holder"), path.with_suffix(".superseded")
     await _acquire(lock, account, note)
+    rests = 0
     while pause := _rest_of(superseded, superseded_wait):
         await lock.release()
+        if rests == _RESTS:
+            raise RapUnavailable(
+                f"Somebody else logs in as {account} again and again; waited {rests} times.",
+                why="RAP ends a session when its account logs in again (§4.3), so they are left in peace.",
+                todo="Find who it is: another host, or somebody at an SFTP client. A later try goes on.",
+                attempts=(),
+                account=account.name,
+            )
+        rests += 1
         log.info(
             "Somebody else has logged in as %s (§4.3): leaving it alone for %.0f s more.", account, pause
         )
@@ -70,6 +83,7 @@ async def account_lock(
         # While the lock is held: whoever takes it next must see this.
         with suppress(OSError):
             superseded.write_text(str(time.time()))
+            superseded.chmod(0o666)
         raise
     finally:
         with suppress(OSError):

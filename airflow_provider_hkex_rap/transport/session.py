@@ -344,13 +344,16 @@ class RapSession:
         """Log out; return when the connection is gone."""
         self._closed = True
         # A server whose last answers meet a closed connection may not read our goodbye.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE):
-                if hasattr(self, "sftp"):
-                    self.sftp.exit()
-                    await self.sftp.wait_closed()
-        self._connected.ssh.close()
-        await self._connected.ssh.wait_closed()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE):
+                    if hasattr(self, "sftp"):
+                        self.sftp.exit()
+                        await self.sftp.wait_closed()
+        finally:
+            # Also where the task is killed meanwhile: its account is another's turn next.
+            self._connected.ssh.close()
+            await self._connected.ssh.wait_closed()
 
     def abort(self) -> None:
         """Cut the connection at once; calls in progress fail."""

@@ -91,12 +91,34 @@ def test_whoever_throws_a_login_out_is_left_in_peace_by_those_who_wait_for_it() 
             async with account_lock(login_of("DCXYZ001"), "a task"):
                 in_line = asyncio.create_task(hold("DCXYZ001", wait=60, superseded_wait=0.7))
                 await asyncio.sleep(0)
+                thrown_out = time.monotonic()
                 raise RapSessionSuperseded("Thrown out.")
-        thrown_out = time.monotonic()
         await in_line
         return time.monotonic() - thrown_out
 
-    assert asyncio.run(next_in_line()) > 0.6
+    assert asyncio.run(next_in_line()) >= 0.69
+
+
+def test_who_logs_in_again_and_again_is_waited_for_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        with suppress(RapSessionSuperseded):
+            async with account_lock(login_of("DCXYZ001"), "another task"):
+                raise RapSessionSuperseded("Thrown out again.")
+
+    async def waiting() -> None:
+        await rest(0)
+        with monkeypatch.context() as patch:
+            patch.setattr("airflow_provider_hkex_rap.transport.account_lock.asyncio.sleep", rest)
+            await hold("DCXYZ001", superseded_wait=300)
+
+    with pytest.raises(RapUnavailable, match="again and again"):
+        asyncio.run(waiting())
+    assert len(rests) == 1 + 3
+    # The lock is free.
+    asyncio.run(hold("DCXYZ001"))
 
 
 def test_peace_is_one_accounts_and_ends_and_who_watches_goes_ahead(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
+from airflow_provider_hkex_rap.lake import landing
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
@@ -211,11 +212,16 @@ def test_what_was_expected_and_did_not_come_is_named(rap: RapSimulator, lake: Pa
 
 
 def test_what_was_expected_and_can_no_longer_come_fails_at_once(rap: RapSimulator, lake: Path) -> None:
-    rap.put(Folder.DCASS, "NIGHT_20261109.csv", b"x", NOW.subtract(days=10))
-    with pytest.raises(RapRetentionExpired, match=r"None of TP001\* of 2026-11-09 is in") as caught:
-        download(lake, business_date="2026-11-09", expect=["TP001*", "NIGHT*"])
-    assert isinstance(caught.value, AirflowFailException)
+    night = rap.put(Folder.DCASS, "NIGHT_20261109.csv", b"x", NOW.subtract(days=10))
+    what = {"business_date": "2026-11-09", "expect": ["TP001*", "NIGHT*"]}
+    # Some of that day is still listed.
+    with pytest.raises(RapReportMissing, match=r"TP001\*"):
+        download(lake, **what)
     assert by_name(lake) == published(rap)
+    rap.remove(Folder.DCASS, night.text)
+    with pytest.raises(RapRetentionExpired, match=r"None of TP001\* of 2026-11-09 is in") as caught:
+        download(lake, **what)
+    assert isinstance(caught.value, AirflowFailException)
 
 
 def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
@@ -432,12 +438,29 @@ def test_a_task_that_is_thrown_out_leaves_in_peace_and_goes_on(
     monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
     for number in range(5):
         rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
+    # One after the other, so that each session lands something.
+    monkeypatch.setattr(landing, "FILES_IN_FLIGHT", 1)
     rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
     summary = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
     assert by_name(lake) == published(rap)
     assert (summary["landed"], summary["already"], summary["bytes"]) == (5, 0, 500_000)
+    assert len({event.session for event in rap.events.of("open") if "R3" not in event.path}) > 1
     assert len(rap.events.of("login")) == 4
     assert rap.events.peak_sessions("DCXYZ001") == 1
+
+
+def test_a_task_that_is_thrown_out_as_rap_shuts_waits_for_the_opening(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "4")
+    shuts = pendulum.datetime(2026, 11, 21, 3, 30, tz="Asia/Hong_Kong")
+    with RapSimulator(now=shuts.subtract(seconds=3), enforce_hours=True) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"), rap.clock())
+        rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
+        rap.faults.add(Fault("drop", at_byte=10))
+        with pytest.raises(AirflowRescheduleException):
+            RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+        assert len(rap.events.of("connect")) == 1
 
 
 def test_a_task_that_is_thrown_out_a_fourth_time_fails(

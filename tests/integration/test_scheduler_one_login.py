@@ -58,7 +58,7 @@ SETTINGS = {
     # older than the threshold. LocalExecutor adopts none, so each starts again, beside its orphan. Heartbeats
     # have to come well within the threshold, or a scheduler takes itself for dead.
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     # A supervisor sends its task's heartbeats; from an answer it learns that another try has taken the place
     # of its task, and ends it. A killed supervisor is missed after the timeout; its task goes on.
@@ -208,7 +208,7 @@ def play(trial: Trial) -> None:
     trial.stop_in_a_transfer(EIGHT_TASKS, *ROOMY)
     airflow.kill("scheduler")
     airflow.start("scheduler")
-    rap.events.wait_for("lost", 1, 60, account=EIGHT_TASKS)
+    rap.events.wait_for("lost", 1, 120, account=EIGHT_TASKS)
     trial.wait_for_success(*ROOMY)
 
     trial.publish(EIGHT_TASKS, "2")

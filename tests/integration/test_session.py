@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import asyncssh
@@ -93,6 +94,31 @@ def test_reads_what_was_listed_from_any_server_of_the_guide(variant: dict[str, A
         assert [event.path for event in rap.events.of("list")] == ["/download/DCASS"]
         assert len(rap.events.of("open")) == len(FILES)
         assert not rap.events.of("denied")
+        rap.events.wait_for("logout")
+
+
+def test_a_task_that_is_killed_while_it_takes_its_leave_is_logged_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def leave(rap: RapSimulator) -> None:
+        leaving = asyncio.Event()
+
+        async def no_end(self: asyncssh.SFTPClient) -> None:
+            leaving.set()
+            await asyncio.Event().wait()
+
+        async def task() -> None:
+            async with open_session(login_to(rap.connection("DCXYZ001"))):
+                monkeypatch.setattr(asyncssh.SFTPClient, "wait_closed", no_end)
+
+        running = asyncio.create_task(task())
+        await leaving.wait()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    with RapSimulator(now=NOW) as rap:
+        asyncio.run(leave(rap))
         rap.events.wait_for("logout")
 
 

@@ -74,11 +74,11 @@ def evening(request: pytest.FixtureRequest) -> Evening:
     put(FIRST, b"first", -30)
     played.runs |= {dag_id: airflow.trigger(dag_id) for dag_id in ACCOUNTS}
     look(1)
-    put(FIRST, b"first, again", 9.5)
+    put(FIRST, b"first, again", 10)
     put(SECOND, b"second", 5)
     trial.move_to(1, 28, 18, 10)
     look(2)
-    put(LATE, b"half", 19.5)
+    put(LATE, b"half", 20)
     trial.move_to(1, 28, 18, 20)
     look(3)
     put(LATE, b"half and half", 20.5)

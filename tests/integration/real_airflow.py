@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -198,13 +199,39 @@ class RealAirflow:
                 process.wait()
 
     def run(self, *arguments: str) -> str:
-        """Run ``airflow`` with these arguments; return what it printed.
+        """Run ``airflow`` with these arguments, while every part stands still; return what it printed.
 
         :raises AssertionError: it ended with an error.
         """
-        done = self.command(*arguments)
+        with self._standing_still():
+            done = self.command(*arguments)
         assert not done.returncode, f"airflow {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    @contextlib.contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """Stop every part while none is writing: SQLite refuses what the write of another has overtaken."""
+        self._signal(signal.SIGSTOP)
+        while self._is_locked():
+            self._signal(signal.SIGCONT)
+            time.sleep(_POLL_SECONDS)
+            self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _is_locked(self) -> bool:
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=0)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes.values():
+            process.send_signal(number)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``airflow`` with these arguments to its end, whatever that is."""

@@ -79,12 +79,17 @@ def gaps(args: Namespace) -> int:
     if not incomplete:
         return 0
     first = min(incomplete)
+    if not landed:
+        print(
+            f"{lake.uri} holds nothing of {customer} of these days: check its URI and the customer code.",
+            file=sys.stderr,
+        )
     if not args.expect:
         print("Without --expect, * stands for any file: each folder must have one a day.", file=sys.stderr)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
         f" to fetch it, today included: {days_left(first, now.date())} (§4.1). Run the download task: it"
-        " lands all that RAP lists and the lake lacks.",
+        " lands all that RAP lists and the lake lacks; 'airflow hkex-rap ls' shows what RAP lists.",
         file=sys.stderr,
     )
     return FAILED

@@ -45,7 +45,8 @@ def register(args: Namespace) -> int:
     print(kit.form)
     print(
         f"{path} holds the public keys and this text. Send it to HKEX by Client Connect, form TechS 8 (§5)."
-        " The private keys are in the key store; a key becomes current by its first login."
+        " The private keys are in the key store; a key becomes current by its first login. 'airflow hkex-rap"
+        " status' shows it once there is a connection of the account."
     )
     return 0
 

@@ -433,6 +433,12 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert gaps(airflow, lake, "--folders", "DCASS", "DCASS_OTHERS")[0] == 1
 
 
+def test_gaps_says_where_a_lake_holds_nothing_of_the_customer(airflow: Airflow, week: Path) -> None:
+    found = airflow("hkex-rap", "gaps", "--lake", str(week), "--customer", "CABC")
+    assert found.status == 1
+    assert f"{week.as_uri()} holds nothing of CABC of these days" in found.err
+
+
 def test_gaps_counts_the_trading_days_of_either_market(
     lake: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

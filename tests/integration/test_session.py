@@ -97,7 +97,7 @@ def test_reads_what_was_listed_from_any_server_of_the_guide(variant: dict[str, A
         rap.events.wait_for("logout")
 
 
-def test_a_task_that_is_killed_while_it_takes_its_leave_is_logged_out(
+def test_the_login_of_a_task_that_is_killed_while_it_takes_its_leave_does_not_meet_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def leave(rap: RapSimulator) -> None:
@@ -107,19 +107,25 @@ def test_a_task_that_is_killed_while_it_takes_its_leave_is_logged_out(
             leaving.set()
             await asyncio.Event().wait()
 
-        async def task() -> None:
-            async with open_session(login_to(rap.connection("DCXYZ001"))):
-                monkeypatch.setattr(asyncssh.SFTPClient, "wait_closed", no_end)
+        login = login_to(rap.connection("DCXYZ001"))
 
-        running = asyncio.create_task(task())
-        await leaving.wait()
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        async def task() -> None:
+            async with open_session(login):
+                patch.setattr(asyncssh.SFTPClient, "wait_closed", no_end)
+
+        with monkeypatch.context() as patch:
+            running = asyncio.create_task(task())
+            await leaving.wait()
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+        async with open_session(login):
+            pass
 
     with RapSimulator(now=NOW) as rap:
         asyncio.run(leave(rap))
-        rap.events.wait_for("logout")
+        assert len(rap.events.of("login")) == 2
+        assert rap.events.peak_sessions("DCXYZ001") == 1
 
 
 @pytest.mark.parametrize("accepted", [("ssh-rsa",), ("rsa-sha2-512",), ("rsa-sha2-256",)], ids=str)

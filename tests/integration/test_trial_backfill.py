@@ -193,7 +193,7 @@ def test_gaps_says_what_an_outage_has_left_to_do(backfill: Backfill) -> None:
     assert (before.returncode, after.returncode) == (1, 0)
     assert (
         f"Trading days with missing reports: {len(DAYS)}, the first {FIRST}. Days left to fetch it, today"
-        " included: 1 (§4.1). Run the download task: it lands all that RAP lists and the lake lacks."
+        " included: 1 (§4.1). Run the download task: it lands all that RAP lists and the lake lacks;"
     ) in before.stderr
     assert "missing" not in after.stderr
     rows = [

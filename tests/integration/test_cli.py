@@ -486,6 +486,7 @@ def documented(command: str = "") -> list[str]:
     return [line for line in lines if line.startswith(f"airflow hkex-rap {command}")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in documented() if " simulate" not in line])
 def test_the_documented_commands_run(
     line: str,

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 STALE_SECONDS = 24 * 3600
 """Something unfinished that is this old was left by a process that was killed."""
+
+# These refuse to overwrite by themselves; fsspec's other backends look first, and then write.
+_EXCLUSIVE = frozenset({"file", "s3", "gs", "gcs", "abfs", "az"})
 
 _CHUNK = 2**20
 # One upload holds at most as many parts as this in memory.
@@ -61,6 +65,9 @@ class Lake:
         self.is_local = "file" in protocols
         self.is_s3 = "s3" in protocols
         """Whether a lake reports the MD5 of most files, and keeps metadata with them."""
+        self._turn: contextlib.AbstractContextManager[object] = (
+            contextlib.nullcontext() if protocols & _EXCLUSIVE else threading.Lock()
+        )
         if not self.is_local:
             _require_exclusive_create(fs)
 
@@ -199,9 +206,11 @@ class Lake:
         """
         for candidate in versions(name):
             path = self._path(f"{directory}/{candidate}")
-            adopted = candidate in present or not self._created(path, spool, mtime)
-            info = self._info(path)
-            if info and self._holds(path, info, spool, adopted=adopted):
+            with self._turn:
+                adopted = candidate in present or not self._created(path, spool, mtime)
+                info = self._info(path)
+                held = info and self._holds(path, info, spool, adopted=adopted)
+            if info and held:
                 return self._landed(candidate, spool.sha256, info, adopted=adopted)
             if not adopted:
                 uri = self.uri_of(f"{directory}/{candidate}")

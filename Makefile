@@ -1,6 +1,6 @@
 # The front door. Needs Python 3.11 to 3.13, make and git; everything else goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test trials lint lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -13,7 +13,10 @@ demo: .venv/.installed ## Land one trading day from a RAP on localhost with Airf
 	@$(BIN)/python -m airflow_provider_hkex_rap.testing.demo
 
 test: .venv/.installed ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
+
+trials: .venv/.installed ## Run the trials under a running Airflow: ten minutes
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/.installed ## Check style and types
 	$(BIN)/ruff check

@@ -76,14 +76,11 @@ async def account_lock(
         await asyncio.sleep(pause)
         await _acquire(lock, account, note)
     try:
-        with suppress(OSError):
-            note.write_text(f"{holder}, process {os.getpid()}")
+        _write(note, f"{holder}, process {os.getpid()}")
         yield
     except RapSessionSuperseded:
         # While the lock is held: whoever takes it next must see this.
-        with suppress(OSError):
-            superseded.write_text(str(time.time()))
-            superseded.chmod(0o666)
+        _write(superseded, str(time.time()))
         raise
     finally:
         with suppress(OSError):
@@ -97,12 +94,15 @@ async def _acquire(lock: AsyncFileLock, account: Account, note: Path) -> None:
     with suppress(Timeout):
         await lock.acquire(timeout=0)
         return
-    log.info("%s is in use on this host, by %s: waiting for up to %g s.", account, _read(note), lock.timeout)
+    log.info(
+        "%s is in use on this host, by %s: waiting for up to %g s.", account, _holder(note), lock.timeout
+    )
     try:
         await lock.acquire()
     except Timeout:
         raise RapUnavailable(
-            f"{account} has been in use on {socket.gethostname()} for {lock.timeout:g} s, by {_read(note)}.",
+            f"{account} has been in use on {socket.gethostname()} for {lock.timeout:g} s,"
+            f" by {_holder(note)}.",
             why="RAP ends a session when its account logs in again (§4.3), so logins take turns.",
             todo="Wait until it is done, or end it; a later try takes its turn.",
             attempts=(),
@@ -110,16 +110,37 @@ async def _acquire(lock: AsyncFileLock, account: Account, note: Path) -> None:
         ) from None
 
 
+def _holder(note: Path) -> str:
+    return _read(note) or "a process that does not say what it is"
+
+
 def _rest_of(superseded: Path, wait: float) -> float:
     """Return the seconds that are left of *wait* since a login was thrown out."""
-    with suppress(OSError, ValueError):
-        age = time.time() - float(superseded.read_text())
+    with suppress(ValueError):
+        age = time.time() - float(_read(superseded))
         # A clock that was set back must not make this last.
         return wait - age if 0 <= age < wait else 0.0
     return 0.0
 
 
-def _read(note: Path) -> str:
+def _read(path: Path) -> str:
+    with suppress(OSError), open(path, opener=_as_it_is) as file:
+        return file.read()
+    return ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file of a few bytes that every user of the host may rewrite."""
     with suppress(OSError):
-        return note.read_text()
-    return "a process that does not say what it is"
+        try:
+            file = open(path, "w", opener=_as_it_is)  # noqa: SIM115
+        except FileNotFoundError:
+            file = open(path, "x")  # noqa: SIM115
+            path.chmod(0o666)
+        with file:
+            file.write(text)
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    # In a directory for all: a link may be anybody's, and Linux denies O_CREAT on the files of others.
+    return os.open(path, flags & ~os.O_CREAT | os.O_NOFOLLOW)

@@ -136,3 +136,30 @@ def test_peace_is_one_accounts_and_ends_and_who_watches_goes_ahead(tmp_path: Pat
         return time.monotonic() - started
 
     assert asyncio.run(holding_others()) < 30
+
+
+def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        test_whoever_throws_a_login_out_is_left_in_peace_by_those_who_wait_for_it()
+    finally:
+        os.umask(previous)
+    modes = {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {".lock": 0o666, ".superseded": 0o666}
+
+    secret = tmp_path / "secret"
+    secret.write_text("a private key")
+    (marker,) = tmp_path.glob("*.superseded")
+    marker.unlink()
+    marker.symlink_to(secret)
+    marker.with_suffix(".holder").symlink_to(secret)
+
+    async def two() -> None:
+        async with account_lock(login_of("DCXYZ001"), "a task"):
+            with pytest.raises(RapUnavailable, match="does not say what it is"):
+                await hold("DCXYZ001")
+            raise RapSessionSuperseded("Thrown out.")
+
+    with pytest.raises(RapSessionSuperseded):
+        asyncio.run(two())
+    assert secret.read_text() == "a private key"

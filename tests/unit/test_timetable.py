@@ -62,7 +62,7 @@ def test_a_run_is_that_of_its_day():
         (CCMS, "12-24 12-25 12-28 12-29 12-30 12-31 01-02 01-04"),
         (SECURITIES, "12-24 12-28 12-29 12-30 12-31 01-04"),
     ],
-    ids=repr,
+    ids=lambda argument: getattr(argument, "summary", None),
 )
 def test_the_days_of_a_range_with_holidays_and_saturdays(timetable, expected):
     assert days(timetable, "2026-12-24", "2027-01-04") == expected.split()
@@ -177,7 +177,7 @@ def test_the_machines_time_zone_plays_no_part(zone, monkeypatch):
         time.tzset()
 
 
-@pytest.mark.parametrize("timetable", [DCASS, CCMS, SECURITIES], ids=repr)
+@pytest.mark.parametrize("timetable", [DCASS, CCMS, SECURITIES], ids=lambda timetable: timetable.summary)
 def test_it_survives_the_database(timetable):
     again = decode_timetable(encode_timetable(timetable))
     assert again == timetable

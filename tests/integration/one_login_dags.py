@@ -5,6 +5,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.operators.key_renewal import RapKeyRenewalOperator
 from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 
 LAKE = "{{ var.value.hkex_rap_lake }}"
@@ -48,3 +49,6 @@ with dag("human_and_downloads", "DCDEF001", **ROOMY):
 
 with dag("human_and_sensor", "DCGHI001", **ROOMY):
     look("look", "DCASS")
+
+with dag("renewal", "DCJKL001", **ROOMY):
+    RapKeyRenewalOperator(task_id="renew", key_size=2048, force=True)

@@ -2,7 +2,7 @@
 
 The story is played once. Two DAGs with eight tasks of one account are kept apart by the lock alone, while the
 scheduler is killed and comes back; then by their pool. Of other accounts, a task is killed, and a task's
-supervisor; a human logs in while a sensor looks, and while a download reads.
+supervisor, of a download and of a renewal; a human logs in while a sensor looks, and while a download reads.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pytest
 
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.keys import PublicKey
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.connect import OFFERED
 
@@ -40,16 +41,17 @@ DAGS = Path(__file__).with_name("one_login_dags.py")
 # Friday evening: every service is open.
 NOW = pendulum.datetime(2026, 11, 20, 21, tz=HONG_KONG)
 
-EIGHT_TASKS, KILLED, DOWNLOADS, SENSOR = "DCXYZ001", "DCABC001", "DCDEF001", "DCGHI001"
-"""Accounts of four customers."""
+EIGHT_TASKS, KILLED, DOWNLOADS, SENSOR, RENEWED = "DCXYZ001", "DCABC001", "DCDEF001", "DCGHI001", "DCJKL001"
+"""Accounts of five customers."""
 
 POOLED = ("pooled_by_folder", "pooled_by_report")
 ROOMY = ("roomy_by_folder", "roomy_by_report")
-OTHERS = ("worker_killed", "human_and_downloads", "human_and_sensor")
+OTHERS = ("worker_killed", "human_and_downloads", "human_and_sensor", "renewal")
 
 PEACE = 5.0
 """Seconds for which whoever throws us out is left in peace; five minutes by default."""
 POKE_INTERVAL = 60.0
+RESULT_DELAY = 240.0
 
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "16",
@@ -76,7 +78,7 @@ class Trial:
 
     def __init__(self, home: Path) -> None:
         self.lake = home / "lake"
-        self.rap = RapSimulator((EIGHT_TASKS, KILLED, DOWNLOADS, SENSOR), NOW)
+        self.rap = RapSimulator((EIGHT_TASKS, KILLED, DOWNLOADS, SENSOR, RENEWED), NOW)
         self.rap.start()
         self.airflow = RealAirflow(
             home,
@@ -121,11 +123,15 @@ class Trial:
         before = len(self.rap.events.of("fault", account=account))
         self.trigger(*dag_ids)
         self.rap.events.wait_for("fault", before + 1, 60, account=account)
+        return fault, self.process_of(account)
+
+    def process_of(self, account: str) -> int:
+        """Return the id of the process that is logged in."""
         note = Path(tempfile.gettempdir()) / f"hkex-rap-{account}-{self.rap.port}.holder"
         pid = int(note.read_text().rpartition(" ")[2])
         remote = [connection.raddr for connection in psutil.Process(pid).net_connections()]
         assert (self.rap.host, self.rap.port) in remote
-        return fault, pid
+        return pid
 
     def log_in_by_hand(self, account: str) -> None:
         """Log in as somebody does with WinSCP, look around, and log out."""
@@ -222,12 +228,19 @@ def play(trial: Trial) -> None:
     orphaned, task = trial.stop_in_a_transfer(KILLED, "worker_killed")
     os.kill(psutil.Process(task).ppid(), signal.SIGKILL)
 
+    rap.faults.add(Fault("delay_result", account=RENEWED, seconds=RESULT_DELAY))
+    trial.trigger("renewal")
+    rap.events.wait_for("upload", 1, 60, account=RENEWED)
+    os.kill(psutil.Process(trial.process_of(RENEWED)).ppid(), signal.SIGKILL)
+
     trial.stop_in_a_transfer(DOWNLOADS, "human_and_downloads")
     trial.wait_for_a_task_in_line("human_and_downloads", 1)
     trial.log_in_by_hand(DOWNLOADS)
 
     trial.wait_for_a_task_in_line("worker_killed", 2)
     rap.faults.release(orphaned)
+    trial.wait_for_a_task_in_line("renewal", 2)
+    rap.clock.advance(seconds=RESULT_DELAY)
     trial.wait_for_success(*POOLED, *OTHERS)
 
 
@@ -261,6 +274,17 @@ def test_a_killed_task_and_an_orphan_do_not_meet_their_next_try(trial: Trial) ->
     orphaned = ["login", "logout"] * 2
     assert kinds(trial.logins(KILLED)) == killed + orphaned
     assert trial.landed(KILLED) == trial.published(KILLED)
+
+
+def test_an_orphaned_renewal_and_its_next_try_renew_the_key_once(trial: Trial) -> None:
+    assert trial.tries("renewal") == [2]
+    assert kinds(trial.logins(RENEWED))[::2] == ["login"] * 3
+    assert trial.rap.events.peak_sessions(RENEWED) == 1
+    (upload,) = trial.rap.uploads
+    (run,) = trial.airflow.runs("renewal")
+    outcome = trial.airflow.xcom("renewal", run["dag_run_id"], "renew")
+    assert outcome["renewed"]
+    assert outcome["fingerprint"] == PublicKey.parse(upload.content.decode()).fingerprint
 
 
 def test_whoever_throws_a_download_out_is_left_in_peace_by_every_task(trial: Trial) -> None:

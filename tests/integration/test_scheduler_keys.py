@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import sqlite3
 from collections import Counter
@@ -20,13 +19,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-from zipfile import ZIP_DEFLATED, ZipFile, is_zipfile
 
 import asyncssh
 import pendulum
 import pytest
 from cryptography.fernet import Fernet
-from cryptography.hazmat.primitives import serialization
 
 from airflow_provider_hkex_rap._task import POOL
 from airflow_provider_hkex_rap.keystore.record import KeyRecord
@@ -38,6 +35,7 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.keys import PublicKey
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
+from .key_material import Secrets, contents, leaks
 from .real_airflow import RealAirflow, free_port, missing_faketime
 from .trial import DAGS
 
@@ -529,79 +527,6 @@ def test_the_ingest_beside_a_renewal_lands_all(decade: Decade) -> None:
 
 # What leaks.
 
-_WINDOW = 20
-_RUN = re.compile(rb"[A-Za-z0-9+/=]{%d,}" % _WINDOW)
-
-
-class Secrets:
-    """Private keys and passphrases, to be searched for in any part and form.
-
-    :param private_keys: the texts of private keys.
-    :param passphrases: the passphrases; each may be that of a key.
-    """
-
-    def __init__(self, private_keys: Iterable[str], *passphrases: str) -> None:
-        self._words = [b"PRIVATE KEY-----", *(passphrase.encode() for passphrase in passphrases)]
-        self._parts: set[bytes] = set()
-        for text in private_keys:
-            self._parts.update(*map(_parts, _forms(text, passphrases)))
-
-    def is_in(self, data: bytes) -> bool:
-        """Return whether *data* has a passphrase, or a part of a key of the length of most of a line."""
-        return any(word in data for word in self._words) or any(
-            run[at : at + _WINDOW] in self._parts
-            for run in _RUN.findall(data)
-            for at in range(len(run) - _WINDOW + 1)
-        )
-
-
-def _forms(text: str, passphrases: tuple[str, ...]) -> Iterator[str]:
-    """Yield the secret half of a private key in every form in which it may be written."""
-    key = asyncssh.import_private_key(text, passphrases[0] if passphrases else None).pyca_key
-    none = serialization.NoEncryption()
-    pem = serialization.Encoding.PEM
-    exports = [
-        key.private_bytes(pem, form, none).decode()
-        for form in (serialization.PrivateFormat.TraditionalOpenSSL, serialization.PrivateFormat.PKCS8)
-    ]
-    for export in (text, *exports):
-        body = "".join(line for line in export.splitlines() if "-----" not in line)
-        # The first half is the public key.
-        yield body[len(body) // 2 :]
-    numbers = key.private_numbers()
-    for number in (numbers.d, numbers.p, numbers.q):
-        yield from (f"{number}", f"{number:x}", f"{number:X}")
-
-
-def _parts(text: str) -> Iterator[bytes]:
-    """Yield parts of a text of which each of its lines has one, wherever the lines break."""
-    return (text[at : at + _WINDOW].encode() for at in range(0, len(text) - _WINDOW + 1, _WINDOW))
-
-
-def contents(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield each file below *root* by its name, each table of a database in it, and each member of a zip."""
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        name, data = str(path.relative_to(root)), path.read_bytes()
-        yield name, data
-        if data.startswith(b"SQLite format 3"):
-            yield from ((f"{name}:{table}", rows) for table, rows in _tables(path))
-        elif is_zipfile(path):
-            with ZipFile(path) as archive:
-                yield from ((f"{name}:{member}", archive.read(member)) for member in archive.namelist())
-
-
-def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            rows = database.execute(f'SELECT * FROM "{table}"').fetchall()
-            values = [value for row in rows for value in row if isinstance(value, str | bytes)]
-            yield table, b"\n".join(it.encode() if isinstance(it, str) else it for it in values)
-
-
-def leaks(secrets: Secrets, found: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Return the names of what holds a secret."""
-    return [name for name, data in found if secrets.is_in(data)]
-
 
 @pytest.fixture(scope="module")
 def secrets(decade: Decade) -> Secrets:
@@ -660,28 +585,3 @@ def test_the_search_finds_what_is_planted(decade: Decade, secrets: Secrets) -> N
         "clean": kept.fingerprint.encode() + PublicKey.parse(decade.rap.uploads[-1].content.decode()).blob,
     }
     assert leaks(secrets, planted.items()) == ["scheduler.log", "xcom", "passphrase"]
-
-
-def test_the_search_goes_into_files_databases_and_zips(tmp_path: Path) -> None:
-    key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
-    pem = key.export_private_key("openssh").decode()
-    line = pem.splitlines()[-5]
-    other = serialization.PrivateFormat.PKCS8
-    pkcs8 = key.pyca_key.private_bytes(serialization.Encoding.PEM, other, serialization.NoEncryption())
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "public.log").write_text(key.export_public_key("openssh").decode())
-    secrets = Secrets([pem])
-    assert leaks(secrets, contents(tmp_path)) == []
-    (tmp_path / "logs" / "a.log").write_text(f"2026-11-20 INFO - {line}")
-    (tmp_path / "logs" / "b.log").write_bytes(b"INFO - " + pkcs8.splitlines()[-5])
-    (tmp_path / "logs" / "c.log").write_text(f"{key.pyca_key.private_numbers()}")
-    (tmp_path / "logs" / "d.log").write_text(repr(key.pyca_key.private_numbers().d))
-    with ZipFile(tmp_path / "kit.zip", "w", ZIP_DEFLATED) as archive:
-        archive.writestr("DCXYZ001.pub", line)
-    with closing(sqlite3.connect(tmp_path / "airflow.db")) as database:
-        database.execute("CREATE TABLE xcom (value TEXT)")
-        database.execute("INSERT INTO xcom VALUES (?)", (json.dumps({"log": "x" * 5000 + line}),))
-        database.commit()
-    found = leaks(secrets, contents(tmp_path))
-    assert set(found) >= {"airflow.db:xcom", "kit.zip:DCXYZ001.pub", "logs/a.log", "logs/b.log", "logs/d.log"}
-    assert "logs/public.log" not in found

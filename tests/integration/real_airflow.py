@@ -115,7 +115,8 @@ class RealAirflow:
         self._environment = self._settings() | dict(environment or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: list[int] = []
-        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
+        # Longer than SQLite waits for a lock, so that an answer tells of that.
+        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=120)
 
     def _settings(self) -> dict[str, str]:
         users_own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}

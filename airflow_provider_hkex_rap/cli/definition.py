@@ -44,8 +44,8 @@ _KEY_SIZE = _arg(
 )
 _KEY_STORE = _arg(
     "--key-store",
-    help="Where the private keys go, as in the connection's 'key_store': variable (default),"
-    " file:///directory, or the dotted path of a class",
+    help="Where the private keys of --account are kept, as in the connection's 'key_store': variable"
+    " (default), file:///directory, or the dotted path of a class",
 )
 _PASSPHRASE_FILE = _arg(
     "--passphrase-file",
@@ -58,6 +58,7 @@ _REPLACE = _arg(
     help="Forget a key that was made before and waits for its registration, and make another",
     action="store_true",
 )
+_MAKING_KEYS = (_KEY_SIZE, _KEY_STORE, _PASSPHRASE_FILE, _REPLACE)
 
 _COMMANDS = (
     ActionCommand(
@@ -105,10 +106,7 @@ _COMMANDS = (
                 metavar="ADDRESS",
             ),
             _arg("--output", help="The zip to make", required=True, metavar="ZIP"),
-            _KEY_SIZE,
-            _KEY_STORE,
-            _PASSPHRASE_FILE,
-            _REPLACE,
+            *_MAKING_KEYS,
             ARG_VERBOSE,
         ),
     ),
@@ -126,10 +124,7 @@ _COMMANDS = (
                 default=".",
                 metavar="DIRECTORY",
             ),
-            _KEY_SIZE,
-            _KEY_STORE,
-            _PASSPHRASE_FILE,
-            _REPLACE,
+            *_MAKING_KEYS,
             ARG_VERBOSE,
         ),
     ),
@@ -146,6 +141,12 @@ _COMMANDS = (
                 " Airflow's database and in the environment)",
                 action="append",
             ),
+            _arg(
+                "--account",
+                help="A RAP user account, such as DCXYZ001, with or without a connection; repeatable",
+                action="append",
+            ),
+            _KEY_STORE,
             ARG_OUTPUT,
             ARG_VERBOSE,
         ),

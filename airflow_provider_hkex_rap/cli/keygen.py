@@ -27,8 +27,10 @@ DEFAULT_BITS = 4096
 def keygen(args: Namespace) -> int:
     """Make a key, keep it in the key store as unregistered, and write its public half to a file."""
     account = Account(args.account)
-    path = new_file(Path(args.output) / public_key_file_name(account))
     keys = open_account_keys(account, args)
+    if not args.replace:
+        keys.check_none_waits()
+    path = new_file(Path(args.output) / public_key_file_name(account))
     public_key = make_key(keys, args, command_clock()())
     write_new(path, public_key.to_rfc4716(account.name).encode("ascii"))
     print(f"{account}: {public_key.fingerprint} ({public_key.bits} bits), public key in {path}.")

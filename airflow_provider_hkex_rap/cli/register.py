@@ -43,10 +43,11 @@ def register(args: Namespace) -> int:
     kit = RegistrationKit({keys.account: _key_to_register(keys, args, now) for keys in stores}, workstations)
     write_new(path, kit.pack(now))
     print(kit.form)
+    where = f" --key-store {args.key_store}" if args.key_store else ""
     print(
         f"{path} holds the public keys and this text. Send it to HKEX by Client Connect, form TechS 8 (§5)."
         " The private keys are in the key store; a key becomes current by its first login. 'airflow hkex-rap"
-        " status' shows it once there is a connection of the account."
+        f" status --account {accounts[0]}{where}' shows it."
     )
     return 0
 
@@ -56,7 +57,12 @@ def _key_to_register(keys: AccountKeys, args: Namespace, now: pendulum.DateTime)
 
     So a command that was interrupted can be run again, and a kit that was lost be packed again.
     """
-    waiting = keys.record.unregistered
+    waiting, current = keys.record.unregistered, keys.record.current
+    if current:
+        print(
+            f"{keys.account} has a current key, {current.fingerprint}. While it logs in, 'airflow hkex-rap"
+            " renew' gives it another without HKEX's form (§6); a compromised one is registered anew."
+        )
     if waiting is None or args.replace:
         return make_key(keys, args, now)
     found = _public_half(keys.account, waiting, read_passphrase(args))

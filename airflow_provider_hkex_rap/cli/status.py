@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pendulum
 from airflow.sdk.exceptions import AirflowException
 
-from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command, printable, show
+from airflow_provider_hkex_rap.cli.command import (
+    FAILED,
+    NO_CONNECTION,
+    command,
+    command_clock,
+    printable,
+    show,
+)
+from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.record import Happened
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
     from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey, StoredKey
+    from airflow_provider_hkex_rap.keystore.store import KeyStore
 
 _ENVIRONMENT = "AIRFLOW_CONN_"
 _UNKNOWN_END = (
@@ -32,15 +42,17 @@ _UNKNOWN_END = (
 @command
 def status(args: Namespace) -> int:
     """Print a row for each key; fail where an account has none that logs in, or a store cannot be read."""
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
-
+    accounts = args.account or []
+    looks = [(name, partial(_of_account, name, args.key_store)) for name in accounts]
+    conn_ids = args.conn_id or ([] if accounts else _conn_ids())
+    looks += [(conn_id, partial(_of_connection, conn_id)) for conn_id in conn_ids]
     rows: list[dict[str, object]] = []
     failed = False
-    for conn_id in args.conn_id or _conn_ids():
+    for name, look in looks:
         try:
-            keys = AccountStatus(RapHook(conn_id))
+            keys = look()
         except RapError as error:
-            print(f"{conn_id}: {error}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
             failed = True
         else:
             rows += keys.rows
@@ -51,27 +63,34 @@ def status(args: Namespace) -> int:
 
 
 class AccountStatus:
-    """What a key store tells of the keys of a connection's account; it logs in nowhere.
+    """What a key store tells of the keys of an account; it logs in nowhere.
 
-    :param hook: of the connection.
-    :raises RapConfigurationError: the account, the store's name or its record is not valid.
+    :param store: the key store.
+    :param account: the RAP user account.
+    :param today: the day in Hong Kong.
+    :param conn_id: the account's connection, where it is known.
+    :param own: the fingerprint of the connection's own key, where it has one.
+    :raises RapConfigurationError: the account's record is not valid.
     :raises KeyStoreError: the store cannot be read now.
     """
 
-    record: KeyRecord
-    today: pendulum.Date
-
-    def __init__(self, hook: RapHook) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        account: Account,
+        today: pendulum.Date,
+        *,
+        conn_id: str | None = None,
+        own: str | None = None,
+    ) -> None:
         from airflow.sdk.log import mask_secret
 
         from airflow_provider_hkex_rap.keystore.store import AccountKeys
 
-        # The connection's own key may be a file that only the workers have; the store is read without it.
-        account = Account(hook.get_connection(hook.rap_conn_id).login or "")
-        self.record = AccountKeys(hook.key_store, account, mask=mask_secret).record
-        self.today = hook.clock().date()
-        self._conn_id = hook.rap_conn_id
-        self._own = _own_fingerprint(hook)
+        self.record = AccountKeys(store, account, mask=mask_secret).record
+        self.today = today
+        self._conn_id = conn_id
+        self._own = own
 
     @property
     def logs_in(self) -> bool:
@@ -186,6 +205,21 @@ def _day(entry: HistoryEntry) -> pendulum.Date:
     return pendulum.DateTime.fromisoformat(entry.at).in_timezone(HONG_KONG).date()
 
 
+def _of_connection(conn_id: str) -> AccountStatus:
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
+
+    hook = RapHook(conn_id)
+    # The connection's own key may be a file that only the workers have; the store is read without it.
+    account = Account(hook.get_connection(conn_id).login or "")
+    return AccountStatus(
+        hook.key_store, account, hook.clock().date(), conn_id=conn_id, own=_own_fingerprint(hook)
+    )
+
+
+def _of_account(name: str, key_store: str | None) -> AccountStatus:
+    return AccountStatus(open_key_store(key_store), Account(name), command_clock()().date())
+
+
 def _own_fingerprint(hook: RapHook) -> str | None:
     """Return the fingerprint of the connection's own key; None where it has none, or not on this host."""
     from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
@@ -213,7 +247,7 @@ def _conn_ids() -> list[str]:
         raise RapConfigurationError(
             "There is no connection of the type hkex_rap in Airflow's database or in the environment.",
             why="Other secrets backends do not list what they hold.",
-            todo=f"Name it by --conn-id. {NO_CONNECTION}",
+            todo=f"Name it by --conn-id, or an account by --account. {NO_CONNECTION}",
         )
     return sorted(found)
 

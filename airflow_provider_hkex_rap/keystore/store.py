@@ -143,8 +143,20 @@ class AccountKeys:
         :raises KeyStoreConflict: somebody else has written in between; nothing was written.
         :raises KeyStoreError: the store cannot be read or written now.
         """
+        if not replace_other:
+            self.check_none_waits()
+        self.check_not_shared(key.fingerprint)
+        kept = StoredKey(fingerprint=key.fingerprint, private_key=self.exported(key))
+        record = replace(self.record, unregistered=kept)
+        self.save(record.noted(now, Happened.CREATED, key.fingerprint, note="For registration (§5)."))
+
+    def check_none_waits(self) -> None:
+        """Check that no key waits for its registration.
+
+        :raises RapConfigurationError: one does.
+        """
         waiting = self.record.unregistered
-        if waiting and not replace_other:
+        if waiting:
             raise RapConfigurationError(
                 f"{self.account} has a key that waits for its registration: {waiting.fingerprint}.",
                 why="If HKEX registers it after all, its private half is needed.",
@@ -152,10 +164,6 @@ class AccountKeys:
                 account=self.account.name,
                 fingerprint=waiting.fingerprint,
             )
-        self.check_not_shared(key.fingerprint)
-        kept = StoredKey(fingerprint=key.fingerprint, private_key=self.exported(key))
-        record = replace(self.record, unregistered=kept)
-        self.save(record.noted(now, Happened.CREATED, key.fingerprint, note="For registration (§5)."))
 
     def check_not_shared(self, fingerprint: str) -> None:
         """Check that no other account of the customer has the key (§3.2).

@@ -140,7 +140,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             )
             manifest = lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}")
             summary = self._summary(plan, landing, time.monotonic() - started) | {"manifest": manifest}
-            self.log.info("Landed in %s: %s", lake.uri, summary)
+            self.log.info("%s", _told(summary))
             self._judge_transfers(landing)
             if unseen:
                 raise unseen[0]
@@ -251,6 +251,13 @@ class RapDownloadOperator(RapTask, BaseOperator):
             missing=tuple(missing),
             business_date=day.isoformat(),
         )
+
+
+def _told(summary: dict[str, Any]) -> str:
+    return (
+        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were there already. Deferred:"
+        " {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(**summary)
+    )
 
 
 async def _listing(session: RapSession, folder: Folder, today: date) -> list[RemoteFile] | RapError:

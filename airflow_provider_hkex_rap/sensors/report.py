@@ -169,6 +169,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         short = {glob: len(matches) for glob, matches in found.items() if len(matches) < self.min_files}
         if not short:
             arrived = {file.name: file for matches in found.values() for file in matches}
+            counts = ", ".join(f"{glob} ({len(matches)})" for glob, matches in found.items())
+            self.log.info("Arrived in %s for %s: %s.", self._folder.path, self._day.isoformat(), counts)
             return PokeReturnValue(True, [_facts(file) for file in arrived.values()])
         if not of_day and now.date() >= left_on(self._day):
             raise retention_expired(self._day, self._folder.path)

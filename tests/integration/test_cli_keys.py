@@ -237,11 +237,11 @@ def test_keygen_makes_the_key_of_one_account(airflow: Airflow, store: Path, tmp_
     assert public == PrivateKey.load(record(store).unregistered.private_key).public_key
     assert_no_secret(store, made.out, made.err, path.read_text())
 
-    assert "cannot be made" in airflow("hkex-rap", "keygen", *arguments).err
-    path.unlink()
     again = airflow("hkex-rap", "keygen", *arguments)
-    assert (again.status, path.exists()) == (1, False)
+    assert (again.status, PublicKey.parse(path.read_text())) == (1, public)
     assert f"waits for its registration: {public.fingerprint}" in again.err
+    assert "cannot be made" in airflow("hkex-rap", "keygen", *arguments, "--replace").err
+    path.unlink()
     assert airflow("hkex-rap", "keygen", *arguments, "--replace", "--key-size=2048").status == 0
     assert PublicKey.parse(path.read_text()).fingerprint == record(store).unregistered.fingerprint
     assert airflow("hkex-rap", "keygen", *arguments, "--key-size=1024").status == 2
@@ -270,18 +270,22 @@ def rap() -> Iterator[RapSimulator]:
 def test_a_registered_key_logs_in_and_becomes_current(
     airflow: Airflow, rap: RapSimulator, store: Path, kit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register(airflow, store, kit)
+    hint = re.findall(r"'airflow (hkex-rap status .*?)'", register(airflow, store, kit).out)
     rap.register_key("DCXYZ001", contents(kit)["DCXYZ001.pub"])
-    connect(monkeypatch, rap, store, without="private_key")
     waiting = record(store).unregistered.fingerprint
+    unconnected = airflow(*hint[0].split(), "-o", "json")
+    connect(monkeypatch, rap, store, without="private_key")
     before = status(airflow)
-    (row,) = before.rows
-    assert (before.status, row["key"], row["fingerprint"]) == (1, "unregistered", waiting)
-    assert "It waits since 2026-11-20" in row["warning"]
+    for found in (unconnected, before):
+        (row,) = found.rows
+        assert (found.status, row["key"], row["fingerprint"]) == (1, "unregistered", waiting)
+        assert "It waits since 2026-11-20" in row["warning"]
     assert airflow("hkex-rap", "ls", "--yes", "DCASS").status == 0
     after = status(airflow)
     (row,) = after.rows
     assert (after.status, row["key"], row["fingerprint"]) == (0, "current", waiting)
+    again = register(airflow, store, kit.with_name("again.zip"))
+    assert f"DCXYZ001 has a current key, {waiting}" in again.out
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

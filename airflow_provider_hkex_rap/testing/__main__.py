@@ -85,10 +85,10 @@ def _tell(rap: RapSimulator, directory: Path) -> None:
         path = directory / f"{account}.json"
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(rap.connection_json(account))
-        print(f'{account}: export AIRFLOW_CONN_HKEX_RAP_DEFAULT="$(cat {path})"')
+        print(f'To log in as {account}:\nexport AIRFLOW_CONN_HKEX_RAP_DEFAULT="$(cat {path})"')
     offset = round((now - pendulum.now(HONG_KONG)).total_seconds())
     if offset:
-        print(f"Its clock is shifted: export AIRFLOW__HKEX_RAP__CLOCK_OFFSET={offset}")
+        print(f"To shift the clock of tasks to its own:\nexport AIRFLOW__HKEX_RAP__CLOCK_OFFSET={offset}")
     for service in Service:
         if (opening := next_opening([service], now)) > now:
             print(f"{service} is shut there until {opening:ddd YYYY-MM-DD HH:mm}: tasks wait (§4.1).")

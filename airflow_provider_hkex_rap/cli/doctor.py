@@ -101,7 +101,7 @@ def _check_connection(hook: RapHook) -> Generator[Finding, None, Login | None]:
         yield Finding(_FAIL, "connection", str(error))
         return None
     keys = ", ".join(md5_fingerprint(key) for key in login.client_keys)
-    own = f"key {keys}" if keys else "no key of its own"
+    own = f"its own key {keys}" if keys else "no key of its own"
     yield Finding(_OK, "connection", f"{hook.rap_conn_id}: {login.account} at the {login.site} site, {own}.")
     return login
 

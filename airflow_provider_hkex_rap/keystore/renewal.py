@@ -23,7 +23,12 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapKeyVerificationError,
 )
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
-from airflow_provider_hkex_rap.rap.key_lifecycle import days_left, first_renewal_day, last_day_of_old_key
+from airflow_provider_hkex_rap.rap.key_lifecycle import (
+    OVERLAP_DAYS,
+    days_left,
+    first_renewal_day,
+    last_day_of_old_key,
+)
 from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey, public_key_file_name
 from airflow_provider_hkex_rap.rap.result_file import Rejected
 
@@ -447,10 +452,11 @@ class Renewal:
         )
 
     def _too_early(self, allowed_from: pendulum.Date) -> RapConfigurationError:
+        uploaded = allowed_from.subtract(days=OVERLAP_DAYS)
         return RapConfigurationError(
             f"No new key of {self._keys.account} is uploaded before {allowed_from}.",
-            why="A key was uploaded within the last 14 days, so RAP may hold two, and a third would take the"
-            " place of the newer one (guide §6.3).",
+            why=f"A key was uploaded on {uploaded}, less than {OVERLAP_DAYS} days ago, so RAP may hold two,"
+            " and a third would take the place of the newer one (guide §6.3).",
             todo="Where somebody has renewed it by hand, give the connection that key: it is current from"
             " its first login on. Only '--replace-second-key' on the command line uploads all the same.",
             account=self._keys.account.name,

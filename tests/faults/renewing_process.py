@@ -28,12 +28,16 @@ from airflow_provider_hkex_rap.transport.session import RapSession, open_session
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import PendingKey
+    from airflow_provider_hkex_rap.rap.clock import Clock
 
 
 class Steps:
-    """Counts what the process does, and ends it."""
+    """Counts what the process does, and ends it.
 
-    def __init__(self, last: int | None) -> None:
+    :param last: how many steps it lives to see; None for all.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
         self._left = last
 
     def __call__(self) -> None:
@@ -57,18 +61,18 @@ class SteppingStore(DirectoryKeyStore):
 class Logins:
     """Logs in as the hook does, with a step before and after each login and upload."""
 
-    def __init__(self, login: Login, keys: AccountKeys, now: pendulum.DateTime, step: Steps) -> None:
+    def __init__(self, login: Login, keys: AccountKeys, clock: Clock, step: Steps) -> None:
         self._login = login
         self._keys = keys
-        self._now = now
+        self._clock = clock
         self._step = step
 
     @asynccontextmanager
     async def registered(self) -> AsyncIterator[RapSession]:
-        offers = keys_to_offer(self._keys.record, None, self._now.date())
+        offers = keys_to_offer(self._keys.record, None, self._clock().date())
         async with self._session([offer.key.private_key for offer in offers]) as session:
             used = [it.key for it in offers if it.key.fingerprint == session.client_key_fingerprint]
-            self._keys.save(record_after_login(self._keys.record, used[0], self._now))
+            self._keys.save(record_after_login(self._keys.record, used[0], self._clock()))
             yield session
 
     @asynccontextmanager
@@ -102,7 +106,7 @@ def main(connection: dict[str, Any], keys: str, now: str, last: int | None) -> N
     store = SteppingStore(Path(keys))
     store.step = Steps(last)
     account_keys = AccountKeys(store, login.account, mask=lambda secret: None)
-    logins = Logins(login, account_keys, at, store.step)
+    logins = Logins(login, account_keys, lambda: at, store.step)
     renewal = Renewal(account_keys, logins, lambda: at, key_size=2048)
     print(json.dumps(asyncio.run(renewal.run()).as_dict()))
 

@@ -7,9 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,7 @@ import pendulum
 import pytest
 
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
-from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login
-from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
+from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
 from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
 from airflow_provider_hkex_rap.rap import algorithms
@@ -35,8 +32,9 @@ from airflow_provider_hkex_rap.rap.errors import (
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
-from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, read_login
-from airflow_provider_hkex_rap.transport.session import RapSession, open_session
+from airflow_provider_hkex_rap.transport.login import Login, read_login
+
+from .renewing_process import Logins, Steps
 
 ACCOUNT = Account("DCXYZ001")
 NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
@@ -69,31 +67,13 @@ class Party:
     def record(self) -> KeyRecord:
         return self.account_keys().record
 
-    @asynccontextmanager
-    async def registered(self) -> AsyncIterator[RapSession]:
-        keys = self.account_keys()
-        offers = keys_to_offer(keys.record, None, self.rap.clock().date())
-        async with self._session([offer.key.private_key for offer in offers]) as session:
-            used = [it.key for it in offers if it.key.fingerprint == session.client_key_fingerprint]
-            keys.save(record_after_login(keys.record, used[0], self.rap.clock()))
-            yield session
-
-    @asynccontextmanager
-    async def only(self, key: PendingKey) -> AsyncIterator[RapSession]:
-        async with self._session([key.private_key]) as session:
-            yield session
-
-    @asynccontextmanager
-    async def _session(self, texts: list[str]) -> AsyncIterator[RapSession]:
-        keys = tuple(parse_private_key(text, None, "the test") for text in texts)
-        async with open_session(replace(self.login, client_keys=keys)) as session:
-            yield session
-
     def renew(self, **options: Any) -> Outcome:
         async def sleep(seconds: float) -> None:
             self.rap.clock.advance(seconds=seconds)
 
-        renewal = Renewal(self.account_keys(), self, self.rap.clock, key_size=2048, sleep=sleep, **options)
+        keys = self.account_keys()
+        logins = Logins(self.login, keys, self.rap.clock, Steps())
+        renewal = Renewal(keys, logins, self.rap.clock, key_size=2048, sleep=sleep, **options)
         return asyncio.run(renewal.run())
 
     @property
@@ -281,7 +261,9 @@ def test_somebody_elses_key_is_not_replaced(party: Party) -> None:
     foreign = PrivateKey.generate(2048)
 
     async def upload() -> None:
-        async with party.registered() as session:
+        async with Logins(
+            party.login, party.account_keys(), party.rap.clock, Steps()
+        ).registered() as session:
             await session.upload_key(foreign.public_key.to_rfc4716("by hand").encode())
 
     asyncio.run(upload())

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pendulum
@@ -181,6 +182,51 @@ def parse_patterns(
             todo='Give one or more; "*" is every file.',
         )
     return given
+
+
+def parse_number(name: str, value: int | str) -> int:
+    """Return a whole number, which a template renders as text.
+
+    :param name: the argument that it comes from, for the error.
+    :param value: the number.
+    :raises RapConfigurationError: it is none.
+    """
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise RapConfigurationError(
+            f"{value!r} in {name!r} is not a number.", todo="Give a whole number.", argument=name, value=value
+        ) from None
+
+
+def parse_flag(name: str, value: bool | str) -> bool:
+    """Return a flag, which a template renders as text.
+
+    :param name: the argument that it comes from, for the error.
+    :param value: the flag; None and an empty text are False.
+    :raises RapConfigurationError: it is neither true nor false.
+    """
+    known = {"true": True, "1": True, "false": False, "0": False, "none": False, "": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise RapConfigurationError(
+            f"{value!r} in {name!r} is neither true nor false.",
+            todo="Give True or False.",
+            argument=name,
+            value=value,
+        ) from None
+
+
+def sensing(context: Context) -> Context:
+    """Return a context that BaseSensorOperator can work with, outside a run too.
+
+    :param context: the task's context; empty outside a run.
+    """
+    if "ti" in context:
+        return context
+    outside_a_run = SimpleNamespace(get_first_reschedule_date=lambda context: None)
+    return {**context, "ti": outside_a_run}  # type: ignore[typeddict-item]
 
 
 def superseded_wait() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,10 +75,11 @@ def new_file(path: Path) -> Path:
 
     :raises RapConfigurationError: there is something already, or its directory is missing.
     """
-    if path.exists() or not path.parent.is_dir():
+    there = os.path.lexists(path)
+    if there or not path.parent.is_dir():
         raise RapConfigurationError(
             f"{path} cannot be made.",
-            why="There is a file already." if path.exists() else f"There is no directory {path.parent}.",
+            why="There is a file already." if there else f"There is no directory {path.parent}.",
             todo="Give another place in --output; nothing is overwritten.",
             path=str(path),
         )

@@ -142,6 +142,11 @@ class AccountStatus:
     def _about_current(self) -> str:
         current = self.record.current
         about = [end_warning(current, self.today) if current else "", self._about_uploads()]
+        if current and current.refused:
+            about.append(
+                f"RAP has refused it since {current.refused}, and lets another key of ours in: give the"
+                " connection the key that took its place (§6.3), or register again (§5)."
+            )
         return " ".join(filter(None, about))
 
     def _about_uploads(self) -> str:

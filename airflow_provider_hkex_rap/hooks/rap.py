@@ -272,15 +272,17 @@ class RapHook(SFTPHookAsync):
                 used.role,
                 fingerprint,
             )
-        record = record_after_login(keys.record, used.key, self.clock())
-        record = with_known_expiry(record, self._own_key, self._key_expires)
+        now = self.clock()
+        record = record_after_login(keys.record, offers, fingerprint, now)
+        record = with_known_expiry(record, self._own_key, self._key_expires, now.date())
         if record == keys.record:
             return
         try:
             keys.save(self._with_own_key(record, keys))
         except KeyStoreError as error:
             self.log.warning("The key store does not keep what this login says of its key: %s", error)
-        else:
+            return
+        if record.current and record.current.fingerprint == fingerprint:
             self.log.info("The key store has %s as the current key of %s.", fingerprint, self.login.account)
 
     def _with_own_key(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:

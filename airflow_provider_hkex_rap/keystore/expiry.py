@@ -9,7 +9,7 @@ import pendulum
 
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE, ExpiryWarning
-from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day, last_day_of_old_key
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
@@ -46,7 +46,14 @@ def is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
         return True
     if found.warning.fingerprints:
         return current.fingerprint in found.warning.fingerprints
-    return current.last_day is None or found.day >= first_warning_day(current.last_day)
+    if current.last_day and found.day >= first_warning_day(current.last_day):
+        return True
+    if current.uploaded:
+        return False
+    # An older key is warned of until it is removed (§6.2); then RAP knows better than a day that was typed.
+    older = any(entry.fingerprint != current.fingerprint for entry in record.became_current)
+    since = current.promoted if older or current.last_day else None
+    return since is None or found.day > last_day_of_old_key(since, None)
 
 
 async def is_warned(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +30,8 @@ def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date
 
     The connection's key comes first where the store does not know it: it is being used for the first time, or
     has been registered again (§5). Else the current key does. The second may be one that HKEX has registered
-    meanwhile, one that a renewal has uploaded and not yet tried, or the previous one while it is valid.
+    meanwhile, one that a renewal has uploaded and not yet tried, or the previous one while it is valid. A
+    current key whose last day is over comes after those.
 
     :param record: what the store holds.
     :param own: the connection's key, where it has one.
@@ -45,8 +46,10 @@ def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date
 def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) -> Iterator[Offer]:
     if own and not record.knows(own.fingerprint):
         yield Offer(own, "the connection's key")
-    if record.current:
-        yield Offer(record.current, "the current key")
+    current = record.current
+    over = current and current.last_day and today > current.last_day
+    if current and not over:
+        yield Offer(current, "the current key")
     if record.unregistered:
         yield Offer(record.unregistered, "the key made for registration")
     if record.pending and record.pending.submitted:
@@ -54,23 +57,42 @@ def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) 
     previous = record.previous
     if previous and not (previous.last_day and today > previous.last_day):
         yield Offer(previous, "the previous key")
+    if current and over:
+        # The day may be wrong: a connection says it, or a guess of §6.1 does.
+        yield Offer(current, "the current key")
     if own:
         yield Offer(own, "the connection's key")
 
 
-def record_after_login(record: KeyRecord, key: StoredKey | PendingKey, now: pendulum.DateTime) -> KeyRecord:
-    """Return the record after a login with *key*: one that was offered for the first time becomes current.
+def record_after_login(
+    record: KeyRecord, offers: Sequence[Offer], fingerprint: str, now: pendulum.DateTime
+) -> KeyRecord:
+    """Return the record after a login: a key that was offered for the first time becomes current.
 
-    The previous key and a pending one stay what they are: a renewal decides about them.
+    The previous key and a pending one stay what they are: a renewal decides about them. That the current one
+    was refused is kept.
+
+    :param record: what the store holds.
+    :param offers: the keys that were offered, in this order.
+    :param fingerprint: the one that RAP let in.
+    :param now: the clock's time.
     """
+    fingerprints = [offer.key.fingerprint for offer in offers]
+    tried = fingerprints[: fingerprints.index(fingerprint)]
+    key = offers[len(tried)].key
     roles = (record.current, record.previous, record.pending)
-    if isinstance(key, StoredKey) and all(it is None or it.fingerprint != key.fingerprint for it in roles):
+    if isinstance(key, StoredKey) and all(it is None or it.fingerprint != fingerprint for it in roles):
         return record.adopted(key, now)
+    current = record.current
+    if current and current.fingerprint == fingerprint:
+        return replace(record, current=replace(current, refused=None))
+    if current and current.fingerprint in tried:
+        return replace(record, current=replace(current, refused=current.refused or now.date()))
     return record
 
 
 def with_known_expiry(
-    record: KeyRecord, own: StoredKey | None, key_expires: pendulum.Date | None
+    record: KeyRecord, own: StoredKey | None, key_expires: pendulum.Date | None, today: pendulum.Date
 ) -> KeyRecord:
     """Return the record with the last day that the connection gives, where that is about the current key.
 
@@ -79,9 +101,11 @@ def with_known_expiry(
     :param record: what the store holds.
     :param own: the connection's key, where it has one.
     :param key_expires: the registered key's last day, where the connection says one.
+    :param today: the day in Hong Kong, on which RAP has let the account in.
     """
     current = record.current
-    if not (key_expires and current) or current.uploaded:
+    # A day that is over was that of a key before.
+    if not (key_expires and current) or current.uploaded or key_expires < today:
         return record
     if own and own.fingerprint != current.fingerprint:
         return record

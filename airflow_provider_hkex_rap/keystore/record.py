@@ -49,6 +49,7 @@ class StoredKey:
     :param uploaded: the day on which we uploaded it; None where HKEX registered it in another way (§5).
     :param promoted: the day on which it became the current key.
     :param last_day: the last day on which it logs in (§6.1); None where it is not known.
+    :param refused: the day from which on RAP has refused it, while it let another key of the account in.
     """
 
     fingerprint: str
@@ -56,6 +57,7 @@ class StoredKey:
     uploaded: pendulum.Date | None = None
     promoted: pendulum.Date | None = None
     last_day: pendulum.Date | None = None
+    refused: pendulum.Date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,11 @@ class KeyRecord:
     def tells_of(self, fingerprint: str) -> bool:
         """Return whether the history has the key, whosever it is."""
         return any(entry.fingerprint == fingerprint for entry in self.history)
+
+    @property
+    def became_current(self) -> Iterator[HistoryEntry]:
+        """When keys became current, oldest first; none of it is ever forgotten."""
+        return (entry for entry in self.history if entry.what in (Happened.ADOPTED, Happened.PROMOTED))
 
     @property
     def uploads_allowed_from(self) -> pendulum.Date | None:
@@ -241,7 +248,7 @@ class KeyRecord:
             schema, owner = found["schema"], found["account"]
             if schema == SCHEMA and owner == account.name:
                 return _record(found)
-            problem = f"It is of {owner!r}, schema {schema!r}."
+            problem = f"It is of {owner!r}, schema {schema!r}, where {SCHEMA} is known."
         except (ValueError, KeyError, TypeError, AttributeError):
             # The text, and so the cause, may hold key material.
             problem = "It cannot be read."
@@ -289,7 +296,7 @@ def _record(found: Mapping[str, Any]) -> KeyRecord:
 def _key(found: Mapping[str, Any] | None) -> StoredKey | None:
     if found is None:
         return None
-    dates = {name: _date(found.get(name)) for name in ("uploaded", "promoted", "last_day")}
+    dates = {name: _date(found.get(name)) for name in ("uploaded", "promoted", "last_day", "refused")}
     return StoredKey(**{**found, **dates})
 
 

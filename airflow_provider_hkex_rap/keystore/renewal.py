@@ -195,6 +195,7 @@ class Renewal:
         await self._save(self._record.without_expired(self._clock()))
         pending = self._record.pending
         if pending is None and self._is_due() is False:
+            self._check_not_refused()
             return self._outcome(renewed=False)
         if not (pending and pending.accepted):
             progress = await self._ask()
@@ -204,6 +205,10 @@ class Renewal:
                 return await self._promote()
             if progress is _Progress.OPEN:
                 await self._submit_again()
+        elif await self._logs_in():
+            return await self._promote()
+        else:
+            await self._submit_anew()
         if not await self._logs_in():
             raise self._not_verified()
         return await self._promote()
@@ -223,6 +228,7 @@ class Renewal:
                 return _Progress.GIVEN if await self._is_accepted(rap, listing) else _Progress.OPEN
             if pending is None and not await self._is_due_or_warned(rap, listing):
                 return _Progress.NOT_DUE
+            listing = await self._departure(rap, listing)
             await self._check_upload(rap, listing)
             if pending is None:
                 await self._create(listing)
@@ -261,16 +267,49 @@ class Renewal:
 
     async def _submit_again(self) -> None:
         """Upload the same key once more: RAP neither answered the first upload nor lets the key in."""
-        ours = public_key_file_name(self._keys.account)
         async with self._logins.registered() as rap:
-            # RAP denies changes to a file that is there (§4.2), and may be about to answer it.
-            async for listing in self._listings(rap, AWAIT_DEPARTURE):
-                if await self._is_accepted(rap, listing):
-                    return
-                if ours not in (file.name for file in listing):
-                    break
+            listing = await self._departure(rap, await rap.list_key_folder())
+            if await self._is_accepted(rap, listing):
+                return
             await self._check_upload(rap, listing)
             await self._submit(rap, listing)
+
+    async def _submit_anew(self) -> None:
+        """Upload a key that RAP has accepted and then refused, where that replaces none in use (§6.3).
+
+        :raises RapKeyVerificationError: it may replace one, or RAP has taken another key since.
+        """
+        today, pending = self._clock().date(), self._pending
+        async with self._logins.registered() as rap:
+            listing = await self._departure(rap, await rap.list_key_folder())
+            if not self._replace_second_key:
+                for answer in await self._foreign_answers(rap, listing):
+                    if await self._note_if_unknown(answer):
+                        raise self._another_key(answer)
+                known = [self._record.uploads_allowed_from]
+                if pending.submitted:
+                    known.append(pending.submitted.add(days=OVERLAP_DAYS))
+                if any(allowed_from and today < allowed_from for allowed_from in known):
+                    raise self._not_verified()
+            await self._save(replace(self._record, pending=replace(pending, accepted=None)))
+            await self._submit(rap, listing)
+
+    async def _departure(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> Sequence[KeyFile]:
+        """Wait while a key file that has just been uploaded is listed: RAP denies changes to it (§4.2).
+
+        :returns: the last listing.
+        """
+        if self._lies_there(listing):
+            async for listing in self._listings(rap, AWAIT_DEPARTURE):
+                if not self._lies_there(listing):
+                    break
+        return listing
+
+    def _lies_there(self, listing: Sequence[KeyFile]) -> bool:
+        # One that is older has not been taken away, and is not going to be.
+        since = self._clock().subtract(seconds=AWAIT_DEPARTURE.total_seconds()).timestamp()
+        name = public_key_file_name(self._keys.account)
+        return any(file.name == name and (file.mtime is None or file.mtime >= since) for file in listing)
 
     async def _await_answer(self, rap: KeyFolder) -> None:
         """List the folder until it holds an answer, or ten minutes are over."""
@@ -295,7 +334,7 @@ class Renewal:
         :raises RapKeyVerificationError: one of them accepts another key, and none of them this one.
         """
         ours, before = self._pending.fingerprint, self._pending.results_before
-        answers = await read_answers(rap, listing, self._keys.account)
+        answers = await self._whole_answers(rap, listing)
         for answer in answers:
             new = answer.file not in before
             # A text that cannot be read may have changed: the login with the key will tell.
@@ -311,6 +350,25 @@ class Renewal:
             elif await self._note_if_unknown(answer):
                 raise self._another_key(answer)
         return False
+
+    async def _whole_answers(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> list[Answer]:
+        """Read the answers until the new ones read the same twice: RAP may still be writing one."""
+        before = self._pending.results_before
+        answers = await read_answers(rap, listing, self._keys.account)
+        for pause in _PAUSES:
+            if all(answer.file in before for answer in answers):
+                break
+            await self._sleep(pause)
+            answers, last = await read_answers(rap, listing, self._keys.account), answers
+            if answers == last and all(answer.content for answer in answers):
+                break
+        return answers
+
+    async def _foreign_answers(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> list[Answer]:
+        """Return the answers that accept a key and that we have not had for one of ours."""
+        known = {file.name for file in self._record.results}
+        answers = await read_answers(rap, listing, self._keys.account)
+        return [answer for answer in answers if answer.accepted and answer.file not in known]
 
     async def _note_if_unknown(self, answer: Answer) -> bool:
         """Note that RAP has taken a key that the store does not know; return whether it was news."""
@@ -384,13 +442,30 @@ class Renewal:
         """
         if self._replace_second_key:
             return
-        known = {file.name for file in self._record.results}
-        for answer in await read_answers(rap, listing, self._keys.account):
-            if answer.accepted and answer.file not in known:
-                await self._note_if_unknown(answer)
+        for answer in await self._foreign_answers(rap, listing):
+            await self._note_if_unknown(answer)
         allowed_from = self._record.uploads_allowed_from
         if allowed_from and self._clock().date() < allowed_from:
             raise self._too_early(allowed_from)
+
+    def _check_not_refused(self) -> None:
+        """Check that RAP still knows the current key: tasks may go on with the previous one, for a while.
+
+        :raises RapKeyVerificationError: it does not.
+        """
+        current, previous = self._record.current, self._record.previous
+        if not (current and current.refused):
+            return
+        through = f" through {previous.last_day}" if previous and previous.last_day else ""
+        raise RapKeyVerificationError(
+            f"RAP has refused the current key {current.fingerprint} of {self._keys.account} since"
+            f" {current.refused}.",
+            why="Another upload has taken its place (guide §6.3), or HKEX has removed it.",
+            todo=f"Another key of ours logs in{through}. Before it ends, give the connection the key that was"
+            " uploaded, or register again (§5).",
+            account=self._keys.account.name,
+            fingerprint=current.fingerprint,
+        )
 
     # RAP's answers.
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once, parse_flag, parse_number
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
 if TYPE_CHECKING:
@@ -72,15 +71,16 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.keystore.renewal import Renewal
 
         with failing_at_once():
+            self.check_pool(context)
             run = context.get("dag_run")
             hook = RapHook(self.rap_conn_id)
             renewal = Renewal(
                 hook.account_keys(),
                 HookLogins(hook),
                 hook.clock,
-                key_size=_number("key_size", self.key_size),
-                renew_before_days=_number("renew_before_days", self.renew_before_days),
-                force=_flag("force", self.force),
+                key_size=parse_number("key_size", self.key_size),
+                renew_before_days=parse_number("renew_before_days", self.renew_before_days),
+                force=parse_flag("force", self.force),
                 run=run.run_id if run else None,
             )
             outcome = self.run_session(hook, [KEY_WORK], renewal.run, context)
@@ -117,26 +117,3 @@ def _summary(outcome: Outcome) -> str:
     done = "The key was renewed." if outcome.renewed else "The key was not renewed."
     left = "" if outcome.days_left is None else f" Days left: {outcome.days_left}."
     return done + left
-
-
-def _number(name: str, value: int | str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise RapConfigurationError(
-            f"{value!r} in {name!r} is not a number.", todo="Give a whole number.", argument=name, value=value
-        ) from None
-
-
-def _flag(name: str, value: bool | str) -> bool:
-    """Return a flag, which a template renders as text."""
-    known = {"true": True, "1": True, "false": False, "0": False, "none": False, "": False}
-    try:
-        return known[str(value).strip().lower()]
-    except KeyError:
-        raise RapConfigurationError(
-            f"{value!r} in {name!r} is neither true nor false.",
-            todo="Give True or False.",
-            argument=name,
-            value=value,
-        ) from None

@@ -29,7 +29,9 @@ _PRIVATE_KEY = re.compile(r"-- ?BEGIN [A-Z0-9 ]*PRIVATE KEY|\A\s*PuTTY-User-Key-
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _ALGORITHM_NAME = re.compile(rb"[a-z0-9@.-]{1,64}")
-_FINGERPRINT = re.compile(r"(?<![0-9a-f:])[0-9a-f]{2}(?::[0-9a-f]{2}){15}(?![0-9a-f:])", re.IGNORECASE)
+_FINGERPRINT = re.compile(
+    r"(?<![0-9a-f])(?<![0-9a-f]{2}:)[0-9a-f]{2}(?::[0-9a-f]{2}){15}(?!:?[0-9a-f])", re.IGNORECASE
+)
 
 _SIZES_RULE = "RAP accepts RSA keys of 2048 or 4096 bits (guide §3.2.1)."
 _GENERATE = "Generate one with 'ssh-keygen -t rsa -b 4096'."

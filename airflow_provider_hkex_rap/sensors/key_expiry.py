@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once
+from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once, parse_flag, sensing
 from airflow_provider_hkex_rap.keystore.expiry import is_about_current, read_warning
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
@@ -45,7 +45,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
     def __init__(
         self,
         *,
-        ignore_if_renewed: bool = True,
+        ignore_if_renewed: bool | str = True,
         rap_conn_id: str = "hkex_rap_default",
         pool: str = POOL,
         timeout: timedelta | float = 0,
@@ -65,9 +65,11 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         from airflow_provider_hkex_rap.hooks.rap import RapHook
 
         with failing_at_once():
+            self.check_pool(context)
+            self._ignore_if_renewed = parse_flag("ignore_if_renewed", self.ignore_if_renewed)
             self._hook = RapHook(self.rap_conn_id)
             self.wait_for_opening(self._hook, [KEY_WORK])
-            return super().execute(context)
+            return super().execute(sensing(context))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Log in and look once."""
@@ -75,7 +77,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)
             return False
-        if self.ignore_if_renewed and not is_about_current(found, record):
+        if self._ignore_if_renewed and not is_about_current(found, record):
             self.log.info("RAP warns of a key that was renewed already (§6.2):\n%s", found.warning.text)
             return False
         self.log.warning("RAP warns of a key of %s (§6.2):\n%s", record.account, found.warning.text)

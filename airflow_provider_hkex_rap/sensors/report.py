@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -18,6 +17,7 @@ from airflow_provider_hkex_rap._task import (
     failing_at_once,
     parse_patterns,
     patience,
+    sensing,
     trading_day,
 )
 from airflow_provider_hkex_rap.rap.errors import (
@@ -128,11 +128,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             )
             # Before the base class, whose timeout would end a wait for the opening without a look after it.
             self.wait_for_opening(self._hook, [self._folder.service])
-        if "ti" not in context:
-            outside_a_run = SimpleNamespace(get_first_reschedule_date=lambda context: None)
-            context = {**context, "ti": outside_a_run}  # type: ignore[typeddict-item]
         try:
-            return super().execute(context)
+            return super().execute(sensing(context))
         except AirflowSensorTimeout as error:
             raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
 

@@ -21,7 +21,7 @@ CONNECT_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
 
 _RSA_PUBLIC_KEY = re.compile(r"(?:^|\s)(?:ssh-rsa\s+)?(AAAAB3NzaC1yc2E[A-Za-z0-9+/]+=*)(?=\s|,|$)")
-_PEM_EDGES = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
+_PEM_EDGES = re.compile(r"\n?(-----(?:BEGIN|END) [A-Z0-9 ]+-----)\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +157,11 @@ def _client_keys(extra: Mapping[str, object], mask: Callable[[str], object]) -> 
 def _private_key(extra: Mapping[str, object]) -> tuple[str, str]:
     if text := extra.get("private_key"):
         # A one-line field loses a PEM's line ends, or keeps them as backslash and n.
-        lines = str(text).replace("\\n", "\n")
-        return _PEM_EDGES.sub(r"\n\g<0>\n", lines).strip(), "extra 'private_key'"
+        lines = str(text).lstrip("\ufeff").replace("\\r", "\r").replace("\\n", "\n").splitlines()
+        return _PEM_EDGES.sub(r"\n\1\n", "\n".join(lines)).strip(), "extra 'private_key'"
     if path := extra.get("key_file"):
         try:
-            return Path(str(path)).expanduser().read_text(), f"key file {str(path)!r}"
+            return Path(str(path)).expanduser().read_text("utf-8-sig"), f"key file {str(path)!r}"
         except (OSError, UnicodeDecodeError) as error:
             raise RapConfigurationError(
                 f"The key file {str(path)!r} cannot be read: {getattr(error, 'strerror', 'it is not text')}.",

@@ -71,8 +71,8 @@ class Logins:
     async def registered(self) -> AsyncIterator[RapSession]:
         offers = keys_to_offer(self._keys.record, None, self._clock().date())
         async with self._session([offer.key.private_key for offer in offers]) as session:
-            used = [it.key for it in offers if it.key.fingerprint == session.client_key_fingerprint]
-            self._keys.save(record_after_login(self._keys.record, used[0], self._clock()))
+            found = session.client_key_fingerprint
+            self._keys.save(record_after_login(self._keys.record, offers, found, self._clock()))
             yield session
 
     @asynccontextmanager

@@ -320,7 +320,12 @@ def test_a_key_of_unknown_expiry_is_renewed_once_rap_warns(site: Site) -> None:
 
 def test_arguments_may_come_from_templates(site: Site) -> None:
     assert site.renew(force="True", key_size="2048", renew_before_days="30")["renewed"]
-    for wrong in ({"force": "maybe"}, {"key_size": "large"}, {"renew_before_days": "366"}):
+    for wrong in (
+        {"force": "maybe"},
+        {"key_size": "large"},
+        {"key_size": None},
+        {"renew_before_days": "366"},
+    ):
         with pytest.raises(RapConfigurationError) as caught:
             site.renew(**wrong)
         assert isinstance(caught.value, AirflowFailException)
@@ -397,13 +402,13 @@ def look(**arguments: Any) -> Any:
 
 def test_the_sensor_looks_once_and_skips_where_rap_does_not_warn(site: Site) -> None:
     with pytest.raises(AirflowSkipException):
-        look(mode="poke")
+        look()
     assert len(site.rap.events.of("login")) == 1
 
 
 def test_the_sensor_finds_the_warning_and_ignores_its_repeat_after_a_renewal(site: Site) -> None:
     site.advance(days=10)
-    found = look(mode="poke")
+    found = look()
     assert found["account"] == ACCOUNT
     assert found["fingerprints"] == [site.fingerprint()]
     assert found["dates"] == [TODAY.add(days=20).isoformat()]
@@ -411,8 +416,9 @@ def test_the_sensor_finds_the_warning_and_ignores_its_repeat_after_a_renewal(sit
     site.renew(force=True)
     site.advance(days=1)
     with pytest.raises(AirflowSkipException):
-        look(mode="poke")
-    assert look(mode="poke", ignore_if_renewed=False)["fingerprints"] == [site.fingerprint()]
+        look()
+    for flag in (False, "False"):
+        assert look(ignore_if_renewed=flag)["fingerprints"] == [site.fingerprint()]
 
 
 def test_the_sensor_knows_a_repeat_without_fingerprints_by_its_day(
@@ -422,16 +428,16 @@ def test_the_sensor_knows_a_repeat_without_fingerprints_by_its_day(
         now=NOW, key_expires=TODAY.add(days=10), warning_text="A key of {account} will expire soon."
     ) as rap:
         site = Site(rap, tmp_path / "keys", monkeypatch)
-        assert look(mode="poke")["fingerprints"] == []
+        assert look()["fingerprints"] == []
         site.renew(force=True)
         with pytest.raises(AirflowSkipException):
-            look(mode="poke")
+            look()
 
 
 def test_an_error_is_no_reason_to_skip(site: Site) -> None:
     site.rap.register_key(ACCOUNT, PrivateKey.generate(2048).public_key.to_openssh())
     with pytest.raises(RapAuthenticationError) as caught:
-        look(mode="poke")
+        look()
     assert isinstance(caught.value, AirflowFailException)
 
 

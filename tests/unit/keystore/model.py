@@ -80,6 +80,8 @@ class ModelRap:
         self.refusals: list[str] = []
         self.own: StoredKey | None = registered[0] if registered else None
         self.answer = "rcvd"
+        self.written: list[int] = []
+        """How many bytes of a result file are there when it is read, the next time first; then all are."""
         self.logged_in = 0
         self.steps: list[str] = []
         self.crash_at: int | None = None
@@ -114,8 +116,8 @@ class ModelRap:
         keys = self.account_keys()
         offers = keys_to_offer(keys.record, self.own, self.clock().date())
         async with self._login([offer.key for offer in offers]) as folder:
-            used = next(it.key for it in offers if it.key.fingerprint == folder.client_key_fingerprint)
-            keys.save(record_after_login(keys.record, used, self.clock()))
+            found = folder.client_key_fingerprint
+            keys.save(record_after_login(keys.record, offers, found, self.clock()))
             yield folder
 
     @asynccontextmanager
@@ -188,7 +190,8 @@ class ModelFolder:
         return [KeyFile(name, at.int_timestamp) for name, (_, at) in self._rap.files.items()]
 
     async def read_key_file(self, name: str) -> bytes:
-        return self._rap.files[name][0]
+        content, written = self._rap.files[name][0], self._rap.written
+        return content[: written.pop(0)] if written else content
 
     async def upload_key(self, content: bytes) -> None:
         self._rap.step("before an upload")

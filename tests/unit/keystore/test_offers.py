@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.keystore.expiry import ListedWarning, is_about_current
 from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login, with_known_expiry
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
+from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.expiry_warning import ExpiryWarning
 
 from .model import NOW
@@ -86,14 +88,37 @@ def test_at_most_two_keys_are_offered_and_none_twice(
     assert bool(found) == any([current, previous, unregistered, own, in_progress])
 
 
+def logged_in(record: KeyRecord, fingerprint: str, own: StoredKey | None = None) -> KeyRecord:
+    return record_after_login(record, keys_to_offer(record, own, TODAY), fingerprint, NOW)
+
+
+def test_a_refused_current_key_is_kept_in_mind_until_it_logs_in() -> None:
+    refused = logged_in(RENEWED, "previous")
+    assert refused.current
+    assert refused.current.refused == TODAY
+    assert (
+        record_after_login(refused, keys_to_offer(refused, None, TODAY), "previous", NOW.add(days=1))
+        == refused
+    )
+    assert logged_in(refused, "current") == RENEWED
+    assert KeyRecord.from_json(refused.to_json(), Account("DCXYZ001")) == refused
+
+
+def test_a_current_key_whose_last_day_is_over_is_offered_last() -> None:
+    over = replace(RENEWED, current=named("current", YESTERDAY))
+    assert offered(over) == ["previous", "current"]
+    assert offered(replace(over, previous=None)) == ["current"]
+    assert offered(replace(over, unregistered=named("new"), pending=pending(TODAY))) == ["new", "pending"]
+
+
 def test_only_a_first_login_changes_the_record() -> None:
-    for key in (RENEWED.current, RENEWED.previous, pending(TODAY)):
-        record = replace(RENEWED, pending=pending(TODAY))
-        assert key
-        assert record_after_login(record, key, NOW) is record
-    adopted = record_after_login(EMPTY, named("own"), NOW)
+    for record in (RENEWED, replace(RENEWED, pending=pending(TODAY))):
+        for offer in keys_to_offer(record, None, TODAY):
+            known = record_after_login(record, [offer], offer.key.fingerprint, NOW)
+            assert known == record
+    adopted = logged_in(EMPTY, "own", named("own"))
     assert adopted.current == replace(named("own"), promoted=TODAY)
-    new = record_after_login(replace(RENEWED, unregistered=named("new")), named("new"), NOW)
+    new = logged_in(replace(RENEWED, unregistered=named("new")), "new")
     assert (new.unregistered, new.current and new.current.fingerprint) == (None, "new")
     assert new.previous
     assert (new.previous.fingerprint, new.previous.last_day) == ("current", TODAY.add(days=13))
@@ -103,13 +128,15 @@ def test_the_connections_date_is_about_the_registered_key_only() -> None:
     adopted = replace(EMPTY, current=named("own"))
     expires = TODAY.add(days=99)
     for own in (named("own"), None):
-        known = with_known_expiry(adopted, own, expires).current
+        known = with_known_expiry(adopted, own, expires, TODAY).current
         assert known
         assert known.last_day == expires
-    assert with_known_expiry(adopted, named("another"), expires) is adopted
-    assert with_known_expiry(adopted, named("own"), None) is adopted
+    assert with_known_expiry(adopted, named("another"), expires, TODAY) is adopted
+    assert with_known_expiry(adopted, named("own"), None, TODAY) is adopted
+    # RAP has let it in, so it is another key's day.
+    assert with_known_expiry(adopted, None, YESTERDAY, TODAY) is adopted
     renewed = replace(EMPTY, current=replace(named("own"), uploaded=TODAY))
-    assert with_known_expiry(renewed, named("own"), expires) is renewed
+    assert with_known_expiry(renewed, named("own"), expires, TODAY) is renewed
 
 
 def warned(text: str, day: pendulum.Date = TODAY) -> ListedWarning:
@@ -118,12 +145,29 @@ def warned(text: str, day: pendulum.Date = TODAY) -> ListedWarning:
 
 def test_a_warning_is_about_the_current_key_by_its_fingerprint_or_its_day() -> None:
     fingerprint = ":".join(["ab"] * 16)
-    renewed = replace(EMPTY, current=named("current", TODAY.add(years=2)))
+    renewed = replace(EMPTY, current=replace(named("current", TODAY.add(years=2)), uploaded=TODAY))
     assert is_about_current(warned("expires"), EMPTY)
     assert is_about_current(warned("expires"), replace(EMPTY, current=named("current")))
     assert not is_about_current(warned("expires"), renewed)
+    assert not is_about_current(warned("expires", TODAY.add(days=20)), renewed)
     assert not is_about_current(warned(f"{fingerprint} expires"), replace(EMPTY, current=named("current")))
     assert is_about_current(warned(f"{fingerprint} expires"), replace(EMPTY, current=named(fingerprint)))
-    ends = replace(EMPTY, current=named("current", TODAY))
+    ends = replace(renewed, current=replace(named("current", TODAY), uploaded=TODAY.subtract(years=2)))
     assert is_about_current(warned("expires", TODAY.subtract(days=13)), ends)
     assert not is_about_current(warned("expires", TODAY.subtract(days=14)), ends)
+
+
+@pytest.mark.parametrize("last_day", [None, TODAY.add(years=2)])
+def test_after_a_renewal_by_hand_rap_warns_of_the_older_key_for_fourteen_days(
+    last_day: pendulum.Date | None,
+) -> None:
+    record = EMPTY.adopted(named("old"), NOW.subtract(days=90)).adopted(named("new", last_day), NOW)
+    assert not is_about_current(warned("expires"), record)
+    assert not is_about_current(warned("expires", TODAY.add(days=13)), record)
+    assert is_about_current(warned("expires", TODAY.add(days=14)), record)
+
+
+def test_a_first_key_is_warned_of_whatever_day_was_typed() -> None:
+    typed = EMPTY.adopted(named("own", TODAY.add(years=2)), NOW.subtract(days=30))
+    assert is_about_current(warned("expires"), typed)
+    assert is_about_current(warned("expires"), EMPTY.adopted(named("own"), NOW))

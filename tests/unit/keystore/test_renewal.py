@@ -161,6 +161,87 @@ def test_a_rejected_key_is_forgotten_and_the_old_one_stays() -> None:
     assert len(rap.uploads) == 2
 
 
+@pytest.mark.parametrize("written", [[0], [20], [0, 0, 20], [0, 30, 40]])
+def test_an_answer_that_rap_is_still_writing_is_read_whole(written: list[int]) -> None:
+    rap = rap_with()
+    rap.answer, rap.written = "rej", list(written)
+    with pytest.raises(RapKeyRejected, match="4007 File name contains invalid characters"):
+        renew(rap)
+    rap.answer, rap.written = "another", list(written)
+    with pytest.raises(RapKeyVerificationError, match=f"RAP took the key {key(99).fingerprint}"):
+        renew(rap)
+    rap = rap_with()
+    rap.written = list(written)
+    assert renew(rap).renewed
+    (result,) = rap.account_keys().record.results
+    assert result.content == f"{rap.uploads[0]}  DCXYZ001.pub\n"
+
+
+def test_an_answer_that_stays_empty_is_believed_in_the_end() -> None:
+    rap = rap_with()
+    rap.written = [0] * 100
+    assert renew(rap).renewed
+    rap = rap_with()
+    rap.answer, rap.written = "rej", [0] * 100
+    with pytest.raises(RapKeyRejected):
+        renew(rap)
+
+
+@pytest.mark.parametrize("replaced_by", [None, 50])
+def test_an_accepted_key_that_rap_has_forgotten_goes_up_again_after_fourteen_days(
+    replaced_by: int | None,
+) -> None:
+    rap = rap_with(TODAY.add(days=25))
+    rap.answer = "accepted but refused"
+    with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
+        renew(rap)
+    rap.answer = "rcvd"
+    if replaced_by:
+        rap.put("DCXYZ001.pub.100000.rcvd", f"{key(replaced_by).fingerprint}  DCXYZ001.pub")
+        with pytest.raises(RapKeyVerificationError, match=f"took the key {key(replaced_by).fingerprint}"):
+            renew(rap)
+    rap.keys[key(1).fingerprint] = TODAY.add(days=25)
+    rap.clock.now = NOW.add(days=13)
+    with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
+        renew(rap)
+    assert len(rap.uploads) == 1
+    rap.clock.now = NOW.add(days=14)
+    assert renew(rap).renewed
+    assert len(rap.uploads) == 2
+    assert len(set(rap.uploads)) == 1
+
+
+def test_an_accepted_key_that_rap_has_forgotten_goes_up_again_at_once_if_asked_to() -> None:
+    rap = rap_with()
+    rap.answer = "accepted but refused"
+    with pytest.raises(RapKeyVerificationError):
+        renew(rap)
+    rap.answer = "rcvd"
+    assert renew(rap, replace_second_key=True).renewed
+    assert len(rap.uploads) == 2
+
+
+def test_a_refused_current_key_fails_the_renewal_that_is_not_due() -> None:
+    rap = rap_with(TODAY.add(days=25))
+    renew(rap)
+    record = rap.account_keys().record
+    assert record.current
+    del rap.keys[record.current.fingerprint]
+
+    async def log_in() -> None:
+        async with rap.registered():
+            pass
+
+    asyncio.run(log_in())
+    with pytest.raises(
+        RapKeyVerificationError, match=f"refused the current key.*through {record.previous.last_day}"
+    ):
+        renew(rap)
+    rap.register(record.current.fingerprint)
+    asyncio.run(log_in())
+    assert not renew(rap).renewed
+
+
 @pytest.mark.parametrize("answer", ["silent", "bare"])
 def test_an_accepted_key_is_found_however_rap_answers(answer: str) -> None:
     rap = rap_with()

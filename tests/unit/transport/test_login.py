@@ -115,6 +115,15 @@ def test_a_private_key_survives_a_one_line_field(text: str) -> None:
     assert key.public_data == KEY.public_data
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\\n", "\\r\\n"])
+@pytest.mark.parametrize("form", ["pkcs1-pem", "pkcs8-pem", "openssh"])
+def test_an_encrypted_private_key_survives_whatever_its_line_ends(form: str, line_end: str) -> None:
+    pem = KEY.export_private_key(form, passphrase="secret").decode()
+    text = "\ufeff" + pem.replace("\n", line_end)
+    (key,) = read({"private_key": text, "private_key_passphrase": "secret"}).client_keys
+    assert key.public_data == KEY.public_data
+
+
 def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(KEY.export_private_key("pkcs8-pem", passphrase="secret"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+import re
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,13 +18,15 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
+from airflow_provider_hkex_rap.rap.calendar import is_public_holiday
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapError,
+    RapPermissionDenied,
     RapSessionSuperseded,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.rap.service_hours import next_opening
+from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, next_opening
 from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
 
 if TYPE_CHECKING:
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
-    from airflow_provider_hkex_rap.rap.folders import Service
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+    from airflow_provider_hkex_rap.rap.folders import Folder, Service
     from airflow_provider_hkex_rap.rap.service_hours import Wanted
+    from airflow_provider_hkex_rap.transport.session import RapSession
 
 POOL = "hkex_rap"
 """The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
@@ -114,29 +120,24 @@ class RapTask:
         in_run = "dag_run" in context
         hook.superseded_wait = superseded_wait() if in_run else 0.0
 
-        async def waiting() -> T:
-            for left in reversed(range(waits + 1 if in_run else 1)):
-                try:
-                    return await work()
-                except RapSessionSuperseded as error:
-                    if not left:
-                        raise
-                    pause = patience()
-                    self.log.warning("%s Going on in %.0f s.", error, pause)
-                    await asyncio.sleep(pause)
-                    await asyncio.to_thread(hook.read_again)
-            raise AssertionError
+        stopping = threading.Event()
 
         async def stoppable() -> T:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-            def stop() -> None:
+            def end() -> None:
                 if not hook.abort() and task:
                     task.cancel()
 
-            self._stop = lambda: loop.call_soon_threadsafe(stop)
+            def stop() -> None:
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(end)
+
+            self._stop = stop
+            if stopping.is_set():
+                end()
             try:
-                return await waiting()
+                return await self._working(hook, work, waits if in_run else 0)
             except asyncio.CancelledError:
                 raise RapUnavailable(
                     "The task was stopped while it was not logged in.",
@@ -146,7 +147,22 @@ class RapTask:
             finally:
                 self._stop = None
 
-        return _run(stoppable)
+        self._stop = stopping.set
+        return _run(stoppable, self.on_kill)
+
+    async def _working(self, hook: RapHook, work: Callable[[], Coroutine[Any, Any, T]], waits: int) -> T:
+        """Do *work*, and again after a wait where somebody else's login has ended ours."""
+        for left in reversed(range(waits + 1)):
+            try:
+                return await work()
+            except RapSessionSuperseded as error:
+                if not left:
+                    raise
+                pause = patience()
+                self.log.warning("%s Going on in %.0f s.", error, pause)
+                await asyncio.sleep(pause)
+                await asyncio.to_thread(hook.read_again)
+        raise AssertionError
 
     def on_kill(self) -> None:
         """End the session at once, so that no other login of the account meets it (§4.3)."""
@@ -154,34 +170,66 @@ class RapTask:
             self._stop()
 
 
-def _run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where the thread has a running loop, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main())
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(contextvars.copy_context().run, lambda: asyncio.run(main())).result()
+def _run(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], object]) -> T:
+    """Run a coroutine to its end, in a thread of its own; *stop* it where this one is interrupted.
+
+    Airflow's execution_timeout raises in the main thread, wherever that is: inside an event loop it would
+    lose what the loop was about to do, and the task would hang.
+    """
+    with ThreadPoolExecutor(1, "hkex-rap") as thread:
+        future = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(main()))
+        try:
+            return future.result()
+        except BaseException:
+            stop()
+            raise
 
 
 def parse_patterns(
-    patterns: str | Iterable[str], field: str, *, at_least_one: bool = False
+    patterns: str | Iterable[str] | None, field: str, *, at_least_one: bool = False
 ) -> tuple[str, ...]:
     """Return patterns of file names; one alone may stand for itself.
 
-    :param patterns: globs, case-sensitive.
+    :param patterns: globs, case-sensitive; blank ones count as left out.
     :param field: the argument that they come from, for the error.
     :param at_least_one: whether none would make no sense.
-    :raises RapConfigurationError: none is given.
+    :raises RapConfigurationError: none is given, or a text looks like a list.
     """
-    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    if at_least_one and not any(given):
+    if isinstance(patterns, str) and re.search(r",|^\s*\[.*\]\s*$", patterns):
+        raise RapConfigurationError(
+            f"{patterns!r} in {field!r} is one text, and looks like a list.",
+            why="A template renders a list as text; as one pattern it would match no file.",
+            todo="Give a list of patterns, or set render_template_as_native_obj=True on the DAG.",
+            field=field,
+        )
+    given = tuple(filter(None, (patterns,) if isinstance(patterns, str) else patterns or ()))
+    if at_least_one and not given:
         raise RapConfigurationError(
             f"{field!r} names no pattern.",
             why="Patterns are globs on file names, such as 'TP001_*'.",
             todo='Give one or more; "*" is every file.',
         )
     return given
+
+
+async def list_open_folder(session: RapSession, folder: Folder, now: datetime) -> Sequence[RemoteFile]:
+    """Return what a folder lists; nothing where it is denied on a public holiday.
+
+    Derivatives Holiday Trading is optional, and CCMS may be shut then: a denial means closed (§4.1).
+
+    :param session: a login.
+    :param folder: the folder, listed once.
+    :param now: the clock's time.
+    :raises RapPermissionDenied: RAP does not show the folder to this account, on another day.
+    :raises RapError: as `RapSession.list_folder` does.
+    """
+    try:
+        return await session.list_folder(folder)
+    except RapPermissionDenied:
+        # The night until the opening belongs to the day before.
+        if is_public_holiday((now - DAY_OPENS).date()):
+            return ()
+        raise
 
 
 def parse_number(name: str, value: int | str) -> int:

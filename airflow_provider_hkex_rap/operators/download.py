@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,10 @@ from airflow_provider_hkex_rap._task import (
     SUPERSEDED_WAITS,
     RapTask,
     failing_at_once,
+    list_open_folder,
     parse_patterns,
     trading_day,
 )
-from airflow_provider_hkex_rap.rap.calendar import is_public_holiday
 from airflow_provider_hkex_rap.rap.errors import (
     RapError,
     RapPermissionDenied,
@@ -32,7 +32,6 @@ from airflow_provider_hkex_rap.rap.errors import (
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
-from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             self.check_pool(context)
             folders = parse_folders(self.folders)
             only_date = parse_business_date(self.business_date)
-            self._naming = naming = Naming(self.naming)
+            self._naming = naming = Naming(self.naming or None)
             lake = open_lake(self.lake)
             self._include = parse_patterns(self.include, "include", at_least_one=True)
             self._exclude = parse_patterns(self.exclude, "exclude")
@@ -164,13 +163,11 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.lake.manifest import Ledger
 
         login, clock = hook.login, hook.clock
-        # The night until the opening belongs to the day before.
-        today = (clock() - DAY_OPENS).date()
         async with hook.session() as session:
             # Not before: while this login waited for its turn, another task may have landed files.
             ledger, listings = await asyncio.gather(
                 asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day),
-                asyncio.gather(*(_listing(session, folder, today) for folder in folders)),
+                asyncio.gather(*(_listing(session, folder, clock()) for folder in folders)),
             )
             files = [file for listing in listings if isinstance(listing, list) for file in listing]
             todo = plan(
@@ -260,14 +257,11 @@ def _told(summary: dict[str, Any]) -> str:
     )
 
 
-async def _listing(session: RapSession, folder: Folder, today: date) -> list[RemoteFile] | RapError:
+async def _listing(session: RapSession, folder: Folder, now: datetime) -> list[RemoteFile] | RapError:
     """Return what a folder lists, or why it does not while the session goes on."""
     try:
-        return list(await session.list_folder(folder))
-    except RapPermissionDenied as error:
-        # Derivatives Holiday Trading is optional, and CCMS may be shut then: a denial means closed (§4.1).
-        return [] if is_public_holiday(today) else error
-    except RapTransferError as error:
+        return list(await list_open_folder(session, folder, now))
+    except (RapPermissionDenied, RapTransferError) as error:
         return error
 
 

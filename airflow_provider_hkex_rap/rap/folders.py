@@ -41,7 +41,7 @@ class Folder(StrEnum):
         :raises RapConfigurationError: RAP has no such folder to download from.
         """
         try:
-            return cls(text.removeprefix("/download/").removesuffix("/"))
+            return cls(str(text).removeprefix("/download/").removesuffix("/"))
         except ValueError:
             raise RapConfigurationError(
                 f"{text!r} is not a folder to download from.",
@@ -61,7 +61,7 @@ def parse_folders(folders: str | Iterable[str]) -> tuple[Folder, ...]:
     :param folders: one folder or several, by name or by path on RAP.
     :raises RapConfigurationError: none is given, or one does not exist.
     """
-    names = [folders] if isinstance(folders, str) else list(folders)
+    names = [folders] if isinstance(folders, str) else list(folders or ())
     if not names:
         raise RapConfigurationError(
             "No folder is given.",

@@ -15,6 +15,7 @@ from airflow_provider_hkex_rap._task import (
     POOL,
     RapTask,
     failing_at_once,
+    list_open_folder,
     parse_patterns,
     patience,
     sensing,
@@ -151,7 +152,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
     async def _listing(self, hook: RapHook) -> Sequence[RemoteFile]:
         async with hook.session() as session:
-            return await session.list_folder(self._folder)
+            return await list_open_folder(session, self._folder, hook.clock())
 
     def _judge(self, files: Sequence[RemoteFile]) -> PokeReturnValue:
         now = self._hook.clock()

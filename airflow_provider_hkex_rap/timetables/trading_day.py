@@ -33,7 +33,8 @@ class RapTradingDayTimetable(Timetable):
     The run of a trading day D has the logical date D 00:00 UTC and the data interval from there to D+1 00:00
     UTC, so that ``{{ ds }}`` is D. It starts at *at* in Hong Kong, whatever the DAG's time zone. For CCMS the
     Saturdays on which it opens are days too; there an *at* after 12:30 becomes 12:30. Without catch-up, only
-    the last of the days that were missed is run.
+    the last of the days that were missed is run. Give the DAG's ``end_date`` in UTC, as midnight of its last
+    trading day: Airflow starts no task of a logical date after it.
 
     :param at: HH:MM in Hong Kong, inside the service's window of D; before 07:00 it is the night after D.
     :param service: whose window: ``DCASS`` (07:00 to 03:30) or ``CCMS`` (07:15 to 24:00).

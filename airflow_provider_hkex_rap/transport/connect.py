@@ -50,6 +50,8 @@ OFFERED: dict[str, Any] = {
     "signature_algs": algorithms.PUBLIC_KEY,
     "compression_algs": None,
     "login_timeout": 0,
+    # A notice in Big5 is no reason to stay out.
+    "utf8_decode_errors": "replace",
 }
 """What every connection offers and sets alike (§2.1)."""
 

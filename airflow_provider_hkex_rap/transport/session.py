@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import stat
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 _LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK}
+_LONG_NAME = re.compile(rb"[-dl][-rwxsStT]{9}[.+@ ]")
+"""As ``ls -l`` writes it; servers may send the bare name."""
 
 _BROKEN_STREAM = (
     asyncssh.DISC_PROTOCOL_ERROR,
@@ -306,12 +309,15 @@ class RapSession:
         """Return what RAP says of an open file; else whether bytes follow the *size* that was read."""
         try:
             attrs = await handle.stat()
-        except (asyncssh.SFTPOpUnsupported, asyncssh.SFTPPermissionDenied):
+        except _SESSION_OVER:
+            raise
+        except asyncssh.SFTPError:
+            # Unsupported, denied, or however a server words that it does not tell.
             more = b"" if size is None else await handle.read(1, size)
             return Attributes(None if size is None else size + len(more), None)
         finally:
             self._answered()
-        return Attributes(attrs.size, None if attrs.mtime is None else int(attrs.mtime))
+        return Attributes(attrs.size, _mtime(attrs))
 
     @property
     def _block(self) -> int:
@@ -509,14 +515,20 @@ def _remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:
         kind = Kind.OTHER
     if kind is None:
         long_name = entry.longname.encode() if isinstance(entry.longname, str) else entry.longname or b""
-        kind = _LONG_NAME_KINDS.get(long_name[:1], Kind.FILE)
-    return RemoteFile(folder, name, attrs.size, None if attrs.mtime is None else int(attrs.mtime), kind)
+        kind = Kind.FILE
+        if _LONG_NAME.match(long_name):
+            kind = _LONG_NAME_KINDS.get(long_name[:1], Kind.FILE)
+    return RemoteFile(folder, name, attrs.size, _mtime(attrs), kind)
 
 
 def _key_file(entry: asyncssh.SFTPName) -> KeyFile:
     name = entry.filename
-    mtime = entry.attrs.mtime
     return KeyFile(
         name.decode(errors="replace") if isinstance(name, bytes) else name,
-        None if mtime is None else int(mtime),
+        _mtime(entry.attrs),
     )
+
+
+def _mtime(attrs: asyncssh.SFTPAttrs) -> int | None:
+    """Return a modification time; None where the server has none, and may say 0."""
+    return int(attrs.mtime) if attrs.mtime else None

@@ -6,17 +6,20 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_hkex_rap.lake import landing
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
@@ -35,6 +38,9 @@ from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from .openssh import missing, openssh
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.hooks.rap import RapHook
 
 NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
 MTIME = NOW.subtract(hours=2)
@@ -421,6 +427,43 @@ def test_being_killed_ends_the_session_at_once(rap: RapSimulator, lake: Path) ->
     assert not by_name(lake)
     rap.faults.release(fault)
     download(lake)
+    assert by_name(lake) == published(rap)
+
+
+class TimedOut(RapDownloadOperator):
+    """Meets its execution_timeout while its event loop is at work."""
+
+    async def _land(self, hook: RapHook, *arguments: Any) -> Any:
+        async with hook.session() as session:
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGALRM)
+            await session.list_folder(Folder.DCASS)
+
+
+def test_an_execution_timeout_ends_a_task_that_is_at_work(rap: RapSimulator, lake: Path) -> None:
+    fault = rap.faults.add(Fault("listing_stall"))
+    operator = TimedOut(task_id="land", folders="DCASS", lake=lake.as_uri())
+    with pytest.raises(AirflowTaskTimeout), timeout(60):
+        operator.execute({})
+    rap.events.wait_for("lost")
+    rap.faults.release(fault)
+    download(lake)
+
+
+@pytest.mark.parametrize("given", ["['*']", "TP*,R*", '["TP001_*"]'])
+def test_a_list_that_a_template_has_made_a_text_is_refused(lake: Path, given: str) -> None:
+    for field in ("include", "exclude", "expect"):
+        with pytest.raises(RapConfigurationError, match=rf"{field}.*render_template_as_native_obj"):
+            download(lake, **{field: given})
+
+
+def test_what_a_template_leaves_blank_counts_as_left_out(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    for blank in ("", None, [""], []):
+        download(lake, expect=blank, exclude=blank, naming="")
+    for blank in ("", None):
+        for field in ("folders", "include"):
+            with pytest.raises(RapConfigurationError):
+                download(lake, **{field: blank})
     assert by_name(lake) == published(rap)
 
 

@@ -32,6 +32,23 @@ class DeniedFstat(asyncssh.SFTPServer):
         raise asyncssh.SFTPPermissionDenied("no")
 
 
+class FailingFstat(asyncssh.SFTPServer):
+    """A server that fails FSTAT, as some do with what they do not have."""
+
+    def fstat(self, file_obj: object) -> Any:
+        raise asyncssh.SFTPFailure("no")
+
+
+class BareNames(asyncssh.SFTPServer):
+    """A server whose listing gives sizes, the bare name as the long name, and 0 for the times."""
+
+    async def scandir(self, path: bytes) -> Any:
+        async for entry in super().scandir(path):
+            yield asyncssh.SFTPName(
+                entry.filename, entry.filename, asyncssh.SFTPAttrs(size=entry.attrs.size, atime=0, mtime=0)
+            )
+
+
 class FewHandles(asyncssh.SFTPServer):
     """A server that keeps twenty files open at most, and does not say so."""
 
@@ -48,6 +65,17 @@ class FewHandles(asyncssh.SFTPServer):
         return super().close(file_obj)
 
 
+class Notice(asyncssh.SSHServer):
+    """Greets who logs in, in Chinese, and not in UTF-8."""
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+
+    def begin_auth(self, username: str) -> bool:
+        self._conn.send_auth_banner("只限授權用戶".encode("big5"))  # type: ignore[arg-type]
+        return True
+
+
 @contextmanager
 def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, Any]]:
     """Serve a directory with the guide's algorithms until the block ends; yield a connection to it."""
@@ -61,6 +89,7 @@ def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, A
         return await asyncssh.listen(
             "127.0.0.1",
             0,
+            server_factory=Notice,
             server_host_keys=[host_key],
             authorized_client_keys=asyncssh.import_authorized_keys(client_key.export_public_key().decode()),
             kex_algs=algorithms.KEY_EXCHANGE,
@@ -88,12 +117,16 @@ def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, A
         thread.join()
 
 
-@pytest.mark.parametrize("sftp", [asyncssh.SFTPServer, NoFstat, DeniedFstat, FewHandles])
+@pytest.mark.parametrize(
+    "sftp",
+    [asyncssh.SFTPServer, NoFstat, DeniedFstat, FailingFstat, BareNames, FewHandles],
+)
 def test_a_day_lands_once(sftp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "root/download/DCASS"
     folder.mkdir(parents=True)
     for number in range(100):
-        path = folder / f"R{number:03}_20261120.csv"
+        # Some begin as a long name of a directory, or of a link, does.
+        path = folder / f"{'Rdl'[number % 3]}{number:03}_20261120.csv"
         path.write_bytes(bytes([number]) * number * 1_000)
         os.utime(path, (MTIME.int_timestamp, MTIME.int_timestamp))
     lake = tmp_path / "lake"

@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapRetentionExpired,
 )
-from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
@@ -153,3 +153,13 @@ def test_a_server_that_is_away_is_waited_for(rap: RapSimulator) -> None:
             look()
     rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
     assert look()
+
+
+def test_on_a_public_holiday_a_denied_folder_is_one_that_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    christmas = pendulum.datetime(2026, 12, 25, 12, tz="Asia/Hong_Kong")
+    with RapSimulator(now=christmas, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+        monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(rap.connection("DCXYZ001")))
+        set_clock(monkeypatch, christmas)
+        with pytest.raises(AirflowRescheduleException):
+            look(folder="HKCC_SEOCH_CCMS_GLOB", timeout=3600)
+        assert rap.events.of("missing")

@@ -121,7 +121,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
                 raise RapConfigurationError(
                     f"min_files is {self.min_files}.", todo="Set it to 1 or more.", min_files=self.min_files
                 )
-            self._naming = Naming(self.naming)
+            self._naming = Naming(self.naming or None)
             self._hook = RapHook(self.rap_conn_id)
             self._hook.check()
             self._day = parse_business_date(self.business_date) or trading_day(

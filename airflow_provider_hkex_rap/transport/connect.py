@@ -143,6 +143,7 @@ async def connect(login: Login) -> Connected:
     if login.host_keys is None:
         log.warning("Host keys are not checked: whoever answers for RAP is believed. Pin 'host_key' instead.")
     attempts: list[str] = []
+    why = "The addresses are out of reach, RAP is shut, or HKEX has switched to the other site (§2.2)."
     for address in login.addresses:
         client = RapClient(login)
         try:
@@ -151,10 +152,14 @@ async def connect(login: Login) -> Connected:
             attempts.append(f"{address}: {error}")
             log.warning("RAP at %s is not available: %s.", address, error)
         if client.offered is not None:
+            why = (
+                "The login broke off: RAP is shut or failing; or the key, or the source address"
+                f" {client.source_address}, is not registered (§4.3, §7)."
+            )
             break
     raise RapUnavailable(
         f"No login as {login.account} at the {login.site} site of RAP ({'; '.join(attempts)}).",
-        why="The addresses are out of reach, RAP is shut, or HKEX has switched to the other site (§2.2).",
+        why=why,
         todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'.",
         attempts=tuple(attempts),
         account=login.account.name,

@@ -224,25 +224,45 @@ def test_nothing_crosses_to_the_other_site(rap: RapSimulator, unused_port: int) 
     )
 
 
-def test_no_common_algorithm_is_an_error_of_its_own() -> None:
-    async def serve_and_fetch() -> None:
-        key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
-        async with asyncssh.listen(
-            "127.0.0.1", 0, server_host_keys=[key], encryption_algs=["chacha20-poly1305@openssh.com"]
-        ) as server:
-            connection = {
-                "login": "DCXYZ001",
-                "host": "127.0.0.1",
-                "port": server.get_port(),
-                "extra": {
-                    "host_key": key.export_public_key().decode(),
-                    "private_key": key.export_private_key().decode(),
-                },
-            }
-            await fetch(login_to(connection))
+async def fetch_from(**options: Any) -> None:
+    """Fetch from a server of asyncssh with these options."""
+    key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    async with asyncssh.listen("127.0.0.1", 0, server_host_keys=[key], **options) as server:
+        connection = {
+            "login": "DCXYZ001",
+            "host": "127.0.0.1",
+            "port": server.get_port(),
+            "extra": {
+                "host_key": key.export_public_key().decode(),
+                "private_key": key.export_private_key().decode(),
+            },
+        }
+        await fetch(login_to(connection))
 
+
+def test_no_common_algorithm_is_an_error_of_its_own() -> None:
     with pytest.raises(RapAlgorithmError, match="chacha20"):
-        asyncio.run(serve_and_fetch())
+        asyncio.run(fetch_from(encryption_algs=["chacha20-poly1305@openssh.com"]))
+
+
+class Abrupt(asyncssh.SSHServer):
+    """Hangs up on whoever offers a key, instead of refusing it."""
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        self._conn.abort()
+        return False
+
+
+def test_a_server_that_hangs_up_on_a_key_may_not_know_it() -> None:
+    with pytest.raises(RapUnavailable, match=r"the source address 127\.0\.0\.1, is not registered") as caught:
+        asyncio.run(fetch_from(server_factory=Abrupt))
+    assert len(caught.value.attempts) == 1
 
 
 @pytest.mark.parametrize("supersede", ["disconnect", "cut"])

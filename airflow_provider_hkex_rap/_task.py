@@ -32,7 +32,7 @@ from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseSensorOperator, Context
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
     from airflow_provider_hkex_rap.rap.files import RemoteFile
@@ -45,6 +45,9 @@ POOL = "hkex_rap"
 
 SUPERSEDED_WAITS = 3
 """How often a task that was thrown out waits and goes on before it fails."""
+
+SHORTEST_POKE_INTERVAL = 60.0
+"""Seconds between two pokes of a sensor."""
 
 T = TypeVar("T")
 
@@ -264,6 +267,23 @@ def parse_flag(name: str, value: bool | str) -> bool:
             argument=name,
             value=value,
         ) from None
+
+
+def check_poke_interval(sensor: BaseSensorOperator) -> None:
+    """Check that a sensor does not log in oftener than once a minute (§4.1).
+
+    :param sensor: whose ``poke_interval`` it is.
+    :raises RapConfigurationError: it may.
+    """
+    # Airflow's exponential backoff begins with half of it.
+    shortest = SHORTEST_POKE_INTERVAL * (2 if sensor.exponential_backoff else 1)
+    if sensor.poke_interval < shortest:
+        raise RapConfigurationError(
+            f"A poke_interval of {sensor.poke_interval:g} s is too short.",
+            why="HKEX asks that RAP be not visited needlessly (guide §4.1), and each poke is a login.",
+            todo=f"Set it to {shortest:g} s or more, or leave it out.",
+            poke_interval=sensor.poke_interval,
+        )
 
 
 def sensing(context: Context) -> Context:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once, parse_flag, sensing
+from airflow_provider_hkex_rap._task import (
+    POOL,
+    RapTask,
+    check_poke_interval,
+    failing_at_once,
+    parse_flag,
+    sensing,
+)
 from airflow_provider_hkex_rap.keystore.expiry import is_about_current, read_warning
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
@@ -57,6 +64,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         super().__init__(
             pool=pool, timeout=timeout, soft_fail=soft_fail, mode=mode, poke_interval=poke_interval, **kwargs
         )
+        check_poke_interval(self)
         self.ignore_if_renewed = ignore_if_renewed
         self.rap_conn_id = rap_conn_id
 

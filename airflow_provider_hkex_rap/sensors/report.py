@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_provider_hkex_rap._task import (
     POOL,
     RapTask,
+    check_poke_interval,
     failing_at_once,
     list_open_folder,
     parse_patterns,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
     from airflow_provider_hkex_rap.rap.files import RemoteFile
-
-SHORTEST_POKE_INTERVAL = 60.0
 
 
 class RapReportSensor(RapTask, BaseSensorOperator):
@@ -94,13 +93,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
                 todo="Leave 'mode' out, or set it to 'reschedule'.",
                 mode=mode,
             )
-        if self.poke_interval < SHORTEST_POKE_INTERVAL:
-            raise RapConfigurationError(
-                f"A poke_interval of {self.poke_interval:g} s is too short.",
-                why="HKEX asks that RAP be not visited needlessly (guide §4.1), and each poke is a login.",
-                todo=f"Set it to {SHORTEST_POKE_INTERVAL:g} s or more; 600 is the default.",
-                poke_interval=self.poke_interval,
-            )
+        check_poke_interval(self)
         self.folder = folder
         self.reports = reports
         self.business_date = business_date

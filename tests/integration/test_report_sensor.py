@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pendulum
@@ -19,6 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapRetentionExpired,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
 from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
@@ -113,9 +115,13 @@ def test_while_rap_is_shut_nobody_logs_in_and_no_timeout_counts(
     assert at.add(seconds=round(seconds_until(caught.value))).format("HH:mm") == "07:00"
 
 
-def test_a_poll_oftener_than_a_minute_is_refused() -> None:
-    with pytest.raises(RapConfigurationError, match=r"60 s or more"):
-        RapReportSensor(task_id="wait", folder="DCASS", poke_interval=59)
+@pytest.mark.parametrize(("least", "backoff"), [(60, False), (120, True)])
+def test_a_poll_oftener_than_a_minute_is_refused(least: int, backoff: bool) -> None:
+    for sensor in (partial(RapReportSensor, folder="DCASS"), RapKeyExpiryWarningSensor):
+        make = partial(sensor, task_id="wait", exponential_backoff=backoff)
+        with pytest.raises(RapConfigurationError, match=rf"{least} s or more"):
+            make(poke_interval=least - 1)
+        make(poke_interval=least)
 
 
 @pytest.mark.parametrize("arguments", [{"reports": ()}, {"min_files": 0}], ids=str)

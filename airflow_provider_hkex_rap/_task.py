@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import random
 import re
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -118,40 +117,48 @@ class RapTask:
         :raises AirflowRescheduleException: RAP is shut; no try is spent.
         :raises RapError: as *work* does.
         """
-        hook.before_login = lambda: self.wait_for_opening(hook, wanted)
-        hook.before_login()
         in_run = "dag_run" in context
         hook.superseded_wait = superseded_wait() if in_run else 0.0
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        loop = runner.get_loop()
+        task: asyncio.Task[Any] | None = None
+        stopped = False
 
-        stopping = threading.Event()
+        def before_login() -> None:
+            if stopped:
+                raise _stopped()
+            self.wait_for_opening(hook, wanted)
+
+        def end() -> None:
+            nonlocal stopped
+            stopped = True
+            if not hook.abort() and task:
+                task.cancel()
+
+        def stop() -> None:
+            # After the run there is nothing left to stop.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(end)
 
         async def stoppable() -> T:
-            loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-            def end() -> None:
-                if not hook.abort() and task:
-                    task.cancel()
-
-            def stop() -> None:
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(end)
-
-            self._stop = stop
-            if stopping.is_set():
-                end()
+            nonlocal task
+            task = asyncio.current_task()
             try:
                 return await self._working(hook, work, waits if in_run else 0)
             except asyncio.CancelledError:
-                raise RapUnavailable(
-                    "The task was stopped while it was not logged in.",
-                    todo="Run it again; nothing is lost.",
-                    attempts=(),
-                ) from None
-            finally:
-                self._stop = None
+                raise _stopped() from None
 
-        self._stop = stopping.set
-        return _run(stoppable, self.on_kill)
+        def run() -> T:
+            with runner:
+                return runner.run(stoppable())
+
+        hook.before_login = before_login
+        self._stop = stop
+        try:
+            self.wait_for_opening(hook, wanted)
+            return _in_thread(run, stop)
+        finally:
+            self._stop = None
 
     async def _working(self, hook: RapHook, work: Callable[[], Coroutine[Any, Any, T]], waits: int) -> T:
         """Do *work*, and again after a wait where somebody else's login has ended ours."""
@@ -169,20 +176,27 @@ class RapTask:
 
     def on_kill(self) -> None:
         """End the session at once, so that no other login of the account meets it (§4.3)."""
-        if self._stop:
-            self._stop()
+        if stop := self._stop:
+            stop()
 
 
-def _run(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], object]) -> T:
-    """Run a coroutine to its end, in a thread of its own; *stop* it where this one is interrupted.
+def _stopped() -> RapUnavailable:
+    return RapUnavailable(
+        "The task was stopped while it was not logged in.",
+        todo="Run it again; nothing is lost.",
+        attempts=(),
+    )
+
+
+def _in_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
+    """Do *work*, which has an event loop, in a thread of its own; *stop* it where this one is interrupted.
 
     Airflow's execution_timeout raises in the main thread, wherever that is: inside an event loop it would
     lose what the loop was about to do, and the task would hang.
     """
     with ThreadPoolExecutor(1, "hkex-rap") as thread:
-        future = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(main()))
         try:
-            return future.result()
+            return thread.submit(contextvars.copy_context().run, work).result()
         except BaseException:
             stop()
             raise
@@ -198,7 +212,7 @@ def parse_patterns(
     :param at_least_one: whether none would make no sense.
     :raises RapConfigurationError: none is given, or a text looks like a list.
     """
-    if isinstance(patterns, str) and re.search(r",|^\s*\[.*\]\s*$", patterns):
+    if isinstance(patterns, str) and re.search(r",|^\s*\[\s*(['\"]|\])", patterns):
         raise RapConfigurationError(
             f"{patterns!r} in {field!r} is one text, and looks like a list.",
             why="A template renders a list as text; as one pattern it would match no file.",
@@ -277,6 +291,13 @@ def check_poke_interval(sensor: BaseSensorOperator) -> None:
     """
     # Airflow's exponential backoff begins with half of it.
     shortest = SHORTEST_POKE_INTERVAL * (2 if sensor.exponential_backoff else 1)
+    if sensor.max_wait and sensor.max_wait.total_seconds() < SHORTEST_POKE_INTERVAL:
+        raise RapConfigurationError(
+            f"A max_wait of {sensor.max_wait.total_seconds():g} s is too short.",
+            why="It bounds the time between two pokes, each of which is a login (guide §4.1).",
+            todo=f"Set it to {SHORTEST_POKE_INTERVAL:g} s or more, or leave it out.",
+            max_wait=sensor.max_wait,
+        )
     if sensor.poke_interval < shortest:
         raise RapConfigurationError(
             f"A poke_interval of {sensor.poke_interval:g} s is too short.",

@@ -43,6 +43,13 @@ _UNKNOWN_END = (
 def status(args: Namespace) -> int:
     """Print a row for each key; fail where an account has none that logs in, or a store cannot be read."""
     accounts = args.account or []
+    if args.key_store and not accounts:
+        raise RapConfigurationError(
+            "--key-store goes with --account.",
+            why="A connection names its own key store.",
+            todo="Name the accounts, or leave --key-store out.",
+            key_store=args.key_store,
+        )
     looks = [(name, partial(_of_account, name, args.key_store)) for name in accounts]
     conn_ids = args.conn_id or ([] if accounts else _conn_ids())
     looks += [(conn_id, partial(_of_connection, conn_id)) for conn_id in conn_ids]
@@ -96,7 +103,7 @@ class AccountStatus:
     def logs_in(self) -> bool:
         """Whether a key is there that RAP lets in as far as we know; one that waits for HKEX is not."""
         record = self.record
-        ends = [key.last_day for key in (record.current, record.previous) if key]
+        ends = [key.last_day for key in (record.current, record.previous) if key and not key.refused]
         untried = bool(self._own) and not record.knows(self._own or "")
         return untried or any(end is None or self.today <= end for end in ends)
 

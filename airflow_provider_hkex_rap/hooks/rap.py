@@ -236,7 +236,7 @@ class RapHook(SFTPHookAsync):
         if not self.login.client_keys:
             return None
         fingerprint = md5_fingerprint(self.login.client_keys[0])
-        return StoredKey(fingerprint=fingerprint, private_key="", last_day=self._key_expires)
+        return StoredKey(fingerprint=fingerprint, private_key="")
 
     def _offers(self, keys: AccountKeys) -> tuple[Offer, ...]:
         own = self._own_key
@@ -275,6 +275,9 @@ class RapHook(SFTPHookAsync):
         now = self.clock()
         record = record_after_login(keys.record, offers, fingerprint, now)
         record = with_known_expiry(record, self._own_key, self._key_expires, now.date())
+        expires, current = self._key_expires, record.current
+        if expires and expires < now.date() and current and not current.uploaded:
+            self.log.warning("The connection's 'key_expires' (%s) is over: correct it.", expires)
         if record == keys.record:
             return
         try:

@@ -186,7 +186,7 @@ class Renewal:
         :returns: what the keys are now.
         :raises RapKeyRejected: RAP rejected the key (``.rej``, §6); the pending one is forgotten.
         :raises RapKeyVerificationError: the new key does not log in, or RAP took another; a later try
-            goes on.
+            goes on. Or RAP refuses the current key, and nothing can be uploaded yet.
         :raises RapConfigurationError: no key may be uploaded now (§6.3).
         :raises RapPermissionDenied: RAP denied the upload (§2.1, §4.2).
         :raises KeyStoreError: the store failed; what was kept stands, and a later try goes on from there.
@@ -194,12 +194,12 @@ class Renewal:
         """
         await self._save(self._record.without_expired(self._clock()))
         pending = self._record.pending
-        if pending is None and self._is_due() is False:
-            self._check_not_refused()
+        if pending is None and self._is_due() is False and not self._is_refused:
             return self._outcome(renewed=False)
         if not (pending and pending.accepted):
             progress = await self._ask()
             if progress is _Progress.NOT_DUE:
+                self._check_not_refused()
                 return self._outcome(renewed=False)
             if progress is _Progress.LOGGED_IN or (progress is _Progress.OPEN and await self._logs_in()):
                 return await self._promote()
@@ -207,8 +207,8 @@ class Renewal:
                 await self._submit_again()
         elif await self._logs_in():
             return await self._promote()
-        else:
-            await self._submit_anew()
+        elif not await self._submit_anew():
+            return self._outcome(renewed=False)
         if not await self._logs_in():
             raise self._not_verified()
         return await self._promote()
@@ -249,7 +249,12 @@ class Renewal:
 
     async def _submit(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> None:
         """Upload the pending key and wait for RAP's answer."""
-        pending = replace(self._pending, submitted=self._clock().date(), results_before=result_names(listing))
+        pending = replace(
+            self._pending,
+            submitted=self._clock().date(),
+            results_before=result_names(listing),
+            accepted=None,
+        )
         account = self._keys.account
         log.info(
             "About to upload the public key %s of %s. The current key %s goes on to work.",
@@ -268,19 +273,24 @@ class Renewal:
     async def _submit_again(self) -> None:
         """Upload the same key once more: RAP neither answered the first upload nor lets the key in."""
         async with self._logins.registered() as rap:
+            await asyncio.to_thread(self._keys.reload)
             listing = await self._departure(rap, await rap.list_key_folder())
             if await self._is_accepted(rap, listing):
                 return
             await self._check_upload(rap, listing)
             await self._submit(rap, listing)
 
-    async def _submit_anew(self) -> None:
+    async def _submit_anew(self) -> bool:
         """Upload a key that RAP has accepted and then refused, where that replaces none in use (§6.3).
 
+        :returns: whether there is something to try; the login itself may have ended the renewal.
         :raises RapKeyVerificationError: it may replace one, or RAP has taken another key since.
         """
-        today, pending = self._clock().date(), self._pending
         async with self._logins.registered() as rap:
+            await asyncio.to_thread(self._keys.reload)
+            pending = self._record.pending
+            if pending is None or rap.client_key_fingerprint == pending.fingerprint:
+                return pending is not None
             listing = await self._departure(rap, await rap.list_key_folder())
             if not self._replace_second_key:
                 for answer in await self._foreign_answers(rap, listing):
@@ -289,10 +299,10 @@ class Renewal:
                 known = [self._record.uploads_allowed_from]
                 if pending.submitted:
                     known.append(pending.submitted.add(days=OVERLAP_DAYS))
-                if any(allowed_from and today < allowed_from for allowed_from in known):
+                if any(allowed_from and self._clock().date() < allowed_from for allowed_from in known):
                     raise self._not_verified()
-            await self._save(replace(self._record, pending=replace(pending, accepted=None)))
             await self._submit(rap, listing)
+        return True
 
     async def _departure(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> Sequence[KeyFile]:
         """Wait while a key file that has just been uploaded is listed: RAP denies changes to it (§4.2).
@@ -335,11 +345,12 @@ class Renewal:
         """
         ours, before = self._pending.fingerprint, self._pending.results_before
         answers = await self._whole_answers(rap, listing)
+        kept = {file.name for file in self._record.results}
         for answer in answers:
             new = answer.file not in before
             # A text that cannot be read may have changed: the login with the key will tell.
             fingerprint = answer.fingerprint or (ours if new else None)
-            if answer.accepted and fingerprint == ours:
+            if answer.accepted and fingerprint == ours and answer.file not in kept:
                 await self._keep_acceptance(answer)
                 return True
         for answer in answers:
@@ -360,7 +371,7 @@ class Renewal:
                 break
             await self._sleep(pause)
             answers, last = await read_answers(rap, listing, self._keys.account), answers
-            if answers == last and all(answer.content for answer in answers):
+            if answers == last and all(answer.content or answer.file in before for answer in answers):
                 break
         return answers
 
@@ -448,8 +459,12 @@ class Renewal:
         if allowed_from and self._clock().date() < allowed_from:
             raise self._too_early(allowed_from)
 
+    @property
+    def _is_refused(self) -> bool:
+        return bool(self._record.current and self._record.current.refused)
+
     def _check_not_refused(self) -> None:
-        """Check that RAP still knows the current key: tasks may go on with the previous one, for a while.
+        """Check that the login was with the current key: tasks may go on with the previous one, for a while.
 
         :raises RapKeyVerificationError: it does not.
         """

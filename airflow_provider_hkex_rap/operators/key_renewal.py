@@ -39,7 +39,8 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
     :returns: whether a key was renewed and why, the fingerprints of the current and the previous key, and
         their last days; no key material. A renewal also emits an asset event with the same.
     :raises RapKeyRejected: RAP rejected the new key (``.rej``); the old one still works.
-    :raises RapKeyVerificationError: the new key does not log in, or RAP took another; the old one works.
+    :raises RapKeyVerificationError: the new key does not log in, or RAP took another; the old one works. Or
+        RAP refuses the current key, and lets the previous one in.
     :raises RapConfigurationError: an argument or a field of the connection is not valid, or another upload
         would replace a key that is in use (§6.3).
     :raises RapPermissionDenied: RAP denied the upload (§2.1, §4.2).

@@ -30,7 +30,8 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _ALGORITHM_NAME = re.compile(rb"[a-z0-9@.-]{1,64}")
 _FINGERPRINT = re.compile(
-    r"(?<![0-9a-f])(?<![0-9a-f]{2}:)[0-9a-f]{2}(?::[0-9a-f]{2}){15}(?!:?[0-9a-f])", re.IGNORECASE
+    r"(?<![0-9a-f])(?<!\b[0-9a-f]{2}:)[0-9a-f]{2}(?::[0-9a-f]{2}){15}(?![0-9a-f])(?!:[0-9a-f]{2}\b)",
+    re.IGNORECASE,
 )
 
 _SIZES_RULE = "RAP accepts RSA keys of 2048 or 4096 bits (guide §3.2.1)."

@@ -37,7 +37,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
     reschedules itself to the opening.
 
     :param ignore_if_renewed: whether a warning does not count that is not about the current key: by the
-        fingerprints in it, else by its day and the current key's last day in the key store.
+        fingerprints in it, else by its day and what the key store has of the current key's days.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: the account, the warning's day (ISO, HKT) and text, and the fingerprints and dates in it.
     :raises RapPermissionDenied: RAP does not show the key folder to this account.

@@ -124,7 +124,7 @@ def _rest_of(superseded: Path, wait: float) -> float:
 
 
 def _read(path: Path) -> str:
-    with suppress(OSError), open(path, opener=_as_it_is) as file:
+    with suppress(OSError), open(path, errors="replace", opener=_as_it_is) as file:
         return file.read()
     return ""
 
@@ -136,11 +136,11 @@ def _write(path: Path, text: str) -> None:
             file = open(path, "w", opener=_as_it_is)  # noqa: SIM115
         except FileNotFoundError:
             file = open(path, "x")  # noqa: SIM115
-            path.chmod(0o666)
+            os.fchmod(file.fileno(), 0o666)
         with file:
             file.write(text)
 
 
 def _as_it_is(path: str, flags: int) -> int:
-    # In a directory for all: a link may be anybody's, and Linux denies O_CREAT on the files of others.
-    return os.open(path, flags & ~os.O_CREAT | os.O_NOFOLLOW)
+    # In a directory for all: a link or a pipe may be anybody's; Linux denies O_CREAT on others' files.
+    return os.open(path, flags & ~os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK)

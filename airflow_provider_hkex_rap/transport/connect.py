@@ -144,6 +144,7 @@ async def connect(login: Login) -> Connected:
         log.warning("Host keys are not checked: whoever answers for RAP is believed. Pin 'host_key' instead.")
     attempts: list[str] = []
     why = "The addresses are out of reach, RAP is shut, or HKEX has switched to the other site (§2.2)."
+    todo = "Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'."
     for address in login.addresses:
         client = RapClient(login)
         try:
@@ -153,14 +154,15 @@ async def connect(login: Login) -> Connected:
             log.warning("RAP at %s is not available: %s.", address, error)
         if client.offered is not None:
             why = (
-                "The login broke off: RAP is shut or failing; or the key, or the source address"
-                f" {client.source_address}, is not registered (§4.3, §7)."
+                f"The login with key {', '.join(_offered(client))} from {client.source_address} broke off:"
+                " RAP is shut or failing, or key or address are not registered (§4.3, §7)."
             )
+            todo = "A later try may get in; else compare key and address with what HKEX has registered."
             break
     raise RapUnavailable(
         f"No login as {login.account} at the {login.site} site of RAP ({'; '.join(attempts)}).",
         why=why,
-        todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'.",
+        todo=todo,
         attempts=tuple(attempts),
         account=login.account.name,
     )
@@ -238,9 +240,7 @@ def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
 
 def _authentication_error(client: RapClient, address: Address) -> RapAuthenticationError:
     login = client.login
-    fingerprints = tuple(
-        md5_fingerprint(key) for key in login.client_keys if key.public_data in client.offers
-    )
+    fingerprints = _offered(client)
     offered = f"with key {', '.join(fingerprints)}" if fingerprints else "before any key was offered"
     return RapAuthenticationError(
         f"RAP at {address} refused the login of {login.account} from {client.source_address} {offered}.",
@@ -252,6 +252,12 @@ def _authentication_error(client: RapClient, address: Address) -> RapAuthenticat
         source_address=client.source_address,
         fingerprints=fingerprints,
     )
+
+
+def _offered(client: RapClient) -> tuple[str, ...]:
+    """Return the fingerprints of the keys that were offered."""
+    keys = client.login.client_keys
+    return tuple(md5_fingerprint(key) for key in keys if key.public_data in client.offers)
 
 
 def reason_of(error: Exception) -> str:

@@ -139,9 +139,14 @@ def test_peace_is_one_accounts_and_ends_and_who_watches_goes_ahead(tmp_path: Pat
 
 
 def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) -> None:
+    async def thrown_out() -> None:
+        async with account_lock(login_of("DCXYZ001"), "a task"):
+            raise RapSessionSuperseded("Thrown out.")
+
     previous = os.umask(0o077)
     try:
-        test_whoever_throws_a_login_out_is_left_in_peace_by_those_who_wait_for_it()
+        with pytest.raises(RapSessionSuperseded):
+            asyncio.run(thrown_out())
     finally:
         os.umask(previous)
     modes = {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
@@ -163,3 +168,11 @@ def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) ->
     with pytest.raises(RapSessionSuperseded):
         asyncio.run(two())
     assert secret.read_text() == "a private key"
+
+
+def test_what_others_put_in_their_place_does_no_harm(tmp_path: Path) -> None:
+    asyncio.run(hold("DCXYZ001"))
+    (lock,) = tmp_path.glob("*.lock")
+    os.mkfifo(lock.with_suffix(".holder"))
+    lock.with_suffix(".superseded").write_bytes(b"\xff\xfe")
+    asyncio.run(hold("DCXYZ001", superseded_wait=60))

@@ -32,6 +32,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapRetentionExpired,
     RapSessionSuperseded,
     RapTransferError,
+    RapUnavailable,
 )
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
@@ -430,6 +431,24 @@ def test_being_killed_ends_the_session_at_once(rap: RapSimulator, lake: Path) ->
     assert by_name(lake) == published(rap)
 
 
+class KilledEarly(RapDownloadOperator):
+    """Is killed before it logs in."""
+
+    async def _land(self, *arguments: Any) -> Any:
+        self.on_kill()
+        await asyncio.sleep(0)
+        return await super()._land(*arguments)
+
+
+def test_a_task_that_is_killed_before_its_login_does_not_log_in(rap: RapSimulator, lake: Path) -> None:
+    operator = KilledEarly(task_id="land", folders="DCASS", lake=lake.as_uri())
+    with pytest.raises(RapUnavailable, match="not logged in"):
+        operator.execute({})
+    assert not rap.events
+    operator.on_kill()
+    download(lake)
+
+
 class TimedOut(RapDownloadOperator):
     """Meets its execution_timeout while its event loop is at work."""
 
@@ -449,11 +468,16 @@ def test_an_execution_timeout_ends_a_task_that_is_at_work(rap: RapSimulator, lak
     download(lake)
 
 
-@pytest.mark.parametrize("given", ["['*']", "TP*,R*", '["TP001_*"]'])
+@pytest.mark.parametrize("given", ["['*']", "TP*,R*", '["TP001_*"]', "[]"])
 def test_a_list_that_a_template_has_made_a_text_is_refused(lake: Path, given: str) -> None:
     for field in ("include", "exclude", "expect"):
         with pytest.raises(RapConfigurationError, match=rf"{field}.*render_template_as_native_obj"):
             download(lake, **{field: given})
+
+
+def test_a_set_of_characters_is_a_pattern(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "T1", b"x", MTIME)
+    assert download(lake, include="[ST][0-9]")["landed"] == 1
 
 
 def test_what_a_template_leaves_blank_counts_as_left_out(rap: RapSimulator, lake: Path) -> None:

@@ -143,6 +143,17 @@ def test_the_connections_key_is_adopted_by_its_first_login(site: Site) -> None:
     assert site.log_in() == site.fingerprint()
 
 
+def test_a_day_that_is_over_is_not_that_of_a_key_that_logs_in(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    site.connect(key_expires=TODAY.subtract(days=1).isoformat())
+    assert site.log_in() == site.fingerprint()
+    current = site.record().current
+    assert current
+    assert current.last_day is None
+    assert "is over: correct it" in capfd.readouterr().out
+
+
 def test_a_key_that_is_refused_is_not_adopted(site: Site) -> None:
     site.rap.register_key(ACCOUNT, PrivateKey.generate(2048).public_key.to_openssh())
     with pytest.raises(RapAuthenticationError):

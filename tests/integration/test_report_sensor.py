@@ -122,6 +122,8 @@ def test_a_poll_oftener_than_a_minute_is_refused(least: int, backoff: bool) -> N
         with pytest.raises(RapConfigurationError, match=rf"{least} s or more"):
             make(poke_interval=least - 1)
         make(poke_interval=least)
+        with pytest.raises(RapConfigurationError, match="max_wait"):
+            make(poke_interval=600, max_wait=59)
 
 
 @pytest.mark.parametrize("arguments", [{"reports": ()}, {"min_files": 0}], ids=str)

@@ -314,7 +314,7 @@ def test_a_passphrase_for_a_key_in_the_clear_is_not_needed(small: PrivateKey) ->
 
 @given(
     blobs=st.lists(st.binary(min_size=16, max_size=16), max_size=3),
-    between=st.sampled_from(["  ", "\n", " MD5:", '", "', "\t|", " Fingerprint:", ":\n"]),
+    between=st.sampled_from(["  ", "\n", " MD5:", '", "', "\t|", " Fingerprint:", ":\n", " expired:"]),
     upper=st.booleans(),
 )
 def test_fingerprints_are_found_in_order(blobs: list[bytes], between: str, upper: bool) -> None:

@@ -27,7 +27,8 @@ PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 _POLL_SECONDS = 0.5
 _START_SECONDS = 90
-_TRIES_OF_A_REQUEST = 5
+_TRIES_OF_A_REQUEST = 20
+_LOCKED = ("Database error", "Database is locked")
 _LOG_LINES_SHOWN = 60
 _LOG_COLUMNS_SHOWN = 400
 _SCHEDULER_STARTED = "Starting the scheduler"
@@ -144,6 +145,8 @@ class RealAirflow:
                 "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": str(_POLL_SECONDS),
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(10**8),
                 "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+                # A supervisor that waits no longer asks again, and a task that is started twice fails.
+                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
         )
@@ -204,6 +207,7 @@ class RealAirflow:
 
         :raises AssertionError: it ended with an error.
         """
+        self.wait_until_idle()
         with self._standing_still():
             done = self.command(*arguments)
         assert not done.returncode, f"airflow {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
@@ -250,8 +254,9 @@ class RealAirflow:
         answer = self._api.request(method, f"/api/v2/{path}", json=json, params=parameters)
         for _ in range(_TRIES_OF_A_REQUEST):
             # SQLite lets one write at a time; what was refused has changed nothing.
-            if "Database error" not in answer.text or not answer.is_server_error:
+            if not answer.is_error or not any(said in answer.text for said in _LOCKED):
                 break
+            time.sleep(_POLL_SECONDS)
             answer = self._api.request(method, f"/api/v2/{path}", json=json, params=parameters)
         if answer.is_error:
             raise httpx.HTTPStatusError(answer.text, request=answer.request, response=answer)

@@ -55,8 +55,6 @@ def command(*arguments: str) -> Callable[[RealAirflow], object]:
 
 
 def dags_test(airflow: RealAirflow) -> object:
-    # SQLite lets nobody else write meanwhile.
-    airflow.wait_until_idle()
     return airflow.run("dags", "test", "day_tested", "2027-01-12")
 
 
@@ -99,7 +97,8 @@ def found(request: pytest.FixtureRequest) -> dict[str, tuple[str, str]]:
     trial.move_to(1, 10, 12)
     made = {name: _run_made_by(row, airflow) for name, row in ROWS.items()}
     for name, row in ROWS.items():
-        airflow.wait_for_task(row.dag_id, made[name]["dag_run_id"], "success", "failed")
+        task = airflow.wait_for_task(row.dag_id, made[name]["dag_run_id"], "success", "failed")
+        assert task["state"] == "success", airflow.describe()
     return {
         name: (run["run_type"], airflow.xcom(ROWS[name].dag_id, run["dag_run_id"], "day_of_run"))
         for name, run in made.items()

@@ -117,6 +117,7 @@ class RapTask:
         :raises AirflowRescheduleException: RAP is shut; no try is spent.
         :raises RapError: as *work* does.
         """
+        self.wait_for_opening(hook, wanted)
         in_run = "dag_run" in context
         hook.superseded_wait = superseded_wait() if in_run else 0.0
         runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -155,7 +156,6 @@ class RapTask:
         hook.before_login = before_login
         self._stop = stop
         try:
-            self.wait_for_opening(hook, wanted)
             return _in_thread(run, stop)
         finally:
             self._stop = None

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 _LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK}
-_LONG_NAME = re.compile(rb"[-dl][-rwxsStT]{9}[.+@ ]")
+_LONG_NAME = re.compile(rb"([dl])[-rwxsStT]{9}[.+@ ]")
 """As ``ls -l`` writes it; servers may send the bare name."""
 
 _BROKEN_STREAM = (
@@ -515,9 +515,8 @@ def _remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:
         kind = Kind.OTHER
     if kind is None:
         long_name = entry.longname.encode() if isinstance(entry.longname, str) else entry.longname or b""
-        kind = Kind.FILE
-        if _LONG_NAME.match(long_name):
-            kind = _LONG_NAME_KINDS.get(long_name[:1], Kind.FILE)
+        match = _LONG_NAME.match(long_name)
+        kind = _LONG_NAME_KINDS[match[1]] if match else Kind.FILE
     return RemoteFile(folder, name, attrs.size, _mtime(attrs), kind)
 
 

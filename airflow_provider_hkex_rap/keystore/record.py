@@ -175,11 +175,13 @@ class KeyRecord:
         )
         return replace(self, history=_shortened((*self.history, entry)))
 
+    def has_result(self, name: str, content: bytes) -> bool:
+        """Return whether this result file is kept; another of its name comes on another day (§6)."""
+        return any((file.name, file.content) == (name, _text(content)) for file in self.results)
+
     def with_result(self, name: str, content: bytes, now: pendulum.DateTime) -> KeyRecord:
         """Return the record with one more result file."""
-        file = ResultFile(
-            name=name, content=content.decode("utf-8", "surrogateescape"), read=now.to_iso8601_string()
-        )
+        file = ResultFile(name=name, content=_text(content), read=now.to_iso8601_string())
         return replace(self, results=(*self.results, file)[-_RESULTS:])
 
     def adopted(self, key: StoredKey, now: pendulum.DateTime) -> KeyRecord:
@@ -258,6 +260,10 @@ class KeyRecord:
             todo="Restore it from a backup of the store; where there is none, register a new key (§5).",
             account=account.name,
         )
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")
 
 
 def _shortened(history: tuple[HistoryEntry, ...]) -> tuple[HistoryEntry, ...]:

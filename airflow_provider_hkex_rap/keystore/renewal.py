@@ -345,12 +345,12 @@ class Renewal:
         """
         ours, before = self._pending.fingerprint, self._pending.results_before
         answers = await self._whole_answers(rap, listing)
-        kept = {file.name for file in self._record.results}
         for answer in answers:
             new = answer.file not in before
             # A text that cannot be read may have changed: the login with the key will tell.
             fingerprint = answer.fingerprint or (ours if new else None)
-            if answer.accepted and fingerprint == ours and answer.file not in kept:
+            kept = self._record.has_result(answer.file, answer.content)
+            if answer.accepted and fingerprint == ours and not kept:
                 await self._keep_acceptance(answer)
                 return True
         for answer in answers:
@@ -377,9 +377,9 @@ class Renewal:
 
     async def _foreign_answers(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> list[Answer]:
         """Return the answers that accept a key and that we have not had for one of ours."""
-        known = {file.name for file in self._record.results}
+        kept = self._record.has_result
         answers = await read_answers(rap, listing, self._keys.account)
-        return [answer for answer in answers if answer.accepted and answer.file not in known]
+        return [answer for answer in answers if answer.accepted and not kept(answer.file, answer.content)]
 
     async def _note_if_unknown(self, answer: Answer) -> bool:
         """Note that RAP has taken a key that the store does not know; return whether it was news."""

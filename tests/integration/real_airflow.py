@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,9 +30,16 @@ _POLL_SECONDS = 0.5
 _START_SECONDS = 90
 _TRIES_OF_A_REQUEST = 20
 _LOCKED = ("Database error", "Database is locked")
+_TASKS_SHOWN = 5
 _LOG_LINES_SHOWN = 60
 _LOG_COLUMNS_SHOWN = 400
 _SCHEDULER_STARTED = "Starting the scheduler"
+# The scheduler's words for a task, as (DAG, task, run, index where it is mapped).
+_STARTED = re.compile(r"<TaskInstance: ([^ .]+)\.(\S+) (\S+) (?:map_index=(\d+) )?\[")
+_ENDED = re.compile(
+    r"Received executor event with state .*TaskInstanceKey\(dag_id='([^']+)', task_id='([^']+)',"
+    r" run_id='([^']+)', try_number=\d+, map_index=(?:-1|(\d+))\)"
+)
 
 # libfaketime 0.9 answers EINVAL to a sleep until an absolute time, which is how Python has slept since 3.11.
 _SITECUSTOMIZE = (
@@ -313,7 +321,7 @@ class RealAirflow:
             ended = [part for part, process in self._processes.items() if process.poll() is not None]
             if ended or time.monotonic() > deadline:
                 why = f"{', '.join(ended)} ended" if ended else f"not within {timeout:g} s"
-                raise AssertionError(f"Waited for {what}: {why}.\n{self.describe()}")
+                raise AssertionError(f"Waited for {what}: {why}. {self.describe()}")
             time.sleep(_POLL_SECONDS)
 
     def wait_for_run(
@@ -347,18 +355,22 @@ class RealAirflow:
         self.wait_until(self._is_idle, "tasks to end")
 
     def describe(self) -> str:
-        """Return the state of every run and task, and the ends of the logs."""
-        lines = []
-        with contextlib.suppress(httpx.HTTPError):
-            lines += [
-                "{dag_id} {dag_run_id} {task_id} {map_index} try {try_number}: {state}".format(**ti)
-                for ti in self.task_instances()
-            ]
-        logs = [*self.home.glob("*.log"), *sorted(self.home.glob("logs/dag_id=*/**/*.log"))[-5:]]
-        for log in logs:
-            tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
-            lines += ["", f"--- {log.relative_to(self.home)}", *(line[:_LOG_COLUMNS_SHOWN] for line in tail)]
-        return "\n".join(lines)
+        """Print the ends of the logs; return in one line the tasks that have not succeeded."""
+        tasks = sorted(self.home.glob("logs/dag_id=*/**/*.log"), key=lambda log: log.stat().st_mtime)
+        for log in (*self.home.glob("*.log"), *tasks[-_TASKS_SHOWN:]):
+            lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+            print(
+                "",
+                f"--- {log.relative_to(self.home)}",
+                *(line[:_LOG_COLUMNS_SHOWN] for line in lines),
+                sep="\n",
+            )
+        try:
+            instances = [ti for ti in self.task_instances() if ti["state"] != "success"]
+        except httpx.HTTPError as error:
+            return f"The API says {error!r}."
+        shown = "{dag_id} {dag_run_id} {task_id} {map_index} try {try_number}: {state}"
+        return "; ".join(shown.format(**ti) for ti in instances) or "Every task has succeeded."
 
     def _knows(self, dag_id: str) -> bool:
         try:
@@ -377,13 +389,16 @@ class RealAirflow:
         A rescheduled task that starts again while its last process is still ending is taken for killed.
         """
         log = (self.home / "scheduler.log").read_text(errors="replace").rpartition(_SCHEDULER_STARTED)[2]
-        begun = sum(
-            line.count("<TaskInstance: ") for line in log.splitlines() if "Trying to enqueue tasks" in line
-        )
-        ended = log.count("Received executor event with state")
+        ended = {}
+        # One that SQLite refused to note as queued is started a second time, and ends once.
+        for line in log.splitlines():
+            if "Trying to enqueue tasks" in line:
+                ended |= dict.fromkeys(_STARTED.findall(line), False)
+            elif found := _ENDED.search(line):
+                ended[found.groups("")] = True
         states = ["queued", "running", "restarting"]
         at_work = self.request("GET", "dags/~/dagRuns/~/taskInstances", state=states, limit=1)
-        return not at_work["task_instances"] and begun == ended
+        return not at_work["task_instances"] and all(ended.values())
 
     def _is_up(self) -> bool:
         if "Authorization" not in self._api.headers:

@@ -149,7 +149,9 @@ class ModelRap:
     def receive(self, content: bytes) -> None:
         found = PublicKey.parse(content.decode()).fingerprint
         self.uploads.append(found)
-        at = f"{self.clock():HHmmss}.{len(self.uploads)}"
+        now = f"{self.clock():HHmmss}"
+        # RAP numbers what it answers within one second; on another day the same name comes again (§6).
+        at = f"{now}.{len(self.files)}" if any(now in name for name in self.files) else now
         answer = self.answer
         if answer == "rej":
             self.put(f"{ACCOUNT}.pub.{at}.rej", "4007 File name contains invalid characters\n|\n")

@@ -398,6 +398,8 @@ def test_ten_years_take_five_renewals() -> None:
     rap.own = stored(1, TODAY.add(days=20))
     asyncio.run(_ten_years(rap))
     assert len(rap.uploads) == len(set(rap.uploads)) == 6
+    assert len({file.name for file in rap.account_keys().record.results}) == 1
+    assert happened(rap).count(Happened.ACCEPTED) == 6
     assert not rap.refusals
 
 
@@ -408,4 +410,5 @@ async def _ten_years(rap: ModelRap) -> None:
         assert len([it for it in rap.keys if rap.lets_in(it)]) <= 2
         kept = {it.fingerprint for it in rap.account_keys().record.keys}
         assert kept == {it for it in rap.keys if rap.lets_in(it)}
-        rap.clock.now = rap.clock().add(days=1)
+        # At the same second of each day, so each answer has the name of those before.
+        rap.clock.now = rap.clock().add(days=1).at(NOW.hour, NOW.minute, NOW.second)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 
@@ -17,6 +18,9 @@ os.environ |= {
     # Five minutes in real life.
     "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": "0.1",
 }
+
+# Where a shell has started the tests in the background, SIGINT would be ignored by every command under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

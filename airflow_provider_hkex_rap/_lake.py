@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
@@ -16,19 +17,31 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
     """Return the lake at a URI.
 
     :param uri: an absolute path, or a URI of ``ObjectStoragePath``; its user part is an Airflow connection.
-    :raises RapConfigurationError: it is blank, or neither.
+    :raises RapConfigurationError: it is blank, or neither; it is a relative path; or its kind of store is
+        not installed.
     """
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
     text = str(uri or "").strip()
-    if not ("://" in text or text.startswith("/")):
+    # file://data would be a path below wherever the worker was started.
+    if not re.match(r"/|(file|local):///|(?!file:|local:)[^/]+://", text):
         raise RapConfigurationError(
             f"{text!r} in 'lake' is not the root of a lake.",
             why="A lake is an absolute path or a URI, such as file:///data/rap or s3://aws_default@bucket/rap.",
             todo="Set 'lake' to one; the user part of a URI is the Airflow connection to it.",
             lake=text,
         )
-    path = ObjectStoragePath(text)
-    return Lake(path.fs, path.path, path.as_uri())
+    try:
+        path = ObjectStoragePath(text)
+        storage = path.fs
+    except (ValueError, ImportError) as error:
+        raise RapConfigurationError(
+            f"The lake {text!r} cannot be opened: {error}.",
+            why="Airflow reaches a store through the provider package of its kind.",
+            todo="Install that provider with its fsspec extra, such as apache-airflow-providers-amazon[s3fs],"
+            " or correct the URI.",
+            lake=text,
+        ) from None
+    return Lake(storage, path.path, path.as_uri())

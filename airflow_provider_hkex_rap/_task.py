@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +26,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapSessionSuperseded,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, next_opening
+from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, is_near_edge, next_opening
 from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseSensorOperator, Context
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder, Service
     from airflow_provider_hkex_rap.rap.service_hours import Wanted
@@ -93,7 +95,37 @@ class RapTask:
                 "RAP is shut until %s HKT (§4.1); waiting without a login.",
                 opening.format("ddd YYYY-MM-DD HH:mm"),
             )
-            raise AirflowRescheduleException(pendulum.now("UTC") + (opening - now))  # type: ignore[no-untyped-call]
+            raise _reschedule(opening - now)
+
+    async def list_open_folder(
+        self, session: RapSession, folder: Folder, clock: Clock
+    ) -> Sequence[RemoteFile]:
+        """Return what a folder lists; nothing where it is denied on a public holiday.
+
+        Derivatives Holiday Trading is optional, and CCMS may be shut then: a denial means closed (§4.1). So
+        does one at an opening or a closing, which RAP may see a little later or earlier than we do.
+
+        :param session: a login.
+        :param folder: the folder, listed once.
+        :param clock: gives the time.
+        :raises AirflowRescheduleException: it is denied at an opening or a closing; no try is spent.
+        :raises RapPermissionDenied: RAP does not show the folder to this account, at another time.
+        :raises RapError: as `RapSession.list_folder` does.
+        """
+        try:
+            return await session.list_folder(folder)
+        except RapPermissionDenied as error:
+            now = clock()
+            if is_near_edge([folder.service], now):
+                raise self._ask_again(error) from error
+            # The night until the opening belongs to the day before.
+            if is_public_holiday((now - DAY_OPENS).date()):
+                return ()
+            raise
+
+    def _ask_again(self, error: RapError) -> AirflowRescheduleException:
+        self.log.warning("RAP opens or closes about now (§4.1); asking again in a minute. %s", error)
+        return _reschedule(timedelta(minutes=1))
 
     def run_session(
         self,
@@ -114,12 +146,27 @@ class RapTask:
         :param work: makes the coroutine, which logs in and out; it is made anew after a wait.
         :param context: the task's context; empty outside a run, where somebody watches and nothing waits.
         :param waits: how often to wait and go on where somebody else's login ends ours.
-        :raises AirflowRescheduleException: RAP is shut; no try is spent.
+        :raises AirflowRescheduleException: RAP is shut, or does not answer in a run at an opening or a
+            closing; no try is spent.
         :raises RapError: as *work* does.
         """
         self.wait_for_opening(hook, wanted)
         in_run = "dag_run" in context
         hook.superseded_wait = superseded_wait() if in_run else 0.0
+        try:
+            return self._run_in_loop(hook, wanted, work, waits if in_run else 0)
+        except RapUnavailable as error:
+            if in_run and is_near_edge(wanted, hook.clock()):
+                raise self._ask_again(error) from error
+            raise
+
+    def _run_in_loop(
+        self,
+        hook: RapHook,
+        wanted: Iterable[Wanted],
+        work: Callable[[], Coroutine[Any, Any, T]],
+        waits: int,
+    ) -> T:
         runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         loop = runner.get_loop()
         task: asyncio.Task[Any] | None = None
@@ -145,7 +192,7 @@ class RapTask:
             nonlocal task
             task = asyncio.current_task()
             try:
-                return await self._working(hook, work, waits if in_run else 0)
+                return await self._working(hook, work, waits)
             except asyncio.CancelledError:
                 raise _stopped() from None
 
@@ -178,6 +225,10 @@ class RapTask:
         """End the session at once, so that no other login of the account meets it (§4.3)."""
         if stop := self._stop:
             stop()
+
+
+def _reschedule(wait: timedelta) -> AirflowRescheduleException:
+    return AirflowRescheduleException(pendulum.now("UTC") + wait)  # type: ignore[no-untyped-call]
 
 
 def _stopped() -> RapUnavailable:
@@ -227,26 +278,6 @@ def parse_patterns(
             todo='Give one or more; "*" is every file.',
         )
     return given
-
-
-async def list_open_folder(session: RapSession, folder: Folder, now: datetime) -> Sequence[RemoteFile]:
-    """Return what a folder lists; nothing where it is denied on a public holiday.
-
-    Derivatives Holiday Trading is optional, and CCMS may be shut then: a denial means closed (§4.1).
-
-    :param session: a login.
-    :param folder: the folder, listed once.
-    :param now: the clock's time.
-    :raises RapPermissionDenied: RAP does not show the folder to this account, on another day.
-    :raises RapError: as `RapSession.list_folder` does.
-    """
-    try:
-        return await session.list_folder(folder)
-    except RapPermissionDenied:
-        # The night until the opening belongs to the day before.
-        if is_public_holiday((now - DAY_OPENS).date()):
-            return ()
-        raise
 
 
 def parse_number(name: str, value: int | str) -> int:

@@ -176,7 +176,8 @@ def plan(
         name = safe_name(file)
         if isinstance(name, Refused):
             quarantined.append(Quarantined(file, name.reason))
-        elif ledger.has(file):
+        # One without a time may be another of that size: only its bytes can tell.
+        elif file.mtime is not None and ledger.has(file):
             already.append(file)
         else:
             todo.append(file)
@@ -376,14 +377,21 @@ class _Run:
         )
 
     async def _adopt(self, target: _Target) -> bool:
-        """Enter a file in the manifest that a killed run has left in the lake; say whether there is one."""
+        """Enter a file in the manifest that a killed run has left in the lake.
+
+        :returns: whether that was all there is to do about the file.
+        """
         name, size, mtime = target.file.text, target.file.size, target.file.mtime
         present = await self._names(target.directory)
         if size is None or mtime is None or name not in present:
             return False
-        found = await self._in_thread(
-            lambda: list(self._lake.find(target.directory, name, size, mtime, present))
-        )
+        try:
+            found = await self._in_thread(
+                lambda: list(self._lake.find(target.directory, name, size, mtime, present))
+            )
+        except Exception as error:
+            self._fail(target, error)
+            return True
         for landed in found:
             if self._ledger.owner(self._lake.uri_of(f"{target.directory}/{landed.name}")) is None:
                 self._enter(target, landed, None)
@@ -409,7 +417,9 @@ class _Run:
         return Attributes(spool.size, file.mtime if after.mtime is None else after.mtime)
 
     async def _commit(self, files: list[_Whole]) -> None:
-        present = {file.target.directory: await self._names(file.target.directory) for file in files}
+        directories = {file.target.directory for file in files}
+        asked = await asyncio.gather(*map(self._names, directories), return_exceptions=True)
+        present = dict(zip(directories, asked, strict=True))
         results = await self._in_thread(
             lambda: [self._attempt(file, present[file.target.directory]) for file in files]
         )
@@ -418,14 +428,19 @@ class _Run:
             if isinstance(result, Landed):
                 self._enter(target, result, downloaded)
             else:
-                uri = self._lake.uri_of(f"{target.directory}/{target.file.text}")
-                log.warning("%s did not land.", uri, exc_info=result)
-                reason = f"The lake does not take it: {str(result) or type(result).__name__}"
-                self._finish(target.listed, Disposition.FAILED, reason)
+                self._fail(target, result)
 
-    def _attempt(self, file: _Whole, present: frozenset[str]) -> Landed | Exception:
+    def _fail(self, target: _Target, error: Exception) -> None:
+        uri = self._lake.uri_of(f"{target.directory}/{target.file.text}")
+        log.warning("%s did not land.", uri, exc_info=error)
+        reason = f"The lake does not take it: {str(error) or type(error).__name__}"
+        self._finish(target.listed, Disposition.FAILED, reason)
+
+    def _attempt(self, file: _Whole, present: frozenset[str] | BaseException) -> Landed | Exception:
         target = file.target
         try:
+            if isinstance(present, BaseException):
+                raise present
             return self._lake.commit(
                 target.directory, target.file.text, file.spool, target.file.mtime, present
             )

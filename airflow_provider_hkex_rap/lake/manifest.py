@@ -143,6 +143,7 @@ class Entry:
         entry = cls(**known)
         if not entry.name:
             raise ValueError("an entry names no file")
+        datetime.date.fromisoformat(entry.business_date)
         return entry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from airflow_provider_hkex_rap._task import (
     SUPERSEDED_WAITS,
     RapTask,
     failing_at_once,
-    list_open_folder,
     parse_patterns,
     trading_day,
 )
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.landing import Landing, Plan, Progress
     from airflow_provider_hkex_rap.lake.manifest import Ledger
     from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.transport.session import RapSession
 
@@ -167,9 +167,9 @@ class RapDownloadOperator(RapTask, BaseOperator):
             # Not before: while this login waited for its turn, another task may have landed files.
             ledger, listings = await asyncio.gather(
                 asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day),
-                asyncio.gather(*(_listing(session, folder, clock()) for folder in folders)),
+                asyncio.gather(*(self._listing(session, folder, clock) for folder in folders)),
             )
-            files = [file for listing in listings if isinstance(listing, list) for file in listing]
+            files = [file for listing in listings if not isinstance(listing, RapError) for file in listing]
             todo = plan(
                 files,
                 ledger,
@@ -204,6 +204,15 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 self._cut_short.append(error.__dict__["landing"])
                 raise
         return ledger, todo, landing, [error for error in listings if isinstance(error, RapError)]
+
+    async def _listing(
+        self, session: RapSession, folder: Folder, clock: Clock
+    ) -> Sequence[RemoteFile] | RapError:
+        """Return what a folder lists, or why it does not while the session goes on."""
+        try:
+            return await self.list_open_folder(session, folder, clock)
+        except (RapPermissionDenied, RapTransferError) as error:
+            return error
 
     def _judge_transfers(self, landing: Landing) -> None:
         unfinished = [o for o in landing.outcomes if o.disposition in ("deferred", "failed")]
@@ -255,14 +264,6 @@ def _told(summary: dict[str, Any]) -> str:
         "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were there already. Deferred:"
         " {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(**summary)
     )
-
-
-async def _listing(session: RapSession, folder: Folder, now: datetime) -> list[RemoteFile] | RapError:
-    """Return what a folder lists, or why it does not while the session goes on."""
-    try:
-        return list(await list_open_folder(session, folder, now))
-    except (RapPermissionDenied, RapTransferError) as error:
-        return error
 
 
 def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.Date) -> RapError:

@@ -22,6 +22,9 @@ Wanted = Service | Literal["KEY_WORK"]
 DAY_OPENS = timedelta(hours=7)
 """When the first service of a trading day opens, after midnight; before is the night of the day before."""
 
+EDGE = timedelta(minutes=5)
+"""By how much the clock of RAP and ours may differ."""
+
 _SATURDAY = 5
 _TRADING_DAY_HOURS: dict[Wanted, tuple[timedelta, timedelta]] = {
     Service.DCASS: (DAY_OPENS, timedelta(hours=27, minutes=30)),
@@ -70,6 +73,16 @@ def is_open(wanted: Iterable[Wanted], at: datetime) -> bool:
     :param at: an aware time.
     """
     return next_opening(wanted, at) == at
+
+
+def is_near_edge(wanted: Iterable[Wanted], at: datetime) -> bool:
+    """Return whether an opening or a closing is so near that RAP may see it otherwise than we do.
+
+    :param wanted: services, or key work.
+    :param at: an aware time.
+    """
+    everything = tuple(wanted)
+    return len({is_open(everything, at + by) for by in (-EDGE, timedelta(), EDGE)}) > 1
 
 
 def next_opening(wanted: Iterable[Wanted], at: datetime) -> pendulum.DateTime:

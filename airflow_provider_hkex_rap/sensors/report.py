@@ -16,7 +16,6 @@ from airflow_provider_hkex_rap._task import (
     RapTask,
     check_poke_interval,
     failing_at_once,
-    list_open_folder,
     parse_patterns,
     patience,
     sensing,
@@ -50,7 +49,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
     :param reports: patterns of file names; each must have files of the business date.
     :param business_date: the day of the reports (YYYY-MM-DD); left out, the run's trading day.
     :param min_files: how many files each pattern must have.
-    :param stable_for: seconds for which a file must not have changed.
+    :param stable_for: seconds for which a file must not have changed; one without a time counts at once.
     :param naming: a regular expression with the named groups ``report`` and ``date``, as for the download.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :param poke_interval: seconds between pokes; at least 60 (§4.1).
@@ -145,7 +144,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
     async def _listing(self, hook: RapHook) -> Sequence[RemoteFile]:
         async with hook.session() as session:
-            return await list_open_folder(session, self._folder, hook.clock())
+            return await self.list_open_folder(session, self._folder, hook.clock)
 
     def _judge(self, files: Sequence[RemoteFile]) -> PokeReturnValue:
         now = self._hook.clock()

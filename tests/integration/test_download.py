@@ -270,6 +270,38 @@ def test_a_file_of_which_rap_says_nothing_lands_whole(
         assert by_name(lake) == published(rap)
 
 
+def test_a_file_of_the_same_size_and_no_time_is_read_again(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RapSimulator(now=NOW, attributes="no_mtime", stat_attributes="no_mtime") as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        for content, count in ((b"first", 1), (b"again", 1), (b"again", 0)):
+            rap.put(Folder.DCASS, "TP001_20261120.csv", content, MTIME)
+            assert download(lake)["landed"] == count
+    assert {path.read_bytes() for path in lake.rglob("TP001*.csv*")} == {b"first", b"again"}
+
+
+def test_a_folder_that_is_denied_while_it_opens_is_asked_for_again(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = pendulum.datetime(2026, 11, 23, 7, 15, tz="Asia/Hong_Kong")
+    with RapSimulator(now=opening.subtract(seconds=20), enforce_hours=True) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"), opening)
+        rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+        with pytest.raises(AirflowRescheduleException):
+            download(lake)
+        rap.clock.advance(seconds=20)
+        assert download(lake)["landed"] == 1
+
+
+@pytest.mark.parametrize("uri", ["", "data/rap", "file://data/rap", "s4://bucket/rap", "nothing://rap"])
+def test_what_is_no_lake_is_refused_at_once(rap: RapSimulator, uri: str) -> None:
+    with pytest.raises(RapConfigurationError, match="lake") as caught:
+        RapDownloadOperator(task_id="land", folders="DCASS", lake=uri).execute({})
+    assert isinstance(caught.value, AirflowFailException)
+    assert not rap.events
+
+
 def test_one_pattern_may_stand_for_itself(rap: RapSimulator, lake: Path) -> None:
     for name in ("TP001_20261120.csv", "RPI03_20261120.csv", "x_20261120.tmp"):
         rap.put(Folder.DCASS, name, b"x", MTIME)

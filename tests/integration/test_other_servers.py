@@ -14,6 +14,7 @@ import asyncssh
 import pytest
 
 from airflow_provider_hkex_rap.rap import algorithms
+from airflow_provider_hkex_rap.rap.errors import RapTransferError
 
 from .test_download import MTIME, by_name, download, use
 
@@ -63,6 +64,15 @@ class FewHandles(asyncssh.SFTPServer):
     def close(self, file_obj: Any) -> Any:
         self._open -= 1
         return super().close(file_obj)
+
+
+class OneBadFile(asyncssh.SFTPServer):
+    """A server that has a word for the whole session where one file cannot be opened."""
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+        if path.endswith(b"bad.csv"):
+            raise asyncssh.SFTPBadMessage("Bad message")
+        return super().open(path, pflags, attrs)
 
 
 class Notice(asyncssh.SSHServer):
@@ -138,3 +148,19 @@ def test_a_day_lands_once(sftp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for path in folder.iterdir():
         landed = next(lake.rglob(path.name))
         assert landed.read_bytes() == path.read_bytes()
+
+
+def test_a_file_that_the_server_answers_badly_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "root/download/DCASS"
+    folder.mkdir(parents=True)
+    for name in ("bad.csv", *(f"{number}_20261120.csv" for number in range(20))):
+        (folder / name).write_bytes(name.encode())
+        os.utime(folder / name, (MTIME.int_timestamp, MTIME.int_timestamp))
+    lake = tmp_path / "lake"
+    with serving(tmp_path / "root", OneBadFile) as connection:
+        use(monkeypatch, connection)
+        with pytest.raises(RapTransferError, match=r"20 files landed.*1 failed.*bad\.csv"):
+            download(lake, folders="DCASS")
+    assert len(by_name(lake)) == 20

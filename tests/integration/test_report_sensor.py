@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -113,6 +114,31 @@ def test_while_rap_is_shut_nobody_logs_in_and_no_timeout_counts(
         look(timeout=0)
     assert not rap.events
     assert at.add(seconds=round(seconds_until(caught.value))).format("HH:mm") == "07:00"
+
+
+@pytest.mark.parametrize(
+    ("folder", "ours", "of_rap"),
+    [
+        ("HKCC_SEOCH_CCMS_GLOB", "2026-11-23 07:15:00", "2026-11-23 07:14:40"),
+        ("HKCC_SEOCH_CCMS_GLOB", "2026-11-23 23:59:50", "2026-11-24 00:00:05"),
+        ("DCASS", "2026-11-23 07:00:00", "2026-11-23 06:59:40"),
+    ],
+)
+def test_where_raps_clock_goes_otherwise_it_asks_again_in_a_minute(
+    monkeypatch: pytest.MonkeyPatch, folder: str, ours: str, of_rap: str
+) -> None:
+    now, there = (pendulum.parse(time, tz="Asia/Hong_Kong") for time in (ours, of_rap))
+    assert isinstance(now, pendulum.DateTime)
+    assert isinstance(there, pendulum.DateTime)
+    with RapSimulator(now=there, enforce_hours=True) as rap:
+        monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(rap.connection("DCXYZ001")))
+        set_clock(monkeypatch, now)
+        context = {"dag_run": SimpleNamespace(conf={}, run_after=now, logical_date=None)}
+        sensor = RapReportSensor(task_id="wait", folder=folder, timeout=0)
+        with pytest.raises(AirflowRescheduleException) as caught:
+            sensor.execute(context)
+        assert 50 < seconds_until(caught.value) <= 60
+        assert rap.events.of("denied", "missing", "refused")
 
 
 @pytest.mark.parametrize(("least", "backoff"), [(60, False), (120, True)])

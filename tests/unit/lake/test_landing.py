@@ -395,6 +395,44 @@ def test_a_full_disk_fails_the_files_that_do_not_fit(local_lake, rap, size):
     assert verify(local_lake, CUSTOMER) == []
 
 
+def test_where_the_lake_cannot_say_what_it_holds_the_files_concerned_fail(local_lake, monkeypatch):
+    names = Lake.names
+
+    def some_names(lake, directory):
+        if directory.endswith("2026-11-18"):
+            raise PermissionError("not yours")
+        return names(lake, directory)
+
+    monkeypatch.setattr(Lake, "names", some_names)
+    rap = InMemoryRap()
+    rap.lists_attributes = False
+    rap.put("today.csv", b"x")
+    # What RAP says of them after the read brings these to another day.
+    for number in range(10):
+        rap.put(f"before{number}.csv", bytes(BYTES_IN_FLIGHT // 4), NOW.subtract(days=2).int_timestamp)
+    result = run(rap, local_lake)
+    assert counts(result) == (1, 0, 0, 0, 10)
+    assert {o.reason for o in result.outcomes if o.reason} == {"The lake does not take it: not yours"}
+    monkeypatch.undo()
+    assert counts(run(rap, local_lake))[0] == 10
+
+
+def test_a_file_in_the_lake_that_cannot_be_looked_at_holds_up_no_other(local_lake, rap, monkeypatch):
+    run(rap, local_lake)
+    local_lake.fs.rm(f"{local_lake.root}/{MANIFESTS}", recursive=True)
+    find = Lake.find
+
+    def find_some(lake, directory, name, size, mtime, present):
+        if name.startswith("TP001"):
+            raise PermissionError("not yours")
+        return find(lake, directory, name, size, mtime, present)
+
+    monkeypatch.setattr(Lake, "find", find_some)
+    assert counts(run(rap, local_lake)) == (4, 0, 0, 0, 1)
+    monkeypatch.undo()
+    assert counts(run(rap, local_lake)) == (1, 4, 0, 0, 0)
+
+
 def test_files_without_their_manifest_are_a_conflict_that_the_next_run_mends(local_lake, rap):
     with file_size_limit(100), pytest.raises(LakeConflict) as caught:
         run(rap, local_lake)

@@ -127,11 +127,12 @@ def test_whatever_a_manifest_file_holds_only_valueerror_is_raised(content):
         {"size": "1"},
         {"uri": []},
         {"rap_path": ""},
+        {"business_date": "2026-13-45"},
     ],
 )
 def test_an_entry_of_the_wrong_form_spoils_its_file(change):
     document = {"schema_version": 1, "entries": [asdict(entry_of(A_FILE)) | change]}
-    with pytest.raises(ValueError, match=r"entry|valid|base64"):
+    with pytest.raises(ValueError, match=r"entry|valid|base64|month"):
         from_json(json.dumps(document).encode())
 
 

@@ -10,6 +10,7 @@ from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_trading
 from airflow_provider_hkex_rap.rap.folders import Service
 from airflow_provider_hkex_rap.rap.service_hours import (
     KEY_WORK,
+    is_near_edge,
     is_open,
     latest_opened_trading_day,
     next_opening,
@@ -164,3 +165,22 @@ def test_results_do_not_follow_the_machines_zone(zone, monkeypatch):
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "at", "near"),
+    [
+        ([DCASS], "2026-11-20 06:54:59", False),
+        ([DCASS], "2026-11-20 06:55", True),
+        ([DCASS], "2026-11-20 07:04:59", True),
+        ([DCASS], "2026-11-20 07:05", False),
+        ([CCMS], "2026-11-20 23:56", True),
+        ([CCMS], "2026-11-21 00:04", True),
+        ([DCASS], "2026-11-21 00:00", False),
+        ([DCASS, CCMS], "2026-11-20 07:16", True),
+        ([CCMS], "2026-11-21 12:56", True),
+        ([KEY_WORK], "2026-11-22 07:15", False),  # a Sunday
+    ],
+)
+def test_clocks_may_differ_by_five_minutes_at_an_edge(wanted, at, near):
+    assert is_near_edge(wanted, hkt(at)) is near

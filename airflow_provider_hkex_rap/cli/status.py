@@ -159,8 +159,8 @@ class AccountStatus:
     def _about_uploads(self) -> str:
         """Say of a rejected upload, and of one that was not ours, while they matter."""
         record, said = self.record, []
-        rejected, renewed = _last(record, Happened.REJECTED), _last(record, Happened.PROMOTED)
-        if rejected and not (renewed and record.history.index(renewed) > record.history.index(rejected)):
+        rejected = _last(record, Happened.REJECTED, Happened.PROMOTED, Happened.ADOPTED)
+        if rejected and rejected.what is Happened.REJECTED:
             said.append(f"RAP rejected its renewal on {_day(rejected)}: {rejected.note}.")
         elsewhere, allowed_from = _last(record, Happened.UPLOADED_ELSEWHERE), record.uploads_allowed_from
         if elsewhere and allowed_from and self.today < allowed_from:
@@ -209,8 +209,8 @@ def end_warning(key: StoredKey, today: pendulum.Date) -> str:
     return ""
 
 
-def _last(record: KeyRecord, what: Happened) -> HistoryEntry | None:
-    return next((entry for entry in reversed(record.history) if entry.what is what), None)
+def _last(record: KeyRecord, *what: Happened) -> HistoryEntry | None:
+    return next((entry for entry in reversed(record.history) if entry.what in what), None)
 
 
 def _day(entry: HistoryEntry) -> pendulum.Date:

@@ -95,7 +95,7 @@ class RapHook(SFTPHookAsync):
 
         :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
         """
-        _ = self.login
+        _ = self.login, self._key_expires
 
     @cached_property
     def clock(self) -> Clock:
@@ -129,6 +129,13 @@ class RapHook(SFTPHookAsync):
         """
         return AccountKeys(self.key_store, self.login.account, mask=mask_secret, passphrase=self._passphrase)
 
+    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
+        """Return the record with the connection's ``key_expires``, where that is about the current key.
+
+        :raises RapConfigurationError: it is not a date.
+        """
+        return with_known_expiry(record, self._own_key, self._key_expires, self.clock().date())
+
     @asynccontextmanager
     async def session(self, *, only: PendingKey | None = None) -> AsyncIterator[RapSession]:
         """Log in once, and log out on leaving.
@@ -158,7 +165,8 @@ class RapHook(SFTPHookAsync):
             offers = (
                 (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
             )
-            async with open_session(await asyncio.to_thread(self._login_offering, offers)) as session:
+            offers, client_keys = await asyncio.to_thread(self._readable, offers)
+            async with open_session(replace(login, client_keys=client_keys)) as session:
                 self._open_session = session
                 try:
                     if not only:
@@ -252,13 +260,37 @@ class RapHook(SFTPHookAsync):
             account=self.login.account.name,
         )
 
-    def _login_offering(self, offers: Sequence[Offer]) -> Login:
-        return replace(self.login, client_keys=tuple(map(self._ssh_key, offers)))
+    def _readable(self, offers: Sequence[Offer]) -> tuple[tuple[Offer, ...], tuple[asyncssh.SSHKey, ...]]:
+        """Return the offers whose private key can be read, and these keys.
+
+        :raises RapConfigurationError: there is none.
+        """
+        read: dict[Offer, asyncssh.SSHKey] = {}
+        errors: list[RapConfigurationError] = []
+        for offer in offers:
+            try:
+                read[offer] = self._ssh_key(offer)
+            except RapConfigurationError as error:
+                # Another one may log in, as after a change of the passphrase.
+                self.log.warning("Not offering %s: %s", offer.role, error)
+                errors.append(error)
+        if not read:
+            raise errors[0]
+        return tuple(read), tuple(read.values())
 
     def _ssh_key(self, offer: Offer) -> asyncssh.SSHKey:
         if offer.key is self._own_key:
             return self.login.client_keys[0]
-        return parse_private_key(offer.key.private_key, self._passphrase, f"the key store, {offer.role},")
+        where = f"the key store, {offer.role},"
+        key = parse_private_key(offer.key.private_key, self._passphrase, where)
+        if (found := md5_fingerprint(key)) != offer.key.fingerprint:
+            raise RapConfigurationError(
+                f"The private key in {where} has the fingerprint {found}, not {offer.key.fingerprint}.",
+                why="The record of the key store was changed by hand.",
+                todo="Restore it from a backup of the store.",
+                account=self.login.account.name,
+            )
+        return key
 
     def _note_login(self, keys: AccountKeys, offers: Sequence[Offer], fingerprint: str) -> None:
         """Keep what a login says of the keys; the login is good whether or not that can be kept."""
@@ -274,7 +306,7 @@ class RapHook(SFTPHookAsync):
             )
         now = self.clock()
         record = record_after_login(keys.record, offers, fingerprint, now)
-        record = with_known_expiry(record, self._own_key, self._key_expires, now.date())
+        record = self.with_known_expiry(record)
         expires, current = self._key_expires, record.current
         if expires and expires < now.date() and current and not current.uploaded:
             self.log.warning("The connection's 'key_expires' (%s) is over: correct it.", expires)

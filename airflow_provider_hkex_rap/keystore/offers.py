@@ -31,7 +31,8 @@ def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date
     The connection's key comes first where the store does not know it: it is being used for the first time, or
     has been registered again (§5). Else the current key does. The second may be one that HKEX has registered
     meanwhile, one that a renewal has uploaded and not yet tried, or the previous one while it is valid. A
-    current key whose last day is over comes after those.
+    current key comes after those where its last day is over, where an upload has taken its place (§6.3), and
+    where RAP has refused it and there are two others.
 
     :param record: what the store holds.
     :param own: the connection's key, where it has one.
@@ -44,12 +45,19 @@ def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date
 
 
 def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) -> Iterator[Offer]:
-    if own and not record.knows(own.fingerprint):
+    new = [Offer(own, "the connection's key")] if own and not record.knows(own.fingerprint) else []
+    current = [Offer(record.current, "the current key")] if record.current else []
+    others = list(_beside_current(record, today))
+    if record.current and _is_doubtful(record.current, record, today, len(new) + len(others)):
+        # It may be let in all the same: a connection says its last day, or a guess of §6.1 does.
+        yield from (*new, *others, *current)
+    else:
+        yield from (*new, *current, *others)
+    if own:
         yield Offer(own, "the connection's key")
-    current = record.current
-    over = current and current.last_day and today > current.last_day
-    if current and not over:
-        yield Offer(current, "the current key")
+
+
+def _beside_current(record: KeyRecord, today: pendulum.Date) -> Iterator[Offer]:
     if record.unregistered:
         yield Offer(record.unregistered, "the key made for registration")
     if record.pending and record.pending.submitted:
@@ -57,11 +65,15 @@ def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) 
     previous = record.previous
     if previous and not (previous.last_day and today > previous.last_day):
         yield Offer(previous, "the previous key")
-    if current and over:
-        # The day may be wrong: a connection says it, or a guess of §6.1 does.
-        yield Offer(current, "the current key")
-    if own:
-        yield Offer(own, "the connection's key")
+
+
+def _is_doubtful(current: StoredKey, record: KeyRecord, today: pendulum.Date, others: int) -> bool:
+    submitted = record.pending and record.pending.submitted
+    return bool(
+        (current.last_day and today > current.last_day)
+        or (submitted and record.previous and record.beside(submitted) is record.previous)
+        or (current.refused and others >= _MOST)
+    )
 
 
 def record_after_login(

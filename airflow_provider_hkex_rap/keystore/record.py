@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pendulum
 
@@ -204,12 +204,24 @@ class KeyRecord:
             previous=None if previous and previous.fingerprint == key.fingerprint else previous,
         ).noted(now, Happened.ADOPTED, key.fingerprint, note="It has logged in for the first time.")
 
+    def beside(self, uploaded: pendulum.Date) -> StoredKey | None:
+        """Return the key that RAP keeps beside one that is uploaded, with the last day that it then has.
+
+        :param uploaded: the day of the upload.
+        """
+        current, previous = self.current, self.previous
+        if current and current.uploaded and previous and previous.last_day and uploaded <= previous.last_day:
+            # RAP holds both, and replaces the newer one (§6.3).
+            return previous
+        return current and replace(current, last_day=last_day_of_old_key(uploaded, current.last_day))
+
     def promoted(self, now: pendulum.DateTime, *, run: str | None = None) -> KeyRecord:
         """Return the record after a login with the pending key: it is current, the old one is kept (§6.1)."""
-        pending, old = self.pending, self.current
+        pending = self.pending
         if not pending:
             return self
         uploaded = pending.submitted or now.date()
+        previous = self.beside(uploaded)
         new = StoredKey(
             fingerprint=pending.fingerprint,
             private_key=pending.private_key,
@@ -217,7 +229,6 @@ class KeyRecord:
             promoted=now.date(),
             last_day=last_day_of_new_key(uploaded),
         )
-        previous = old and replace(old, last_day=last_day_of_old_key(uploaded, old.last_day))
         note = f"Its last day is {new.last_day}."
         if previous:
             note += f" The last day of {previous.fingerprint} is {previous.last_day}."
@@ -251,7 +262,7 @@ class KeyRecord:
             if schema == SCHEMA and owner == account.name:
                 return _record(found)
             problem = f"It is of {owner!r}, schema {schema!r}, where {SCHEMA} is known."
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # The text, and so the cause, may hold key material.
             problem = "It cannot be read."
         raise RapConfigurationError(
@@ -260,6 +271,9 @@ class KeyRecord:
             todo="Restore it from a backup of the store; where there is none, register a new key (§5).",
             account=account.name,
         )
+
+
+_Kept = TypeVar("_Kept", StoredKey, PendingKey, ResultFile, HistoryEntry)
 
 
 def _text(content: bytes) -> str:
@@ -292,25 +306,41 @@ def _record(found: Mapping[str, Any]) -> KeyRecord:
         current=_key(found.get("current")),
         pending=_pending(found.get("pending")),
         previous=_key(found.get("previous")),
-        results=tuple(ResultFile(**result) for result in found.get("results", ())),
-        history=tuple(
-            HistoryEntry(**{**entry, "what": Happened(entry["what"])}) for entry in found.get("history", ())
-        ),
+        results=tuple(_checked(ResultFile(**result)) for result in found.get("results", ())),
+        history=tuple(map(_entry, found.get("history", ()))),
     )
+
+
+def _checked(kept: _Kept) -> _Kept:
+    """Return what was read, if its texts are texts.
+
+    :raises TypeError: one is something else.
+    """
+    if all(isinstance(getattr(kept, one.name), str) for one in fields(kept) if one.type == "str"):
+        return kept
+    raise TypeError
+
+
+def _entry(found: Mapping[str, Any]) -> HistoryEntry:
+    entry = _checked(HistoryEntry(**{**found, "what": Happened(found["what"])}))
+    _day(entry.at)
+    return entry
 
 
 def _key(found: Mapping[str, Any] | None) -> StoredKey | None:
     if found is None:
         return None
     dates = {name: _date(found.get(name)) for name in ("uploaded", "promoted", "last_day", "refused")}
-    return StoredKey(**{**found, **dates})
+    return _checked(StoredKey(**{**found, **dates}))
 
 
 def _pending(found: Mapping[str, Any] | None) -> PendingKey | None:
     if found is None:
         return None
     names = tuple(found.get("results_before", ()))
-    return PendingKey(**{**found, "results_before": names, "submitted": _date(found.get("submitted"))})
+    return _checked(
+        PendingKey(**{**found, "results_before": names, "submitted": _date(found.get("submitted"))})
+    )
 
 
 def _date(text: str | None) -> pendulum.Date | None:

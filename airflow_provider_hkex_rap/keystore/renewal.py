@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from airflow_provider_hkex_rap.keystore.answers import Answer, read_answers, result_names
 from airflow_provider_hkex_rap.keystore.expiry import is_warned
 from airflow_provider_hkex_rap.keystore.record import Happened, PendingKey
-from airflow_provider_hkex_rap.keystore.store import conflict
+from airflow_provider_hkex_rap.keystore.store import KeyStoreError, conflict
+from airflow_provider_hkex_rap.rap.calendar import is_trading_day
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
     RapConfigurationError,
@@ -27,7 +28,6 @@ from airflow_provider_hkex_rap.rap.key_lifecycle import (
     OVERLAP_DAYS,
     days_left,
     first_renewal_day,
-    last_day_of_old_key,
 )
 from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey, public_key_file_name
 from airflow_provider_hkex_rap.rap.result_file import Rejected
@@ -35,7 +35,7 @@ from airflow_provider_hkex_rap.rap.result_file import Rejected
 if TYPE_CHECKING:
     import pendulum
 
-    from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
     from airflow_provider_hkex_rap.keystore.store import AccountKeys
     from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.key_folder import KeyFile, KeyFolder
@@ -55,6 +55,10 @@ class Logins(Protocol):
 
     def registered(self) -> AbstractAsyncContextManager[KeyFolder]:
         """Log in as every task does; this may make a key current that was not, in the store."""
+        ...
+
+    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
+        """Return the record with the last day that the user gives, where that is about the current key."""
         ...
 
     def only(self, key: PendingKey) -> AbstractAsyncContextManager[KeyFolder]:
@@ -192,7 +196,8 @@ class Renewal:
         :raises KeyStoreError: the store failed; what was kept stands, and a later try goes on from there.
         :raises RapError: a login failed.
         """
-        await self._save(self._record.without_expired(self._clock()))
+        known = self._logins.with_known_expiry(self._record)
+        await self._save(known.without_expired(self._clock()))
         pending = self._record.pending
         if pending is None and self._is_due() is False and not self._is_refused:
             return self._outcome(renewed=False)
@@ -223,6 +228,13 @@ class Renewal:
             pending = self._record.pending
             if pending and rap.client_key_fingerprint == pending.fingerprint:
                 return _Progress.LOGGED_IN
+            if self._record.current is None:
+                raise KeyStoreError(
+                    f"The key store does not keep the key of {self._keys.account} that has logged in.",
+                    why="A renewal goes on from what is kept; the log says above what the store said.",
+                    todo="See that the key store can be written; this key works meanwhile.",
+                    account=self._keys.account.name,
+                )
             listing = await rap.list_key_folder()
             if pending and pending.submitted:
                 return _Progress.GIVEN if await self._is_accepted(rap, listing) else _Progress.OPEN
@@ -255,12 +267,12 @@ class Renewal:
             results_before=result_names(listing),
             accepted=None,
         )
-        account = self._keys.account
+        account, old = self._keys.account, self._record.beside(self._clock().date())
         log.info(
-            "About to upload the public key %s of %s. The current key %s goes on to work.",
+            "About to upload the public key %s of %s. The key %s goes on to work.",
             pending.fingerprint,
             account,
-            rap.client_key_fingerprint,
+            old.fingerprint if old else rap.client_key_fingerprint,
         )
         await self._note(replace(self._record, pending=pending), Happened.SUBMITTED, pending.fingerprint)
         await asyncio.to_thread(self._keys.reload)
@@ -296,9 +308,8 @@ class Renewal:
                 for answer in await self._foreign_answers(rap, listing):
                     if await self._note_if_unknown(answer):
                         raise self._another_key(answer)
-                known = [self._record.uploads_allowed_from]
-                if pending.submitted:
-                    known.append(pending.submitted.add(days=OVERLAP_DAYS))
+                # Somebody may yet find out why; after that day no key of ours may be left.
+                known = (self._record.uploads_allowed_from, self._last_trading_day_of_old_key)
                 if any(allowed_from and self._clock().date() < allowed_from for allowed_from in known):
                     raise self._not_verified()
             await self._submit(rap, listing)
@@ -431,8 +442,10 @@ class Renewal:
 
     def _is_forced(self) -> bool:
         acts = (Happened.CREATED, Happened.PROMOTED)
-        acted = [entry for entry in self._record.history if entry.run == self._run and entry.what in acts]
-        return self._force and not (self._run and acted)
+        history = self._record.history
+        rejected = {entry.fingerprint for entry in history if entry.what is Happened.REJECTED}
+        acted = [entry for entry in history if entry.run == self._run and entry.what in acts]
+        return self._force and not (self._run and any(it.fingerprint not in rejected for it in acted))
 
     async def _is_due_or_warned(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
         due = self._is_due()
@@ -555,12 +568,22 @@ class Renewal:
 
     def _until(self) -> str:
         """Say how long the current key works at most, if RAP has taken the pending one."""
-        current, pending = self._record.current, self._record.pending
-        if not current:
-            return ""
+        old = self._old_key
+        return f" through {old.last_day}" if old and old.last_day else ""
+
+    @property
+    def _old_key(self) -> StoredKey | None:
+        """The key that logs in beside the pending one, if RAP has taken that."""
+        pending = self._record.pending
         submitted = pending.submitted if pending else None
-        last_day = last_day_of_old_key(submitted, current.last_day) if submitted else current.last_day
-        return f" through {last_day}" if last_day else ""
+        return self._record.beside(submitted) if submitted else self._record.current
+
+    @property
+    def _last_trading_day_of_old_key(self) -> pendulum.Date | None:
+        day = self._old_key.last_day if self._old_key else None
+        while day and not is_trading_day(day):
+            day = day.subtract(days=1)
+        return day
 
     # The record.
 

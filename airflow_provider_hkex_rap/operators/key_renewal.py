@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
-    from airflow_provider_hkex_rap.keystore.record import PendingKey
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
     from airflow_provider_hkex_rap.keystore.renewal import Outcome
     from airflow_provider_hkex_rap.rap.key_folder import KeyFolder
 
@@ -100,6 +100,10 @@ class HookLogins:
     def registered(self) -> AbstractAsyncContextManager[KeyFolder]:
         """Log in with the keys that RAP knows."""
         return self._hook.session()
+
+    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
+        """Return the record with the day that the connection's ``key_expires`` says."""
+        return self._hook.with_known_expiry(record)
 
     def only(self, key: PendingKey) -> AbstractAsyncContextManager[KeyFolder]:
         """Log in with the new key and no other."""

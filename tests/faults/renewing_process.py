@@ -27,7 +27,7 @@ from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, 
 from airflow_provider_hkex_rap.transport.session import RapSession, open_session
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.keystore.record import PendingKey
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
     from airflow_provider_hkex_rap.rap.clock import Clock
 
 
@@ -66,6 +66,9 @@ class Logins:
         self._keys = keys
         self._clock = clock
         self._step = step
+
+    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
+        return record
 
     @asynccontextmanager
     async def registered(self) -> AsyncIterator[RapSession]:

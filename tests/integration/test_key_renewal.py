@@ -207,6 +207,31 @@ def test_a_key_made_for_registration_is_current_from_its_first_login(site: Site)
     assert not site.rap.events.of("refused")
 
 
+def test_a_key_that_the_passphrase_does_not_open_holds_up_no_other(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = PrivateKey.generate(2048)
+    site.connect(private_key_passphrase="first")
+    site.log_in()
+    site.save(unregistered=StoredKey(fingerprint=new.fingerprint, private_key=new.to_openssh("second")))
+    assert site.log_in() == site.fingerprint()
+    assert "Not offering the key made for registration" in capsys.readouterr().out
+    site.rap.register_key(ACCOUNT, new.public_key.to_openssh())
+    site.connect(private_key_passphrase="second")
+    assert site.log_in() == new.fingerprint
+    assert site.log_in() == new.fingerprint
+
+
+def test_a_record_that_names_another_key_is_refused(site: Site) -> None:
+    site.log_in()
+    current = site.record().current
+    assert current
+    site.save(current=replace(current, fingerprint=current.fingerprint.upper()))
+    site.connect(without=("private_key",))
+    with pytest.raises(RapConfigurationError, match=f"fingerprint {site.fingerprint()}, not"):
+        site.log_in()
+
+
 def test_one_key_on_two_accounts_is_refused_before_the_network(site: Site) -> None:
     site.log_in()
     site.rap.events.clear()
@@ -399,8 +424,9 @@ def test_a_denied_upload_is_an_error_that_speaks_of_endurance(
 
 def test_a_store_that_is_away_stops_the_renewal_before_an_upload(site: Site) -> None:
     site.connect(key_store=READ_ONLY)
-    with pytest.raises(KeyStoreError, match="read-only"):
-        site.renew(force=True)
+    for options in ({"force": True}, {}):
+        with pytest.raises(KeyStoreError, match="does not keep"):
+            site.renew(**options)
     assert not site.rap.uploads
 
 

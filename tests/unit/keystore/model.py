@@ -8,8 +8,8 @@ from functools import cache
 
 import pendulum
 
-from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login
-from airflow_provider_hkex_rap.keystore.record import PendingKey, StoredKey
+from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login, with_known_expiry
+from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
 from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, conflict
 from airflow_provider_hkex_rap.rap.account import Account
@@ -79,6 +79,7 @@ class ModelRap:
         self.uploads: list[str] = []
         self.refusals: list[str] = []
         self.own: StoredKey | None = registered[0] if registered else None
+        self.key_expires: pendulum.Date | None = None
         self.answer = "rcvd"
         self.written: list[int] = []
         """How many bytes of a result file are there when it is read, the next time first; then all are."""
@@ -110,6 +111,9 @@ class ModelRap:
         return await Renewal(self.account_keys(), self, self.clock, **arguments).run()  # type: ignore[arg-type]
 
     # The logins of a renewal.
+
+    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
+        return with_known_expiry(record, self.own, self.key_expires, self.clock().date())
 
     @asynccontextmanager
     async def registered(self) -> AsyncIterator[ModelFolder]:

@@ -66,6 +66,18 @@ def test_a_key_made_for_registration_is_tried_where_the_current_one_is_refused()
     assert offered(replace(RENEWED, unregistered=named("new"))) == ["current", "new"]
 
 
+def test_a_refused_current_key_takes_no_place_of_one_that_may_get_in() -> None:
+    refused = replace(RENEWED, current=replace(named("current"), refused=TODAY))
+    assert offered(refused) == ["current", "previous"]
+    assert offered(refused, named("own")) == ["own", "previous"]
+    assert offered(replace(refused, unregistered=named("new"))) == ["new", "previous"]
+
+
+def test_a_key_that_an_upload_replaces_comes_last() -> None:
+    renewed = replace(RENEWED, current=replace(named("current"), uploaded=YESTERDAY))
+    assert offered(replace(renewed, pending=pending(TODAY))) == ["pending", "previous"]
+
+
 def test_a_pending_key_is_offered_once_it_was_submitted() -> None:
     assert offered(replace(EMPTY, current=named("current"), pending=pending(None))) == ["current"]
     assert offered(replace(RENEWED, pending=pending(TODAY))) == ["current", "pending"]

@@ -52,7 +52,7 @@ records = st.builds(
     history=st.lists(
         st.builds(
             HistoryEntry,
-            at=text,
+            at=days.map(lambda day: f"{day}T09:00:00+08:00"),
             what=st.sampled_from(Happened),
             fingerprint=text,
             run=st.none() | text,
@@ -79,6 +79,7 @@ def test_a_result_file_is_kept_whole() -> None:
 @pytest.mark.parametrize(
     "found",
     [
+        "[" * 100_000,
         "",
         "{}",
         "[]",
@@ -91,6 +92,10 @@ def test_a_result_file_is_kept_whole() -> None:
         '{"schema": 1, "account": "DCXYZ001", "pending": {"fingerprint": "", "submitted": "SECRET"}}',
         '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "SECRET"}]}',
         '{"schema": 1, "private_key": "SECRET',
+        '{"schema": 1, "account": "DCXYZ001", "current": {"fingerprint": "", "private_key": ["SECRET"]}}',
+        '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "created", "at": 5, "fingerprint": ""}]}',
+        '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "created", "at": "", "fingerprint": ""}]}',
+        '{"schema": 1, "account": "DCXYZ001", "results": [{"name": "x", "content": 5, "read": ""}]}',
     ],
 )
 def test_any_other_text_is_refused_without_showing_it(found: str) -> None:

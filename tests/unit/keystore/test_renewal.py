@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.keystore.record import Happened
 from airflow_provider_hkex_rap.keystore.store import KeyStoreConflict, KeyStoreError
+from airflow_provider_hkex_rap.rap.calendar import is_trading_day
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapKeyRejected,
     RapKeyVerificationError,
 )
+from airflow_provider_hkex_rap.rap.key_lifecycle import OVERLAP_DAYS
 
 from .model import ACCOUNT, NOW, Clock, Crash, ModelRap, key, stored
 
@@ -187,28 +189,74 @@ def test_an_answer_that_stays_empty_is_believed_in_the_end() -> None:
         renew(rap)
 
 
-@pytest.mark.parametrize("replaced_by", [None, 50])
-def test_an_accepted_key_that_rap_has_forgotten_goes_up_again_after_fourteen_days(
-    replaced_by: int | None,
-) -> None:
+def test_an_accepted_key_that_rap_has_forgotten_goes_up_again_while_the_old_one_logs_in() -> None:
+    for weekday in range(5):
+        rap = rap_with(TODAY.add(days=25))
+        begun = rap.clock.now = NOW.add(days=3 + weekday)
+        rap.answer = "accepted but refused"
+        with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
+            renew(rap)
+        rap.answer = "rcvd"
+        tries = [begun.add(days=days) for days in range(1, OVERLAP_DAYS)]
+        *early, last = [at for at in tries if is_trading_day(at.date())]
+        for rap.clock.now in early:
+            with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
+                renew(rap)
+        assert len(rap.uploads) == 1
+        rap.clock.now = last
+        assert renew(rap).fingerprint == rap.uploads[0]
+        assert rap.uploads[1:] == rap.uploads[:1]
+
+
+def test_an_accepted_key_that_another_has_replaced_does_not_go_up_again() -> None:
     rap = rap_with(TODAY.add(days=25))
     rap.answer = "accepted but refused"
     with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
         renew(rap)
     rap.answer = "rcvd"
-    if replaced_by:
-        rap.put("DCXYZ001.pub.100000.rcvd", f"{key(replaced_by).fingerprint}  DCXYZ001.pub")
-        with pytest.raises(RapKeyVerificationError, match=f"took the key {key(replaced_by).fingerprint}"):
-            renew(rap)
-    rap.keys[key(1).fingerprint] = TODAY.add(days=25)
+    rap.put("DCXYZ001.pub.100000.rcvd", f"{key(7).fingerprint}  DCXYZ001.pub")
+    with pytest.raises(RapKeyVerificationError, match=f"took the key {key(7).fingerprint}"):
+        renew(rap)
     rap.clock.now = NOW.add(days=13)
     with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
         renew(rap)
     assert len(rap.uploads) == 1
-    rap.clock.now = NOW.add(days=14)
+
+
+def test_where_the_newer_key_is_replaced_the_older_one_is_kept() -> None:
+    rap = rap_with(TODAY.add(days=25))
+    renew(rap)
+    rap.clock.now = NOW.add(days=3)
+    rap.answer = "accepted but refused"
+    with pytest.raises(RapKeyVerificationError, match=f"old key still works through {TODAY.add(days=13)}"):
+        renew(rap, force=True, replace_second_key=True)
+    rap.answer = "rcvd"
+    outcome = renew(rap, replace_second_key=True)
+    record = rap.account_keys().record
+    assert outcome.fingerprint == rap.uploads[-1]
+    assert (outcome.previous_fingerprint, outcome.previous_last_day) == (
+        key(1).fingerprint,
+        TODAY.add(days=13).isoformat(),
+    )
+    assert {it.fingerprint for it in record.keys} == {it for it in rap.keys if rap.lets_in(it)}
+
+
+def test_a_last_day_that_is_corrected_counts_without_a_login() -> None:
+    rap = rap_with(TODAY.add(years=2))
+    assert not renew(rap).renewed
+    assert not rap.steps
+    rap.key_expires = TODAY.add(days=20)
     assert renew(rap).renewed
-    assert len(rap.uploads) == 2
-    assert len(set(rap.uploads)) == 1
+
+
+def test_a_rejection_does_not_use_up_what_was_forced() -> None:
+    rap = rap_with(TODAY.add(years=2))
+    rap.answer = "rej"
+    with pytest.raises(RapKeyRejected):
+        renew(rap, force=True, run="run")
+    rap.answer = "rcvd"
+    assert renew(rap, force=True, run="run").renewed
+    assert not renew(rap, force=True, run="run").renewed
 
 
 def test_an_accepted_key_that_rap_has_forgotten_goes_up_again_at_once_if_asked_to() -> None:

@@ -62,6 +62,7 @@ class RapTask:
     log: Any
     pool: str
     task_id: str
+    _in_run = False
     _stop: Callable[[], object] | None = None
 
     def check_pool(self, context: Context) -> None:
@@ -103,7 +104,7 @@ class RapTask:
         """Return what a folder lists; nothing where it is denied on a public holiday.
 
         Derivatives Holiday Trading is optional, and CCMS may be shut then: a denial means closed (§4.1). So
-        does one at an opening or a closing, which RAP may see a little later or earlier than we do.
+        does, in a run, one at an opening or a closing, which RAP may see later or earlier than we do.
 
         :param session: a login.
         :param folder: the folder, listed once.
@@ -116,7 +117,7 @@ class RapTask:
             return await session.list_folder(folder)
         except RapPermissionDenied as error:
             now = clock()
-            if is_near_edge([folder.service], now):
+            if self._in_run and is_near_edge([folder.service], now):
                 raise self._ask_again(error) from error
             # The night until the opening belongs to the day before.
             if is_public_holiday((now - DAY_OPENS).date()):
@@ -124,7 +125,7 @@ class RapTask:
             raise
 
     def _ask_again(self, error: RapError) -> AirflowRescheduleException:
-        self.log.warning("RAP opens or closes about now (§4.1); asking again in a minute. %s", error)
+        self.log.warning("RAP may be opening or closing (§4.1); asking again in a minute. %s", error)
         return _reschedule(timedelta(minutes=1))
 
     def run_session(
@@ -151,12 +152,12 @@ class RapTask:
         :raises RapError: as *work* does.
         """
         self.wait_for_opening(hook, wanted)
-        in_run = "dag_run" in context
-        hook.superseded_wait = superseded_wait() if in_run else 0.0
+        self._in_run = "dag_run" in context
+        hook.superseded_wait = superseded_wait() if self._in_run else 0.0
         try:
-            return self._run_in_loop(hook, wanted, work, waits if in_run else 0)
+            return self._run_in_loop(hook, wanted, work, waits if self._in_run else 0)
         except RapUnavailable as error:
-            if in_run and is_near_edge(wanted, hook.clock()):
+            if self._in_run and is_near_edge(wanted, hook.clock()):
                 raise self._ask_again(error) from error
             raise
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -27,6 +33,7 @@ from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, Sto
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import (
+    RapAuthenticationError,
     RapConfigurationError,
     RapError,
     RapPermissionDenied,
@@ -165,8 +172,16 @@ class RapHook(SFTPHookAsync):
             offers = (
                 (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
             )
-            offers, client_keys = await asyncio.to_thread(self._readable, offers)
-            async with open_session(replace(login, client_keys=client_keys)) as session:
+            read, errors = await asyncio.to_thread(self._read_keys, keys, offers)
+            offers = tuple(read)
+            async with AsyncExitStack() as stack:
+                try:
+                    session = await stack.enter_async_context(
+                        open_session(replace(login, client_keys=tuple(read.values())))
+                    )
+                except RapAuthenticationError as refused:
+                    # The one that is not readable may be the only one that is registered.
+                    raise (errors[0] if errors else refused) from None
                 self._open_session = session
                 try:
                     if not only:
@@ -260,11 +275,15 @@ class RapHook(SFTPHookAsync):
             account=self.login.account.name,
         )
 
-    def _readable(self, offers: Sequence[Offer]) -> tuple[tuple[Offer, ...], tuple[asyncssh.SSHKey, ...]]:
-        """Return the offers whose private key can be read, and these keys.
+    def _read_keys(
+        self, keys: AccountKeys, offers: Sequence[Offer]
+    ) -> tuple[dict[Offer, asyncssh.SSHKey], list[RapConfigurationError]]:
+        """Return the private keys of the offers, and why those that are left out cannot be read.
 
-        :raises RapConfigurationError: there is none.
+        :raises RapConfigurationError: there is none that can, or only one that the account had before.
         """
+        own = self._own_key
+        before = own if own and keys.record.knows(own.fingerprint) else None
         read: dict[Offer, asyncssh.SSHKey] = {}
         errors: list[RapConfigurationError] = []
         for offer in offers:
@@ -274,9 +293,9 @@ class RapHook(SFTPHookAsync):
                 # Another one may log in, as after a change of the passphrase.
                 self.log.warning("Not offering %s: %s", offer.role, error)
                 errors.append(error)
-        if not read:
+        if not read or (errors and all(offer.key is before for offer in read)):
             raise errors[0]
-        return tuple(read), tuple(read.values())
+        return read, errors
 
     def _ssh_key(self, offer: Offer) -> asyncssh.SSHKey:
         if offer.key is self._own_key:

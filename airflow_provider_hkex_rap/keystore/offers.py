@@ -47,9 +47,9 @@ def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date
 def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) -> Iterator[Offer]:
     new = [Offer(own, "the connection's key")] if own and not record.knows(own.fingerprint) else []
     current = [Offer(record.current, "the current key")] if record.current else []
-    others = list(_beside_current(record, today))
+    others = list(_others(record, today))
     if record.current and _is_doubtful(record.current, record, today, len(new) + len(others)):
-        # It may be let in all the same: a connection says its last day, or a guess of §6.1 does.
+        # It may be let in all the same: its last day may be wrong, and what took its place may have failed.
         yield from (*new, *others, *current)
     else:
         yield from (*new, *current, *others)
@@ -57,7 +57,7 @@ def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) 
         yield Offer(own, "the connection's key")
 
 
-def _beside_current(record: KeyRecord, today: pendulum.Date) -> Iterator[Offer]:
+def _others(record: KeyRecord, today: pendulum.Date) -> Iterator[Offer]:
     if record.unregistered:
         yield Offer(record.unregistered, "the key made for registration")
     if record.pending and record.pending.submitted:
@@ -71,7 +71,7 @@ def _is_doubtful(current: StoredKey, record: KeyRecord, today: pendulum.Date, ot
     submitted = record.pending and record.pending.submitted
     return bool(
         (current.last_day and today > current.last_day)
-        or (submitted and record.previous and record.beside(submitted) is record.previous)
+        or (submitted and record.previous and record.old_key_after_upload(submitted) is record.previous)
         or (current.refused and others >= _MOST)
     )
 
@@ -113,7 +113,7 @@ def with_known_expiry(
     :param record: what the store holds.
     :param own: the connection's key, where it has one.
     :param key_expires: the registered key's last day, where the connection says one.
-    :param today: the day in Hong Kong, on which RAP has let the account in.
+    :param today: the day in Hong Kong.
     """
     current = record.current
     # A day that is over was that of a key before.

@@ -204,14 +204,14 @@ class KeyRecord:
             previous=None if previous and previous.fingerprint == key.fingerprint else previous,
         ).noted(now, Happened.ADOPTED, key.fingerprint, note="It has logged in for the first time.")
 
-    def beside(self, uploaded: pendulum.Date) -> StoredKey | None:
-        """Return the key that RAP keeps beside one that is uploaded, with the last day that it then has.
+    def old_key_after_upload(self, uploaded: pendulum.Date) -> StoredKey | None:
+        """Return the key that RAP keeps beside one that it takes, with the last day that it then has (§6.3).
 
         :param uploaded: the day of the upload.
         """
         current, previous = self.current, self.previous
         if current and current.uploaded and previous and previous.last_day and uploaded <= previous.last_day:
-            # RAP holds both, and replaces the newer one (§6.3).
+            # RAP holds both, and replaces the newer one.
             return previous
         return current and replace(current, last_day=last_day_of_old_key(uploaded, current.last_day))
 
@@ -221,7 +221,7 @@ class KeyRecord:
         if not pending:
             return self
         uploaded = pending.submitted or now.date()
-        previous = self.beside(uploaded)
+        previous = self.old_key_after_upload(uploaded)
         new = StoredKey(
             fingerprint=pending.fingerprint,
             private_key=pending.private_key,

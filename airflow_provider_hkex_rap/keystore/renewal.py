@@ -9,14 +9,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from itertools import chain, repeat
+from itertools import chain, count, islice, repeat
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from airflow_provider_hkex_rap.keystore.answers import Answer, read_answers, result_names
 from airflow_provider_hkex_rap.keystore.expiry import is_warned
 from airflow_provider_hkex_rap.keystore.record import Happened, PendingKey
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError, conflict
-from airflow_provider_hkex_rap.rap.calendar import is_trading_day
+from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_trading_day
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
     RapConfigurationError,
@@ -261,13 +261,15 @@ class Renewal:
 
     async def _submit(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> None:
         """Upload the pending key and wait for RAP's answer."""
+        today = self._clock().date()
         pending = replace(
             self._pending,
-            submitted=self._clock().date(),
+            # The old key's days count from the first upload that RAP has accepted (§6.3).
+            submitted=self._pending.submitted if self._pending.accepted else today,
             results_before=result_names(listing),
             accepted=None,
         )
-        account, old = self._keys.account, self._record.beside(self._clock().date())
+        account, old = self._keys.account, self._record.old_key_after_upload(today)
         log.info(
             "About to upload the public key %s of %s. The key %s goes on to work.",
             pending.fingerprint,
@@ -308,8 +310,8 @@ class Renewal:
                 for answer in await self._foreign_answers(rap, listing):
                     if await self._note_if_unknown(answer):
                         raise self._another_key(answer)
-                # Somebody may yet find out why; after that day no key of ours may be left.
-                known = (self._record.uploads_allowed_from, self._last_trading_day_of_old_key)
+                # Somebody may yet find out why; once the old key is over, none of ours may be left.
+                known = (self._record.uploads_allowed_from, self._last_days_of_old_key)
                 if any(allowed_from and self._clock().date() < allowed_from for allowed_from in known):
                     raise self._not_verified()
             await self._submit(rap, listing)
@@ -361,7 +363,7 @@ class Renewal:
             # A text that cannot be read may have changed: the login with the key will tell.
             fingerprint = answer.fingerprint or (ours if new else None)
             kept = self._record.has_result(answer.file, answer.content)
-            if answer.accepted and fingerprint == ours and not kept:
+            if answer.accepted and fingerprint == ours and (new or not kept):
                 await self._keep_acceptance(answer)
                 return True
         for answer in answers:
@@ -444,8 +446,8 @@ class Renewal:
         acts = (Happened.CREATED, Happened.PROMOTED)
         history = self._record.history
         rejected = {entry.fingerprint for entry in history if entry.what is Happened.REJECTED}
-        acted = [entry for entry in history if entry.run == self._run and entry.what in acts]
-        return self._force and not (self._run and any(it.fingerprint not in rejected for it in acted))
+        acted = {entry.fingerprint for entry in history if entry.run == self._run and entry.what in acts}
+        return self._force and not (self._run and acted - rejected)
 
     async def _is_due_or_warned(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
         due = self._is_due()
@@ -576,14 +578,17 @@ class Renewal:
         """The key that logs in beside the pending one, if RAP has taken that."""
         pending = self._record.pending
         submitted = pending.submitted if pending else None
-        return self._record.beside(submitted) if submitted else self._record.current
+        return self._record.old_key_after_upload(submitted) if submitted else self._record.current
 
     @property
-    def _last_trading_day_of_old_key(self) -> pendulum.Date | None:
-        day = self._old_key.last_day if self._old_key else None
-        while day and not is_trading_day(day):
-            day = day.subtract(days=1)
-        return day
+    def _last_days_of_old_key(self) -> pendulum.Date | None:
+        """The first of the last two days on which RAP is open for all and the old key logs in."""
+        last_day = self._old_key.last_day if self._old_key else None
+        if not last_day:
+            return None
+        before = (last_day.subtract(days=days) for days in count())
+        first, second = islice((it for it in before if is_trading_day(it) and not is_public_holiday(it)), 2)
+        return min(first, second)
 
     # The record.
 

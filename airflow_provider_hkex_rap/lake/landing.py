@@ -382,10 +382,10 @@ class _Run:
         :returns: whether that was all there is to do about the file.
         """
         name, size, mtime = target.file.text, target.file.size, target.file.mtime
-        present = await self._names(target.directory)
-        if size is None or mtime is None or name not in present:
-            return False
         try:
+            present = await self._names(target.directory)
+            if size is None or mtime is None or name not in present:
+                return False
             found = await self._in_thread(
                 lambda: list(self._lake.find(target.directory, name, size, mtime, present))
             )

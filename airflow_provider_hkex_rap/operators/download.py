@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowRescheduleException
 
 from airflow_provider_hkex_rap import __version__
 from airflow_provider_hkex_rap._lake import open_lake
@@ -157,7 +158,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         only_date: pendulum.Date | None,
         day: pendulum.Date,
         run: dict[str, Any],
-    ) -> tuple[Ledger, Plan, Landing, list[RapError]]:
+    ) -> tuple[Ledger, Plan, Landing, list[Exception]]:
         """Land what the folders list; return it with the errors of folders that the account does not see."""
         from airflow_provider_hkex_rap.lake.landing import Origin, land, plan
         from airflow_provider_hkex_rap.lake.manifest import Ledger
@@ -169,7 +170,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day),
                 asyncio.gather(*(self._listing(session, folder, clock) for folder in folders)),
             )
-            files = [file for listing in listings if not isinstance(listing, RapError) for file in listing]
+            files = [file for listing in listings if not isinstance(listing, Exception) for file in listing]
             todo = plan(
                 files,
                 ledger,
@@ -203,15 +204,15 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 # The next session finds in the lake what this one has landed; the summary is of both.
                 self._cut_short.append(error.__dict__["landing"])
                 raise
-        return ledger, todo, landing, [error for error in listings if isinstance(error, RapError)]
+        return ledger, todo, landing, [error for error in listings if isinstance(error, Exception)]
 
     async def _listing(
         self, session: RapSession, folder: Folder, clock: Clock
-    ) -> Sequence[RemoteFile] | RapError:
+    ) -> Sequence[RemoteFile] | Exception:
         """Return what a folder lists, or why it does not while the session goes on."""
         try:
             return await self.list_open_folder(session, folder, clock)
-        except (RapPermissionDenied, RapTransferError) as error:
+        except (RapPermissionDenied, RapTransferError, AirflowRescheduleException) as error:
             return error
 
     def _judge_transfers(self, landing: Landing) -> None:

@@ -22,8 +22,7 @@ Wanted = Service | Literal["KEY_WORK"]
 DAY_OPENS = timedelta(hours=7)
 """When the first service of a trading day opens, after midnight; before is the night of the day before."""
 
-EDGE = timedelta(minutes=5)
-"""By how much the clock of RAP and ours may differ."""
+_EDGE = timedelta(minutes=5)
 
 _SATURDAY = 5
 _TRADING_DAY_HOURS: dict[Wanted, tuple[timedelta, timedelta]] = {
@@ -76,13 +75,13 @@ def is_open(wanted: Iterable[Wanted], at: datetime) -> bool:
 
 
 def is_near_edge(wanted: Iterable[Wanted], at: datetime) -> bool:
-    """Return whether an opening or a closing is so near that RAP may see it otherwise than we do.
+    """Return whether an opening or a closing is less than five minutes away, where clocks may differ.
 
     :param wanted: services, or key work.
     :param at: an aware time.
     """
     everything = tuple(wanted)
-    return len({is_open(everything, at + by) for by in (-EDGE, timedelta(), EDGE)}) > 1
+    return len({is_open(everything, at + by) for by in (-_EDGE, timedelta(), _EDGE)}) > 1
 
 
 def next_opening(wanted: Iterable[Wanted], at: datetime) -> pendulum.DateTime:

@@ -60,6 +60,7 @@ _SESSION_OVER = (
     asyncssh.ChannelOpenError,
     asyncssh.SFTPConnectionLost,
     asyncssh.SFTPNoConnection,
+    asyncssh.SFTPBadMessage,
     ConnectionError,
 )
 
@@ -115,7 +116,6 @@ class RapSession:
         self._waiting = 0
         self._watch: asyncio.TimerHandle | None = None
         self._stalled = False
-        self._garbled = False
         self._closed = False
         self._window = _Window(_SESSION_WINDOW)
         self._handles = _Window(_OPEN_FILES)
@@ -290,6 +290,10 @@ class RapSession:
                     continue
                 self._handles.give(1)
                 raise
+            except asyncssh.SFTPBadMessage as error:
+                self._handles.give(1)
+                # Servers answer so to a name that they do not like; the session goes on.
+                raise asyncssh.SFTPFailure(error.reason) from None
             except BaseException:
                 self._handles.give(1)
                 raise
@@ -410,8 +414,6 @@ class RapSession:
         return isinstance(error, _SESSION_OVER) or self._connected.client.ended.is_set()
 
     def _error(self, error: Exception, what: str) -> RapError:
-        # A server may say it of one file; where it was said of the stream, the next call finds that over.
-        self._garbled |= isinstance(error, asyncssh.SFTPBadMessage)
         if not self._is_over(error):
             return RapTransferError(
                 f"RAP did not hand over {what}: {reason_of(error)}.",
@@ -425,10 +427,8 @@ class RapSession:
 
     def _stream_broke(self, error: Exception) -> bool:
         ends = (error, self._connected.client.end)
-        return (
-            self._garbled
-            or isinstance(error, asyncssh.ChannelOpenError)
-            or any(isinstance(end, asyncssh.DisconnectError) and end.code in _BROKEN_STREAM for end in ends)
+        return isinstance(error, asyncssh.SFTPBadMessage | asyncssh.ChannelOpenError) or any(
+            isinstance(end, asyncssh.DisconnectError) and end.code in _BROKEN_STREAM for end in ends
         )
 
     def _unavailable(self, error: Exception, what: str) -> RapUnavailable:

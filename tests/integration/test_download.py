@@ -67,9 +67,9 @@ def lake(tmp_path: Path) -> Path:
     return tmp_path / "lake"
 
 
-def download(lake: Path, **arguments: Any) -> dict[str, Any]:
+def download(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any]:
     arguments = {"folders": FOLDERS, "lake": lake.as_uri(), **arguments}
-    return RapDownloadOperator(task_id="land", **arguments).execute({})
+    return RapDownloadOperator(task_id="land", **arguments).execute(context or {})
 
 
 def landed(lake: Path) -> dict[str, str]:
@@ -288,10 +288,28 @@ def test_a_folder_that_is_denied_while_it_opens_is_asked_for_again(
     with RapSimulator(now=opening.subtract(seconds=20), enforce_hours=True) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"), opening)
         rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+        with pytest.raises(RapPermissionDenied):
+            download(lake, folders="HKCC_SEOCH_CCMS_GLOB")
         with pytest.raises(AirflowRescheduleException):
-            download(lake)
+            download(lake, in_a_run())
+        assert by_name(lake) == published(rap)
         rap.clock.advance(seconds=20)
-        assert download(lake)["landed"] == 1
+        assert download(lake, in_a_run())["already"] == 1
+
+
+def test_a_rap_that_is_not_there_while_it_opens_is_asked_for_again(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = pendulum.datetime(2026, 11, 23, 7, tz="Asia/Hong_Kong")
+    with RapSimulator(now=opening.subtract(seconds=20), enforce_hours=True) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"), opening)
+        with pytest.raises(RapUnavailable):
+            download(lake, folders="DCASS")
+        with pytest.raises(AirflowRescheduleException):
+            download(lake, in_a_run(), folders="DCASS")
+        use(monkeypatch, rap.connection("DCXYZ001"), opening.add(minutes=5))
+        with pytest.raises(RapUnavailable):
+            download(lake, in_a_run(), folders="DCASS")
 
 
 @pytest.mark.parametrize("uri", ["", "data/rap", "file://data/rap", "s4://bucket/rap", "nothing://rap"])
@@ -540,7 +558,7 @@ def test_a_task_that_is_thrown_out_leaves_in_peace_and_goes_on(
     # One after the other, so that each session lands something.
     monkeypatch.setattr(landing, "FILES_IN_FLIGHT", 1)
     rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
-    summary = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+    summary = download(lake, in_a_run(), folders="DCASS")
     assert by_name(lake) == published(rap)
     assert (summary["landed"], summary["already"], summary["bytes"]) == (5, 0, 500_000)
     assert len({event.session for event in rap.events.of("open") if "R3" not in event.path}) > 1
@@ -558,7 +576,7 @@ def test_a_task_that_is_thrown_out_as_rap_shuts_waits_for_the_opening(
         rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
         rap.faults.add(Fault("drop", at_byte=10))
         with pytest.raises(AirflowRescheduleException):
-            RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+            download(lake, in_a_run(), folders="DCASS")
         assert len(rap.events.of("connect")) == 1
 
 
@@ -569,7 +587,7 @@ def test_a_task_that_is_thrown_out_a_fourth_time_fails(
     rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
     rap.faults.add(Fault("drop", path="*/R_*", at_byte=10, times=None))
     with pytest.raises(RapSessionSuperseded):
-        RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri()).execute(in_a_run())
+        download(lake, in_a_run(), folders="DCASS")
     assert len(rap.events.of("login")) == 4
 
 

@@ -32,7 +32,7 @@ from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
-from airflow_provider_hkex_rap.testing import RapSimulator
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from .openssh import missing, openssh
 
@@ -173,6 +173,14 @@ def test_what_is_adopted_is_encrypted_where_there_is_a_passphrase(site: Site) ->
     site.connect(without=("private_key",), private_key_passphrase="wrong")
     with pytest.raises(RapConfigurationError, match=r"key store.*cannot be used"):
         site.log_in()
+    # Nor is the connection's key offered in its place, which was another's before.
+    newer = PrivateKey.generate(2048)
+    site.connect(private_key_passphrase="wrong")
+    site.save(current=StoredKey(fingerprint=newer.fingerprint, private_key=newer.to_openssh("correct horse")))
+    site.rap.events.clear()
+    with pytest.raises(RapConfigurationError, match=r"key store.*cannot be used"):
+        site.log_in()
+    assert not site.rap.events
 
 
 def test_the_previous_key_serves_while_it_is_valid_with_a_warning(
@@ -216,6 +224,10 @@ def test_a_key_that_the_passphrase_does_not_open_holds_up_no_other(
     site.save(unregistered=StoredKey(fingerprint=new.fingerprint, private_key=new.to_openssh("second")))
     assert site.log_in() == site.fingerprint()
     assert "Not offering the key made for registration" in capsys.readouterr().out
+    site.rap.faults.add(Fault("refuse_login", times=None))
+    with pytest.raises(RapConfigurationError, match="passphrase"):
+        site.log_in()
+    site.rap.faults.clear()
     site.rap.register_key(ACCOUNT, new.public_key.to_openssh())
     site.connect(private_key_passphrase="second")
     assert site.log_in() == new.fingerprint

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 
 from airflow_provider_hkex_rap.rap import algorithms
-from airflow_provider_hkex_rap.rap.errors import RapTransferError
+from airflow_provider_hkex_rap.rap.errors import RapTransferError, RapUnavailable
 
 from .test_download import MTIME, by_name, download, use
 
@@ -73,6 +73,14 @@ class OneBadFile(asyncssh.SFTPServer):
         if path.endswith(b"bad.csv"):
             raise asyncssh.SFTPBadMessage("Bad message")
         return super().open(path, pflags, attrs)
+
+
+class BrokenStream(asyncssh.SFTPServer):
+    """A server that sends a packet too short to mean anything, once it is asked what a file is."""
+
+    def fstat(self, file_obj: object) -> Any:
+        self.channel.write(b"\0\0\0\1\x65")
+        return super().fstat(file_obj)
 
 
 class Notice(asyncssh.SSHServer):
@@ -164,3 +172,13 @@ def test_a_file_that_the_server_answers_badly_holds_up_no_other(
         with pytest.raises(RapTransferError, match=r"20 files landed.*1 failed.*bad\.csv"):
             download(lake, folders="DCASS")
     assert len(by_name(lake)) == 20
+
+
+def test_a_broken_stream_is_nobodys_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "root/download/DCASS"
+    folder.mkdir(parents=True)
+    (folder / "1_20261120.csv").write_bytes(b"1")
+    with serving(tmp_path / "root", BrokenStream) as connection:
+        use(monkeypatch, connection)
+        with pytest.raises(RapUnavailable, match="Incomplete packet"):
+            download(tmp_path / "lake", folders="DCASS")

@@ -198,14 +198,22 @@ def test_an_accepted_key_that_rap_has_forgotten_goes_up_again_while_the_old_one_
             renew(rap)
         rap.answer = "rcvd"
         tries = [begun.add(days=days) for days in range(1, OVERLAP_DAYS)]
-        *early, last = [at for at in tries if is_trading_day(at.date())]
+        *early, last, _ = [at for at in tries if is_trading_day(at.date())]
         for rap.clock.now in early:
             with pytest.raises(RapKeyVerificationError, match="does not log in; RAP accepted it"):
                 renew(rap)
         assert len(rap.uploads) == 1
         rap.clock.now = last
-        assert renew(rap).fingerprint == rap.uploads[0]
-        assert rap.uploads[1:] == rap.uploads[:1]
+        rap.answer = "accepted but refused"
+        until = begun.add(days=OVERLAP_DAYS - 1).date()
+        with pytest.raises(RapKeyVerificationError, match=f"old key still works through {until}"):
+            renew(rap)
+        rap.answer = "rcvd"
+        outcome = renew(rap)
+        assert outcome.fingerprint == rap.uploads[0]
+        assert outcome.previous_last_day == until.isoformat()
+        assert rap.uploads[2:] == rap.uploads[:1] * (len(rap.uploads) - 2)
+        assert set(rap.uploads) == {rap.uploads[0]}
 
 
 def test_an_accepted_key_that_another_has_replaced_does_not_go_up_again() -> None:

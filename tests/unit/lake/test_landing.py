@@ -405,8 +405,12 @@ def test_where_the_lake_cannot_say_what_it_holds_the_files_concerned_fail(local_
 
     monkeypatch.setattr(Lake, "names", some_names)
     rap = InMemoryRap()
-    rap.lists_attributes = False
     rap.put("today.csv", b"x")
+    rap.put("listed_20261118.csv", b"x")
+    assert counts(run(rap, local_lake)) == (1, 0, 0, 0, 1)
+    rap.files.clear()
+    rap.lists_attributes = False
+    rap.put("new.csv", b"x")
     # What RAP says of them after the read brings these to another day.
     for number in range(10):
         rap.put(f"before{number}.csv", bytes(BYTES_IN_FLIGHT // 4), NOW.subtract(days=2).int_timestamp)

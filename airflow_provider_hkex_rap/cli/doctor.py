@@ -93,6 +93,7 @@ def _check_connection(hook: RapHook) -> Generator[Finding, None, Login | None]:
     from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
 
     try:
+        hook.check()
         login = hook.login
     except AirflowNotFoundException:
         yield Finding(_FAIL, "connection", f"There is no connection {hook.rap_conn_id!r}. {NO_CONNECTION}")

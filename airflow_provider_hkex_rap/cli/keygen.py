@@ -37,7 +37,8 @@ def keygen(args: Namespace) -> int:
     print(f"{account}: {public_key.fingerprint} ({public_key.bits} bits), public key in {path}.")
     print(
         "The private key is in the key store. Register the public key and its fingerprint with HKEX (§5);"
-        f" 'airflow hkex-rap register --account {account}' packs them for the form."
+        " packed for the form they are by"
+        f" 'airflow hkex-rap register --account {account} --ip <address> --output <zip>'."
     )
     return 0
 

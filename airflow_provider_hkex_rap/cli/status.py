@@ -77,6 +77,7 @@ class AccountStatus:
     :param today: the day in Hong Kong.
     :param conn_id: the account's connection, where it is known.
     :param own: the fingerprint of the connection's own key, where it has one.
+    :param passphrase: the connection's, where it has one.
     :raises RapConfigurationError: the account's record is not valid.
     :raises KeyStoreError: the store cannot be read now.
     """
@@ -89,6 +90,7 @@ class AccountStatus:
         *,
         conn_id: str | None = None,
         own: str | None = None,
+        passphrase: str | None = None,
     ) -> None:
         from airflow.sdk.log import mask_secret
 
@@ -98,14 +100,28 @@ class AccountStatus:
         self.today = today
         self._conn_id = conn_id
         self._own = own
+        self._passphrase = passphrase
 
     @property
     def logs_in(self) -> bool:
         """Whether a key is there that RAP lets in as far as we know; one that waits for HKEX is not."""
         record = self.record
-        ends = [key.last_day for key in (record.current, record.previous) if key and not key.refused]
+        kept = [key for key in (record.current, record.previous) if key and not key.refused]
+        ends = [key.last_day for key in kept if self._opens(key)]
         untried = bool(self._own) and not record.knows(self._own or "")
         return untried or any(end is None or self.today <= end for end in ends)
+
+    def _opens(self, key: StoredKey) -> bool:
+        """Return whether the connection's passphrase opens a key; without a connection none is known."""
+        from airflow_provider_hkex_rap.rap.keys import PrivateKey
+
+        if not self._conn_id:
+            return True
+        try:
+            PrivateKey.load(key.private_key, self._passphrase)
+        except RapConfigurationError:
+            return False
+        return True
 
     @property
     def rows(self) -> list[dict[str, object]]:
@@ -149,6 +165,8 @@ class AccountStatus:
     def _about_current(self) -> str:
         current = self.record.current
         about = [end_warning(current, self.today) if current else "", self._about_uploads()]
+        if current and not self._opens(current):
+            about.append("The connection's 'private_key_passphrase' does not open it: set the one that does.")
         if current and current.refused:
             about.append(
                 f"RAP has refused it since {current.refused}, and lets another key of ours in: give the"
@@ -222,9 +240,14 @@ def _of_connection(conn_id: str) -> AccountStatus:
 
     hook = RapHook(conn_id)
     # The connection's own key may be a file that only the workers have; the store is read without it.
-    account = Account(hook.get_connection(conn_id).login or "")
+    connection = hook.get_connection(conn_id)
     return AccountStatus(
-        hook.key_store, account, hook.clock().date(), conn_id=conn_id, own=_own_fingerprint(hook)
+        hook.key_store,
+        Account(connection.login or ""),
+        hook.clock().date(),
+        conn_id=conn_id,
+        own=_own_fingerprint(hook),
+        passphrase=connection.extra_dejson.get("private_key_passphrase") or None,
     )
 
 

@@ -129,6 +129,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             hook.check()
             services = sorted({folder.service for folder in folders}, reverse=True)
             day = only_date or trading_day(context, services[0], hook.clock())
+            self.log.info("The trading day of this run is %s.", day.isoformat())
             started = time.monotonic()
             self._cut_short: list[Landing] = []
             ledger, plan, landing, unseen = self.run_session(

@@ -65,9 +65,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _time(text: str) -> pendulum.DateTime:
-    found = pendulum.parse(text, tz=HONG_KONG)
+    try:
+        found = pendulum.parse(text, tz=HONG_KONG)
+    except ValueError:
+        found = None
     if not isinstance(found, pendulum.DateTime):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, such as 2026-11-20T23:40")
     return found
 
 

@@ -187,7 +187,8 @@ def parse_private_key(text: str, passphrase: str | None, source: str) -> SSHKey:
         raise RapConfigurationError(
             f"The private key in {source} cannot be used.",
             why="It is not a private key in PEM form, or its passphrase is missing or wrong.",
-            todo="Give the whole text from BEGIN to END, and 'private_key_passphrase' where it is encrypted.",
+            todo="Set 'private_key_passphrase' to that of this key, where it is encrypted; give a key"
+            " in the connection as the whole text from BEGIN to END.",
         ) from None
     bits = PublicKey(key.public_data).bits if key.get_algorithm() == "ssh-rsa" else 0
     if bits not in KEY_SIZES:

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -315,8 +316,13 @@ def status(airflow: Airflow, *arguments: str) -> Result:
     return airflow("hkex-rap", "status", "-o", "json", *arguments)
 
 
-def key(name: str, **dates: pendulum.Date | None) -> StoredKey:
-    return StoredKey(fingerprint=name, private_key=f"the secret of {name}", **dates)
+@cache
+def private_key(passphrase: str | None = None) -> str:
+    return PrivateKey.generate(2048).to_openssh(passphrase)
+
+
+def key(name: str, passphrase: str | None = None, **dates: pendulum.Date | None) -> StoredKey:
+    return StoredKey(fingerprint=name, private_key=private_key(passphrase), **dates)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +367,7 @@ def test_status_shows_every_key_and_what_happened(
         account="DCXYZ001",
         current=key("aa", last_day=TODAY.add(years=1), uploaded=TODAY.subtract(days=3)),
         previous=key("bb", last_day=TODAY.add(days=10)),
-        pending=PendingKey(fingerprint="cc", private_key="the secret of cc", public_key="", submitted=TODAY),
+        pending=PendingKey(fingerprint="cc", private_key=private_key(), public_key="", submitted=TODAY),
         unregistered=key("dd"),
     )
     kept = kept.noted(NOW.subtract(days=3), Happened.PROMOTED, "aa").noted(NOW, Happened.CREATED, "dd")
@@ -381,11 +387,32 @@ def test_status_shows_every_key_and_what_happened(
     table = airflow("hkex-rap", "status")
     assert (result.status, table.status) == (0, 0)
     assert all(role in table.out for role in rows)
-    assert "the secret" not in result.out + result.err + table.out
+    assert private_key().splitlines()[1] not in result.out + result.err + table.out
 
     # A renewal that succeeded since makes the rejected one history.
     keep(store, replace(kept.noted(NOW, Happened.PROMOTED, "aa"), pending=None))
     assert "rejected" not in status(airflow).out
+
+
+def test_a_key_that_the_passphrase_does_not_open_is_no_key_that_logs_in(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeyRecord(account="DCXYZ001", current=key("aa", "right", last_day=TODAY.add(years=1)))
+    keep(store, kept)
+    for passphrase, found in (("right", 0), ("wrong", 1), ("", 1)):
+        connect(monkeypatch, rap, store, without="private_key", private_key_passphrase=passphrase)
+        result = status(airflow)
+        assert result.status == found
+        assert ("does not open it" in result.rows[0]["warning"]) is bool(found)
+
+
+def test_doctor_names_a_date_that_is_none(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, rap, store, key_expires="31/12/2026")
+    doctor = airflow("hkex-rap", "doctor")
+    assert states(doctor.out)["connection"] == ["FAIL"]
+    assert "'key_expires' is not a date" in doctor.out
 
 
 def test_status_finds_the_connections_and_goes_on_where_one_fails(

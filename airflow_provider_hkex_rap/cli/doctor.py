@@ -21,7 +21,6 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.rap.key_lifecycle import days_left
-from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.service_hours import is_open, next_opening, window
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.keystore.store import AccountKeys
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.sites import Address
     from airflow_provider_hkex_rap.transport.login import Login
@@ -185,8 +185,8 @@ def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
     """Check the key store, the keys in it, and how long the current one logs in; nothing is sent."""
     account = hook.login.account
     try:
-        record = hook.account_keys().record
-        unreadable = _unreadable_keys(hook, record)
+        keys = hook.account_keys()
+        record, unreadable = keys.record, _unreadable_keys(keys)
     except RapError as error:
         yield Finding(_FAIL, "key store", str(error))
         return
@@ -213,13 +213,12 @@ def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
     yield from _check_key_end(record, now.date())
 
 
-def _unreadable_keys(hook: RapHook, record: KeyRecord) -> list[Finding]:
+def _unreadable_keys(keys: AccountKeys) -> list[Finding]:
     """Return a finding for each key that the connection's passphrase does not open."""
-    passphrase = _passphrase(hook)
     findings = []
-    for key in record.keys:
+    for key in keys.record.keys:
         try:
-            PrivateKey.load(key.private_key, passphrase)
+            keys.check_opens(key)
         except RapConfigurationError as error:
             findings.append(Finding(_FAIL, "key store", f"{key.fingerprint}: {error}"))
     return findings
@@ -232,7 +231,7 @@ def _exposed(hook: RapHook) -> str:
     from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
 
     todo = "the extra 'private_key_passphrase', which new keys are encrypted by."
-    if not isinstance(hook.key_store, VariableKeyStore) or _passphrase(hook):
+    if not isinstance(hook.key_store, VariableKeyStore) or hook.key_passphrase:
         return ""
     if not conf.get("core", "fernet_key", fallback=""):
         return (
@@ -245,10 +244,6 @@ def _exposed(hook: RapHook) -> str:
             f" private keys too. Log at INFO, or set {todo}"
         )
     return ""
-
-
-def _passphrase(hook: RapHook) -> str | None:
-    return hook.get_connection(hook.rap_conn_id).extra_dejson.get("private_key_passphrase") or None
 
 
 def _check_key_end(record: KeyRecord, today: pendulum.Date) -> Iterator[Finding]:

@@ -96,29 +96,26 @@ class AccountStatus:
 
         from airflow_provider_hkex_rap.keystore.store import AccountKeys
 
-        self.record = AccountKeys(store, account, mask=mask_secret).record
+        self._keys = AccountKeys(store, account, mask=mask_secret, passphrase=passphrase)
+        self.record = self._keys.record
         self.today = today
         self._conn_id = conn_id
         self._own = own
-        self._passphrase = passphrase
 
     @property
     def logs_in(self) -> bool:
         """Whether a key is there that RAP lets in as far as we know; one that waits for HKEX is not."""
         record = self.record
         kept = [key for key in (record.current, record.previous) if key and not key.refused]
-        ends = [key.last_day for key in kept if self._opens(key)]
         untried = bool(self._own) and not record.knows(self._own or "")
-        return untried or any(end is None or self.today <= end for end in ends)
+        return untried or any(key.is_valid(self.today) and self._opens(key) for key in kept)
 
     def _opens(self, key: StoredKey) -> bool:
         """Return whether the connection's passphrase opens a key; without a connection none is known."""
-        from airflow_provider_hkex_rap.rap.keys import PrivateKey
-
         if not self._conn_id:
             return True
         try:
-            PrivateKey.load(key.private_key, self._passphrase)
+            self._keys.check_opens(key)
         except RapConfigurationError:
             return False
         return True
@@ -197,7 +194,7 @@ class AccountStatus:
 
     def _about_previous(self) -> str:
         previous = self.record.previous
-        over = previous and previous.last_day and self.today > previous.last_day
+        over = previous and not previous.is_valid(self.today)
         return "It has expired; the next run of the renewal forgets it." if over else ""
 
     def _about_unregistered(self) -> str:
@@ -247,7 +244,7 @@ def _of_connection(conn_id: str) -> AccountStatus:
         hook.clock().date(),
         conn_id=conn_id,
         own=_own_fingerprint(hook),
-        passphrase=connection.extra_dejson.get("private_key_passphrase") or None,
+        passphrase=hook.key_passphrase,
     )
 
 

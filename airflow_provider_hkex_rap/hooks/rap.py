@@ -134,7 +134,9 @@ class RapHook(SFTPHookAsync):
         :raises RapConfigurationError: a field of the connection, or what the store holds, is not valid.
         :raises KeyStoreError: the store cannot be read now.
         """
-        return AccountKeys(self.key_store, self.login.account, mask=mask_secret, passphrase=self._passphrase)
+        return AccountKeys(
+            self.key_store, self.login.account, mask=mask_secret, passphrase=self.key_passphrase
+        )
 
     def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
         """Return the record with the connection's ``key_expires``, where that is about the current key.
@@ -197,7 +199,7 @@ class RapHook(SFTPHookAsync):
 
         :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
         """
-        for name in ("_connection", "login", "key_store", "_passphrase", "_key_expires", "_own_key"):
+        for name in ("_connection", "login", "key_store", "key_passphrase", "_key_expires", "_own_key"):
             self.__dict__.pop(name, None)
         self.check()
 
@@ -237,7 +239,8 @@ class RapHook(SFTPHookAsync):
         return self.get_connection(self.rap_conn_id)
 
     @cached_property
-    def _passphrase(self) -> str | None:
+    def key_passphrase(self) -> str | None:
+        """The connection's ``private_key_passphrase``, where it has one."""
         return str(self._connection.extra_dejson.get("private_key_passphrase") or "") or None
 
     @cached_property
@@ -301,7 +304,7 @@ class RapHook(SFTPHookAsync):
         if offer.key is self._own_key:
             return self.login.client_keys[0]
         where = f"the key store, {offer.role},"
-        key = parse_private_key(offer.key.private_key, self._passphrase, where)
+        key = parse_private_key(offer.key.private_key, self.key_passphrase, where)
         if (found := md5_fingerprint(key)) != offer.key.fingerprint:
             raise RapConfigurationError(
                 f"The private key in {where} has the fingerprint {found}, not {offer.key.fingerprint}.",

@@ -63,14 +63,14 @@ def _others(record: KeyRecord, today: pendulum.Date) -> Iterator[Offer]:
     if record.pending and record.pending.submitted:
         yield Offer(record.pending, "the pending key")
     previous = record.previous
-    if previous and not (previous.last_day and today > previous.last_day):
+    if previous and previous.is_valid(today):
         yield Offer(previous, "the previous key")
 
 
 def _is_doubtful(current: StoredKey, record: KeyRecord, today: pendulum.Date, others: int) -> bool:
     submitted = record.pending and record.pending.submitted
     return bool(
-        (current.last_day and today > current.last_day)
+        not current.is_valid(today)
         or (submitted and record.previous and record.old_key_after_upload(submitted) is record.previous)
         or (current.refused and others >= _MOST)
     )

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pendulum
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
-from airflow_provider_hkex_rap.rap.key_lifecycle import OVERLAP_DAYS, last_day_of_new_key, last_day_of_old_key
+from airflow_provider_hkex_rap.rap.key_lifecycle import (
+    OVERLAP_DAYS,
+    RegisteredKey,
+    last_day_of_new_key,
+    last_day_of_old_key,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.account import Account
@@ -58,6 +63,10 @@ class StoredKey:
     promoted: pendulum.Date | None = None
     last_day: pendulum.Date | None = None
     refused: pendulum.Date | None = None
+
+    def is_valid(self, day: pendulum.Date) -> bool:
+        """Return whether the key logs in on *day*, by its last day."""
+        return RegisteredKey(self.fingerprint, self.last_day).is_valid(day)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +248,7 @@ class KeyRecord:
     def without_expired(self, now: pendulum.DateTime) -> KeyRecord:
         """Return the record without a previous key whose last day is over; its private half is forgotten."""
         old = self.previous
-        if not old or not old.last_day or now.date() <= old.last_day:
+        if not old or old.is_valid(now.date()):
             return self
         note = f"Its last day was {old.last_day}."
         return replace(self, previous=None).noted(now, Happened.EXPIRED, old.fingerprint, note=note)

@@ -199,7 +199,7 @@ class Renewal:
         known = self._logins.with_known_expiry(self._record)
         await self._save(known.without_expired(self._clock()))
         pending = self._record.pending
-        if pending is None and self._is_due() is False and not self._is_refused:
+        if pending is None and self._is_due() is False and not self._refused_key:
             return self._outcome(renewed=False)
         if not (pending and pending.accepted):
             progress = await self._ask()
@@ -475,16 +475,18 @@ class Renewal:
             raise self._too_early(allowed_from)
 
     @property
-    def _is_refused(self) -> bool:
-        return bool(self._record.current and self._record.current.refused)
+    def _refused_key(self) -> StoredKey | None:
+        """The current key, where RAP refuses it."""
+        current = self._record.current
+        return current if current and current.refused else None
 
     def _check_not_refused(self) -> None:
         """Check that the login was with the current key: tasks may go on with the previous one, for a while.
 
         :raises RapKeyVerificationError: it does not.
         """
-        current, previous = self._record.current, self._record.previous
-        if not (current and current.refused):
+        current, previous = self._refused_key, self._record.previous
+        if current is None:
             return
         through = f" through {previous.last_day}" if previous and previous.last_day else ""
         raise RapKeyVerificationError(

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.masking import mask_private_key
 
 if TYPE_CHECKING:
     import pendulum
 
-    from airflow_provider_hkex_rap.rap.keys import PrivateKey
+    from airflow_provider_hkex_rap.keystore.record import PendingKey
 
 
 @runtime_checkable
@@ -122,6 +123,13 @@ class AccountKeys:
         text = record.to_json()
         self.store.write(self.account.name, text, replacing=self._text)
         self._text, self.record = text, record
+
+    def check_opens(self, key: StoredKey | PendingKey) -> None:
+        """Check that the passphrase opens a private key that is kept.
+
+        :raises RapConfigurationError: it does not.
+        """
+        PrivateKey.load(key.private_key, self._passphrase)
 
     def exported(self, key: PrivateKey) -> str:
         """Return a private key as the store is to hold it: encrypted where a passphrase is set."""

@@ -23,10 +23,10 @@ from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import RapAlgorithmError
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
-from airflow_provider_hkex_rap.transport.login import read_login
 from airflow_provider_hkex_rap.transport.probe import probe
 
 from .openssh import missing, openssh
+from .test_session import connection_to, login_to
 
 NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
 DAYS = [pendulum.date(2026, 11, day) for day in (16, 17, 18, 19, 20)]
@@ -218,16 +218,7 @@ def test_doctor_names_the_algorithms_that_a_server_lacks() -> None:
         async with asyncssh.listen(
             "127.0.0.1", 0, server_host_keys=[key], encryption_algs=["chacha20-poly1305@openssh.com"]
         ) as server:
-            login = read_login(
-                login="DCXYZ001",
-                host="127.0.0.1",
-                port=server.get_port(),
-                extra={
-                    "host_key": key.export_public_key().decode(),
-                    "private_key": key.export_private_key().decode(),
-                },
-                mask=lambda secret: None,
-            )
+            login = login_to(connection_to(server.get_port(), key, key))
             with pytest.raises(RapAlgorithmError, match="chacha20"):
                 await probe(login, login.addresses[0])
 

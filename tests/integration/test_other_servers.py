@@ -17,6 +17,7 @@ from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.errors import RapTransferError, RapUnavailable
 
 from .test_download import MTIME, by_name, download, use
+from .test_session import connection_to
 
 
 class NoFstat(asyncssh.SFTPServer):
@@ -118,16 +119,7 @@ def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, A
 
     server = asyncio.run_coroutine_threadsafe(listen(), loop).result(30)
     try:
-        yield {
-            "conn_type": "hkex_rap",
-            "login": "DCXYZ001",
-            "host": "127.0.0.1",
-            "port": server.get_port(),
-            "extra": {
-                "host_key": host_key.export_public_key().decode(),
-                "private_key": client_key.export_private_key().decode(),
-            },
-        }
+        yield connection_to(server.get_port(), host_key, client_key)
     finally:
         loop.call_soon_threadsafe(server.close)
         asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result(30)

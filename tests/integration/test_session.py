@@ -43,6 +43,20 @@ def login_to(connection: dict[str, Any], **extra: object) -> Login:
     )
 
 
+def connection_to(port: int, host_key: asyncssh.SSHKey, client_key: asyncssh.SSHKey) -> dict[str, Any]:
+    """Return a connection to a server of asyncssh."""
+    return {
+        "conn_type": "hkex_rap",
+        "login": "DCXYZ001",
+        "host": "127.0.0.1",
+        "port": port,
+        "extra": {
+            "host_key": host_key.export_public_key().decode(),
+            "private_key": client_key.export_private_key().decode(),
+        },
+    }
+
+
 async def fetch(login: Login, folder: Folder = Folder.DCASS) -> dict[bytes, bytes]:
     """Read every file of a folder, all at once."""
     contents: dict[bytes, bytearray] = {}
@@ -228,16 +242,7 @@ async def fetch_from(**options: Any) -> None:
     """Fetch from a server of asyncssh with these options."""
     key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
     async with asyncssh.listen("127.0.0.1", 0, server_host_keys=[key], **options) as server:
-        connection = {
-            "login": "DCXYZ001",
-            "host": "127.0.0.1",
-            "port": server.get_port(),
-            "extra": {
-                "host_key": key.export_public_key().decode(),
-                "private_key": key.export_private_key().decode(),
-            },
-        }
-        await fetch(login_to(connection))
+        await fetch(login_to(connection_to(server.get_port(), key, key)))
 
 
 def test_no_common_algorithm_is_an_error_of_its_own() -> None:

@@ -1,18 +1,23 @@
-"""What can go wrong with RAP: one type an error, its facts as attributes, and what to do next."""
+"""The errors of this package: one type for each kind of failure, with its facts as attributes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import pendulum
 
 
 class RapError(Exception):
     """Base of every error of this package.
 
+    An error can be pickled, and keeps its facts.
+
     :param what: what happened, naming the file, address or argument.
     :param why: the rule or the likely cause.
     :param todo: what the reader should do next.
-    :param facts: the values behind the words; each becomes an attribute.
+    :param facts: values named in the message; each becomes an attribute.
     """
 
     retryable: ClassVar[bool] = True
@@ -28,11 +33,21 @@ class RapError(Exception):
     def __str__(self) -> str:
         return " ".join(part for part in (self.what, self.why, self.todo) if part)
 
+    def __reduce__(self) -> tuple[Callable[..., RapError], tuple[Any, ...], dict[str, Any]]:
+        return type(self), (self.what,), self.__dict__
+
 
 class RapConfigurationError(RapError):
     """An argument, connection field or setting is not of the valid form; nothing was sent."""
 
     retryable = False
+
+
+class RapClosed(RapError):
+    """RAP is outside its service hours (§4.1); nothing was sent."""
+
+    opens_at: pendulum.DateTime
+    """The next time at which everything that was asked for is open, in Hong Kong time."""
 
 
 class RapUnavailable(RapError):

@@ -11,6 +11,7 @@ PACKAGE = "airflow_provider_hkex_rap"
 ROOT = Path(airflow_provider_hkex_rap.__file__).parent
 
 FORBIDDEN = {
+    "aio": {"airflow", "asyncssh", "fsspec"},
     "rap": {"airflow", "asyncssh", "fsspec"},
     "transport": {"airflow"},
     "lake": {"airflow", "asyncssh"},
@@ -72,7 +73,7 @@ ROOMS = [room for room in FORBIDDEN if (ROOT / room).is_dir()]
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_rap_and_itself_only(room):
-    allowed = [f"{PACKAGE}.rap", f"{PACKAGE}.{room}", f"{PACKAGE}.__version__"]
+    allowed = [f"{PACKAGE}.aio", f"{PACKAGE}.rap", f"{PACKAGE}.{room}", f"{PACKAGE}.__version__"]
     wrong = {
         f"{path.relative_to(ROOT)} imports {name}"
         for path, module in modules(room)

@@ -1,0 +1,1 @@
+"""Pieces of asyncio that several rooms share; they know nothing of RAP."""

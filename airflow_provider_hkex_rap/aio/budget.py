@@ -1,0 +1,62 @@
+"""A weighted semaphore."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Budget:
+    """Share an amount, such as bytes or open files, among tasks: first come, first served.
+
+    ::
+
+        memory = Budget(16 * 2**20)
+        async with memory.reserve(file_size):
+            ...
+
+    :param total: the amount to share, in the caller's unit.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._free = total
+        self._turn = asyncio.Lock()
+        self._given = asyncio.Event()
+
+    @asynccontextmanager
+    async def reserve(self, amount: int) -> AsyncIterator[None]:
+        """Hold part of the budget inside an ``async with`` block.
+
+        :param amount: the part to hold.
+        :raises ValueError: if *amount* is more than the total.
+        """
+        await self.take(amount)
+        try:
+            yield
+        finally:
+            self.give(amount)
+
+    async def take(self, amount: int) -> None:
+        """Wait until part of the budget is free, and take it.
+
+        :param amount: the part to take.
+        :raises ValueError: if *amount* is more than the total.
+        """
+        if amount > self.total:
+            raise ValueError(f"{amount} is more than the whole budget of {self.total}")
+        # The lock keeps small requests from overtaking a large one for ever.
+        async with self._turn:
+            while self._free < amount:
+                self._given.clear()
+                await self._given.wait()
+            self._free -= amount
+
+    def give(self, amount: int) -> None:
+        """Return part of the budget.
+
+        :param amount: the part to return.
+        """
+        self._free += amount
+        self._given.set()

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONNECTION, command, lake_uri
 from airflow_provider_hkex_rap.cli.status import end_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX, PART_SUFFIX
+from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.rap.errors import (
     RapAlgorithmError,
     RapConfigurationError,
@@ -20,7 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapPermissionDenied,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
-from airflow_provider_hkex_rap.rap.key_lifecycle import days_left
+from airflow_provider_hkex_rap.rap.key_lifecycle import login_days_left
 from airflow_provider_hkex_rap.rap.service_hours import is_open, next_opening, window
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
     import pendulum
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
     from airflow_provider_hkex_rap.keystore.store import AccountKeys
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.sites import Address
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
     from airflow_provider_hkex_rap.transport.login import Login
     from airflow_provider_hkex_rap.transport.probe import Probe
 
@@ -68,50 +69,48 @@ def doctor(args: Namespace) -> int:
 
 
 def _findings(args: Namespace) -> Iterator[Finding]:
-    from airflow_provider_hkex_rap.hooks.rap import ATTENDED_LOCK_WAIT, RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
-    hook = RapHook(args.conn_id)
-    hook.lock_wait = ATTENDED_LOCK_WAIT
-    login = yield from _check_connection(hook)
+    source = AirflowLoginSource(args.conn_id)
+    login = yield from _check_connection(source)
     now = None
     if login:
-        now = yield from _check_clock(hook)
+        now = yield from _check_clock(source)
         yield from _check_addresses(login)
     if now:
         yield from _check_hours(now)
     if login and now:
-        yield from _check_keys(hook, now)
+        yield from _check_keys(source, now)
     yield from _check_pools()
+    yield from _check_lock_directory(source)
     yield from _check_lake(args.lake)
     if args.login and login and now:
-        yield from _check_login(hook, now)
+        yield from _check_login(source, now)
 
 
-def _check_connection(hook: RapHook) -> Generator[Finding, None, Login | None]:
+def _check_connection(source: AirflowLoginSource) -> Generator[Finding, None, Login | None]:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
-
     try:
-        hook.check()
-        login = hook.login
+        source.check()
+        login = source.login
     except AirflowNotFoundException:
-        yield Finding(_FAIL, "connection", f"There is no connection {hook.rap_conn_id!r}. {NO_CONNECTION}")
+        yield Finding(_FAIL, "connection", f"There is no connection {source.conn_id!r}. {NO_CONNECTION}")
         return None
     except RapConfigurationError as error:
         yield Finding(_FAIL, "connection", str(error))
         return None
-    keys = ", ".join(md5_fingerprint(key) for key in login.client_keys)
+    keys = ", ".join(key.fingerprint for key in login.client_keys)
     own = f"its own key {keys}" if keys else "no key of its own"
-    yield Finding(_OK, "connection", f"{hook.rap_conn_id}: {login.account} at the {login.site} site, {own}.")
+    yield Finding(_OK, "connection", f"{source.conn_id}: {login.account} at the {login.site} site, {own}.")
     return login
 
 
-def _check_clock(hook: RapHook) -> Generator[Finding, None, pendulum.DateTime | None]:
+def _check_clock(source: AirflowLoginSource) -> Generator[Finding, None, pendulum.DateTime | None]:
     from airflow.configuration import conf
 
     try:
-        now = hook.clock()
+        now = source.clock()
     except RapConfigurationError as error:
         yield Finding(_FAIL, "clock", str(error))
         return None
@@ -181,11 +180,11 @@ def _check_hours(now: pendulum.DateTime) -> Iterator[Finding]:
         yield Finding(_OK if opening == now else _NOTE, f"{service} hours", found)
 
 
-def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
+def _check_keys(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:
     """Check the key store, the keys in it, and how long the current one logs in; nothing is sent."""
-    account = hook.login.account
+    account = source.login.account
     try:
-        keys = hook.account_keys()
+        keys = source.keys.read()
         record, unreadable = keys.record, _unreadable_keys(keys)
     except RapError as error:
         yield Finding(_FAIL, "key store", str(error))
@@ -198,9 +197,9 @@ def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
     kept = len(list(record.keys))
     if unreadable:
         yield from unreadable
-    elif kept and (exposed := _exposed(hook)):
+    elif kept and (exposed := _exposed(source)):
         yield Finding(_WARN, "key store", exposed)
-    elif kept or hook.login.client_keys:
+    elif kept or source.login.client_keys:
         found = f"keys of {account}: {kept}" if kept else f"no key yet; the first login of {account} adds it"
         yield Finding(_OK, "key store", f"It can be read; {found}.")
     else:
@@ -224,14 +223,14 @@ def _unreadable_keys(keys: AccountKeys) -> list[Finding]:
     return findings
 
 
-def _exposed(hook: RapHook) -> str:
+def _exposed(source: AirflowLoginSource) -> str:
     """Say where Airflow would show the private keys that it keeps; nothing where it would not."""
     from airflow.configuration import conf
 
     from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
 
     todo = "the extra 'private_key_passphrase', which new keys are encrypted by."
-    if not isinstance(hook.key_store, VariableKeyStore) or hook.key_passphrase:
+    if not isinstance(source.key_store, VariableKeyStore) or source.key_passphrase:
         return ""
     if not conf.get("core", "fernet_key", fallback=""):
         return (
@@ -257,7 +256,7 @@ def _check_key_end(record: KeyRecord, today: pendulum.Date) -> Iterator[Finding]
     if current.last_day is None:
         yield Finding(_WARN, "current key", f"{current.fingerprint}: {warning}")
         return
-    left = days_left(current.last_day, today)
+    left = login_days_left(current.last_day, today)
     state = _FAIL if not left else _WARN if warning else _OK
     found = f"{current.fingerprint}: days left {left}, the last {current.last_day}. {warning}"
     yield Finding(state, "current key", found.rstrip())
@@ -288,6 +287,17 @@ def _check_pools() -> Iterator[Finding]:
             )
         else:
             yield Finding(_OK, "pool", f"{name} has one slot.")
+
+
+def _check_lock_directory(source: AirflowLoginSource) -> Iterator[Finding]:
+    from airflow_provider_hkex_rap.runner.account_lock import make_lock_directory
+
+    try:
+        directory = make_lock_directory(source.lock_directory)
+    except RapConfigurationError as error:
+        yield Finding(_FAIL, "lock", str(error))
+    else:
+        yield Finding(_OK, "lock", f"{directory} keeps this host's logins of one account apart (§4.3).")
 
 
 def _check_lake(given: str | None) -> Iterator[Finding]:
@@ -344,7 +354,10 @@ def _try_writing(lake: Lake) -> tuple[bool, str]:
     return keeps, ""
 
 
-def _check_login(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
+def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:
+    from airflow_provider_hkex_rap.runner.policy import ATTENDED
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
+
     services = [service for service in Service if is_open([service], now)]
     if not services:
         opening = min(next_opening([service], now) for service in Service)
@@ -353,25 +366,29 @@ def _check_login(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
         )
         return
     yield Finding(
-        _NOTE, "login", f"Logging in ends a session of {hook.login.account} that is open elsewhere (§4.3)."
+        _NOTE, "login", f"Logging in ends a session of {source.login.account} that is open elsewhere (§4.3)."
     )
 
+    runner = SessionRunner(source, ATTENDED)
+
     async def findings() -> list[Finding]:
-        return [finding async for finding in _log_in(hook, services)]
+        return [finding async for finding in _log_in(runner, source, services)]
 
     try:
-        yield from asyncio.run(findings())
+        yield from runner.run(findings)
     except RapError as error:
         yield Finding(_FAIL, "login", str(error))
 
 
-async def _log_in(hook: RapHook, services: list[Service]) -> AsyncIterator[Finding]:
+async def _log_in(
+    runner: SessionRunner, source: AirflowLoginSource, services: list[Service]
+) -> AsyncIterator[Finding]:
     newest = 0
-    async with hook.session() as session:
+    async with runner.session() as session:
         yield Finding(
             _OK,
             "login",
-            f"{hook.login.account} at {session.address} with key {session.client_key_fingerprint}.",
+            f"{source.login.account} at {session.address} with key {session.client_key_fingerprint}.",
         )
         for folder in (folder for folder in Folder if folder.service in services):
             try:
@@ -381,7 +398,7 @@ async def _log_in(hook: RapHook, services: list[Service]) -> AsyncIterator[Findi
             else:
                 newest = max([newest, *(file.mtime or 0 for file in files)])
                 yield Finding(_OK, "folder", f"{folder.path} lists {len(files)} entries.")
-    yield _clock_finding(newest, hook.clock())
+    yield _clock_finding(newest, source.clock())
 
 
 def _clock_finding(newest: int, now: pendulum.DateTime) -> Finding:

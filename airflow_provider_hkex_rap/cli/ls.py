@@ -1,8 +1,7 @@
-"""``airflow hkex-rap ls``: what RAP lists."""
+"""``airflow hkex-rap ls``: list folders of RAP."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pendulum
@@ -17,31 +16,33 @@ from airflow_provider_hkex_rap.rap.service_hours import next_opening
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 
 @command
 def ls(args: Namespace) -> int:
     """List folders, once the user agrees to the login."""
-    from airflow_provider_hkex_rap.hooks.rap import ATTENDED_LOCK_WAIT, RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+    from airflow_provider_hkex_rap.runner.policy import ATTENDED
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
     folders = parse_folders(args.folder)
-    hook = RapHook(args.conn_id)
-    hook.lock_wait = ATTENDED_LOCK_WAIT
-    now = hook.clock()
+    source = AirflowLoginSource(args.conn_id)
+    now = source.clock()
     opening = next_opening({folder.service for folder in folders}, now)
     say(
-        f"This logs in to RAP as {hook.login.account} and ends a session of that account that is open"
+        f"This logs in to RAP as {source.login.account} and ends a session of that account that is open"
         " elsewhere (§4.3): a running task loses its own, and tries again after some minutes."
     )
     if opening > now:
-        say(f"These folders are shut until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1).")
+        say(f"These folders are closed until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1).")
     if not args.yes and not agreed():
         say("Nothing was sent.")
         return FAILED
-    files, denied = asyncio.run(_list(hook, folders))
+    runner = SessionRunner(source, ATTENDED)
+    files, denied = runner.run(lambda: _list(runner, folders))
     naming = Naming()
     show([_row(file, naming, now) for file in files], args.output)
     for error in denied:
@@ -50,12 +51,12 @@ def ls(args: Namespace) -> int:
 
 
 async def _list(
-    hook: RapHook, folders: tuple[Folder, ...]
+    runner: SessionRunner, folders: tuple[Folder, ...]
 ) -> tuple[list[RemoteFile], list[RapPermissionDenied]]:
-    """Return what the folders list, and the errors of those that the account does not see."""
+    """Return the files of the folders, and the errors of those that RAP denied."""
     files: list[RemoteFile] = []
     denied = []
-    async with hook.session() as session:
+    async with runner.session() as session:
         for folder in folders:
             try:
                 files += sorted(await session.list_folder(folder), key=lambda file: file.name)

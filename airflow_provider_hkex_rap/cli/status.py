@@ -24,12 +24,12 @@ from airflow_provider_hkex_rap.keystore.record import Happened
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.key_lifecycle import days_left, first_renewal_day, first_warning_day
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, first_warning_day, login_days_left
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey, StoredKey
     from airflow_provider_hkex_rap.keystore.store import KeyStore
 
@@ -154,7 +154,7 @@ class AccountStatus:
             "key": role,
             "fingerprint": key.fingerprint if key else fingerprint,
             "last_day": last_day and last_day.isoformat(),
-            "days_left": None if last_day is None else days_left(last_day, self.today),
+            "days_left": None if last_day is None else login_days_left(last_day, self.today),
             "last_renewal": last_renewal and last_renewal.isoformat(),
             "warning": printable(warning),
         }
@@ -233,18 +233,17 @@ def _day(entry: HistoryEntry) -> pendulum.Date:
 
 
 def _of_connection(conn_id: str) -> AccountStatus:
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
-    hook = RapHook(conn_id)
-    # The connection's own key may be a file that only the workers have; the store is read without it.
-    connection = hook.get_connection(conn_id)
+    # The connection's own key may be a file that exists on the workers only; the store is read without it.
+    source = AirflowLoginSource(conn_id)
     return AccountStatus(
-        hook.key_store,
-        Account(connection.login or ""),
-        hook.clock().date(),
+        source.key_store,
+        source.account,
+        source.clock().date(),
         conn_id=conn_id,
-        own=_own_fingerprint(hook),
-        passphrase=hook.key_passphrase,
+        own=_own_fingerprint(source),
+        passphrase=source.key_passphrase,
     )
 
 
@@ -252,15 +251,13 @@ def _of_account(name: str, key_store: str | None) -> AccountStatus:
     return AccountStatus(open_key_store(key_store), Account(name), command_clock()().date())
 
 
-def _own_fingerprint(hook: RapHook) -> str | None:
-    """Return the fingerprint of the connection's own key; None where it has none, or not on this host."""
-    from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
-
+def _own_fingerprint(source: AirflowLoginSource) -> str | None:
+    """Return the fingerprint of the connection's own key; None if it has none, or none on this host."""
     try:
-        keys = hook.login.client_keys
+        keys = source.login.client_keys
     except RapConfigurationError:
         return None
-    return md5_fingerprint(keys[0]) if keys else None
+    return keys[0].fingerprint if keys else None
 
 
 def _conn_ids() -> list[str]:

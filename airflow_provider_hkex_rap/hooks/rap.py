@@ -2,66 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    nullcontext,
-)
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-import pendulum
-from airflow.providers.sftp.hooks.sftp import SFTPHookAsync
-from airflow.sdk.configuration import conf
-from airflow.sdk.log import mask_secret
-
-from airflow_provider_hkex_rap.keystore.offers import (
-    Offer,
-    keys_to_offer,
-    record_after_login,
-    with_known_expiry,
-)
-from airflow_provider_hkex_rap.keystore.opening import open_key_store
-from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
-from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError
-from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
-from airflow_provider_hkex_rap.rap.errors import (
-    RapAuthenticationError,
-    RapConfigurationError,
-    RapError,
-    RapPermissionDenied,
-)
+from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+from airflow_provider_hkex_rap.hooks.undocumented import SessionSFTPHook
+from airflow_provider_hkex_rap.rap.errors import RapError, RapPermissionDenied
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
-from airflow_provider_hkex_rap.rap.keys import PrivateKey
-from airflow_provider_hkex_rap.transport.account_lock import LOCK_WAIT, account_lock
-from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
-from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, read_login
-from airflow_provider_hkex_rap.transport.session import RapSession, open_session
+from airflow_provider_hkex_rap.runner.policy import ATTENDED
+from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 if TYPE_CHECKING:
     import os
 
-    import asyncssh
-    from airflow.sdk import Connection
-
-ATTENDED_LOCK_WAIT = 5.0
-"""Seconds that a login waits for its turn where somebody watches: the Test button and the commands."""
+    from airflow_provider_hkex_rap.transport.session import RapSession
 
 
-class RapHook(SFTPHookAsync):
-    """Talk to RAP over one login, with the guide's algorithms and pinned host keys.
+class RapHook(SessionSFTPHook):
+    """Read from RAP over one login, with the guide's algorithms and pinned host keys.
 
-    What :class:`~airflow.providers.sftp.hooks.sftp.SFTPHookAsync` reads, this hook reads too; wrap several
-    calls in ``async with hook.get_managed_conn():`` to make them over one login. What RAP denies (§4.2) is
-    refused before the network.
+    It offers the reading methods of :class:`~airflow.providers.sftp.hooks.sftp.SFTPHookAsync`. Wrap several
+    calls in ``async with hook.get_managed_conn():`` to make them over one login. Operations that RAP denies
+    (§4.2) are refused before any network traffic. In a notebook or a task of your own::
+
+        hook = RapHook("hkex_rap_default")
+        async with hook.session() as session:
+            files = await session.list_folder(Folder.DCASS)
+
+    The hook never waits long: if the account is in use on this host, it says by whom. It does not run in the
+    triggerer, whose host is usually not a registered workstation (§7).
 
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     """
@@ -74,285 +46,50 @@ class RapHook(SFTPHookAsync):
     def __init__(self, rap_conn_id: str = default_conn_name) -> None:
         super().__init__(sftp_conn_id=rap_conn_id)
         self.rap_conn_id = rap_conn_id
-        self._open_session: RapSession | None = None
-        self.lock_wait = LOCK_WAIT
-        """Seconds to wait where another process of this host is logged in with the account."""
-        self.superseded_wait = 0.0
-        """Seconds for which whoever throws out a login of this host is left in peace; tasks set it (§4.3)."""
-        self.before_login: Callable[[], object] = lambda: None
-        """Called when it is our turn to log in; what it raises keeps us from it. Tasks set it."""
-
-    @cached_property
-    def login(self) -> Login:
-        """What the connection says of the account, the site and its own key; the key store may have others.
-
-        :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
-        """
-        connection = self._connection
-        return read_login(
-            login=connection.login,
-            host=connection.host,
-            port=connection.port,
-            extra=connection.extra_dejson,
-            mask=mask_secret,
-        )
-
-    def check(self) -> None:
-        """Read the connection, so that what is wrong with it shows before any network.
-
-        :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
-        """
-        _ = self.login, self._key_expires
-
-    @cached_property
-    def clock(self) -> Clock:
-        """The time, shifted by ``[hkex_rap] clock_offset`` for trials against a simulator.
-
-        :raises RapConfigurationError: an offset is set and the connection leaves this machine.
-        """
-        offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
-        if offset and not self.login.is_loopback:
-            raise RapConfigurationError(
-                f"[hkex_rap] clock_offset is {offset:g} s and the connection leaves this machine.",
-                why="A shifted clock would judge RAP's reports and keys by a date that is not today's.",
-                todo="Remove the offset; it is for trials against a simulator on this machine.",
-                clock_offset=offset,
-            )
-        return system_clock(offset)
-
-    @cached_property
-    def key_store(self) -> KeyStore:
-        """Where the account's keys are kept, by the connection's ``key_store``.
-
-        :raises RapConfigurationError: the field names no key store.
-        """
-        return open_key_store(str(self._connection.extra_dejson.get("key_store") or ""))
-
-    def account_keys(self) -> AccountKeys:
-        """Read the account's keys from the key store, once.
-
-        :raises RapConfigurationError: a field of the connection, or what the store holds, is not valid.
-        :raises KeyStoreError: the store cannot be read now.
-        """
-        return AccountKeys(
-            self.key_store, self.login.account, mask=mask_secret, passphrase=self.key_passphrase
-        )
-
-    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
-        """Return the record with the connection's ``key_expires``, where that is about the current key.
-
-        :raises RapConfigurationError: it is not a date.
-        """
-        return with_known_expiry(record, self._own_key, self._key_expires, self.clock().date())
+        self.source = AirflowLoginSource(rap_conn_id)
 
     @asynccontextmanager
-    async def session(self, *, only: PendingKey | None = None) -> AsyncIterator[RapSession]:
+    async def session(self) -> AsyncIterator[RapSession]:
         """Log in once, and log out on leaving.
 
-        Logins of one account take turns on this host (§4.3). The connection's key is offered first where the
-        key store does not know it; else the current one is, then one more that may be valid. A key that has
-        logged in for the first time becomes current in the store.
+        Logins of one account take turns on this host (§4.3). At most two keys are offered: the connection's
+        key if the key store does not know it, else the current key; then one more that may be valid. A key
+        that logs in for the first time becomes current in the store.
 
-        :param only: a key of a renewal in progress, to offer instead of those.
-        :raises RapConfigurationError: a field of the connection is missing or not of the valid form, or there
-            is no key.
-        :raises KeyStoreError: the key store cannot be read now.
-        :raises RapUnavailable: no address of the site answered in time.
-        :raises RapAuthenticationError: the login was refused.
-        :raises RapHostKeyError: a server showed a host key that is not pinned.
-        :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
+        :raises RapConfigurationError: if a field of the connection is missing or not of the valid form, or
+            there is no key.
+        :raises KeyStoreError: if the key store cannot be read now.
+        :raises RapUnavailable: if no address of the site answered in time, or the account is in use on this
+            host.
+        :raises RapAuthenticationError: if RAP refused the login.
+        :raises RapHostKeyError: if a server showed a host key that is not pinned.
+        :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
         """
-        login = await asyncio.to_thread(lambda: self.login)
-        async with account_lock(
-            login,
-            f"the connection {self.rap_conn_id}",
-            wait=self.lock_wait,
-            superseded_wait=self.superseded_wait,
-        ):
-            self.before_login()
-            keys = await asyncio.to_thread(self.account_keys)
-            offers = (
-                (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
-            )
-            read, errors = await asyncio.to_thread(self._read_keys, keys, offers)
-            offers = tuple(read)
-            async with AsyncExitStack() as stack:
-                try:
-                    session = await stack.enter_async_context(
-                        open_session(replace(login, client_keys=tuple(read.values())))
-                    )
-                except RapAuthenticationError as refused:
-                    # The one that is not readable may be the only one that is registered.
-                    raise (errors[0] if errors else refused) from None
-                self._open_session = session
-                try:
-                    if not only:
-                        await asyncio.to_thread(
-                            self._note_login, keys, offers, session.client_key_fingerprint
-                        )
-                    yield session
-                finally:
-                    self._open_session = None
-
-    def read_again(self) -> None:
-        """Read the connection anew: meanwhile it may have been switched to the other site (§2.2).
-
-        :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
-        """
-        for name in ("_connection", "login", "key_store", "key_passphrase", "_key_expires", "_own_key"):
-            self.__dict__.pop(name, None)
-        self.check()
-
-    def abort(self) -> bool:
-        """End the session at once; return whether one was open."""
-        session = self._open_session
-        if session:
-            session.abort()
-        return session is not None
+        async with SessionRunner(self.source, ATTENDED).session() as session:
+            self.open_session = session
+            try:
+                yield session
+            finally:
+                self.open_session = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Log in and out again, for the connection form's Test button.
+        """Log in and out again, for Airflow's *Test* action; works under a running event loop too.
 
         RAP ends a session of the same account that is open elsewhere (§4.3).
         """
-        self.lock_wait = ATTENDED_LOCK_WAIT
+        runner = SessionRunner(self.source, ATTENDED)
+
+        async def log_in_and_out() -> str:
+            async with runner.session() as session:
+                return (
+                    f"Logged in to RAP at {session.address} as {self.source.account}; host key"
+                    f" {session.host_key_fingerprint}, our key {session.client_key_fingerprint}."
+                )
+
         try:
-            return True, asyncio.run(self._log_in_and_out())
+            return True, runner.run(log_in_and_out)
         except RapError as error:
             return False, str(error)
-
-    async def _log_in_and_out(self) -> str:
-        async with self.session() as session:
-            return (
-                f"Logged in to RAP at {session.address} as {self.login.account}; host key"
-                f" {session.host_key_fingerprint}, our key {session.client_key_fingerprint}."
-            )
-
-    async def _get_conn(self) -> _ManagedSession:  # type: ignore[override]
-        # Within a session of this hook its methods share that login.
-        return _ManagedSession(nullcontext(self._open_session) if self._open_session else self.session())
-
-    # The keys.
-
-    @cached_property
-    def _connection(self) -> Connection:
-        return self.get_connection(self.rap_conn_id)
-
-    @cached_property
-    def key_passphrase(self) -> str | None:
-        """The connection's ``private_key_passphrase``, where it has one."""
-        return str(self._connection.extra_dejson.get("private_key_passphrase") or "") or None
-
-    @cached_property
-    def _key_expires(self) -> pendulum.Date | None:
-        text = str(self._connection.extra_dejson.get("key_expires") or "").strip()
-        try:
-            return pendulum.Date.fromisoformat(text) if text else None
-        except ValueError:
-            raise RapConfigurationError(
-                f"{text!r} in the extra 'key_expires' is not a date.",
-                why="It is the last day on which the registered key logs in, as YYYY-MM-DD.",
-                todo="Write it in that form, or leave it blank where it is not known.",
-                key_expires=text,
-            ) from None
-
-    @cached_property
-    def _own_key(self) -> StoredKey | None:
-        """The connection's key, where it has one; its private half stays in the login."""
-        if not self.login.client_keys:
-            return None
-        fingerprint = md5_fingerprint(self.login.client_keys[0])
-        return StoredKey(fingerprint=fingerprint, private_key="")
-
-    def _offers(self, keys: AccountKeys) -> tuple[Offer, ...]:
-        own = self._own_key
-        if own and not keys.record.knows(own.fingerprint):
-            keys.check_not_shared(own.fingerprint)
-        if offers := keys_to_offer(keys.record, own, self.clock().date()):
-            return offers
-        raise RapConfigurationError(
-            f"There is no private key of {self.login.account}.",
-            why="RAP knows an account by its registered RSA key and has no passwords (guide §3.2); neither"
-            " the connection nor its key store has one.",
-            todo="Set the extra 'key_file' or 'private_key' to the private key registered for the account.",
-            account=self.login.account.name,
-        )
-
-    def _read_keys(
-        self, keys: AccountKeys, offers: Sequence[Offer]
-    ) -> tuple[dict[Offer, asyncssh.SSHKey], list[RapConfigurationError]]:
-        """Return the private keys of the offers, and why those that are left out cannot be read.
-
-        :raises RapConfigurationError: there is none that can, or only one that the account had before.
-        """
-        own = self._own_key
-        before = own if own and keys.record.knows(own.fingerprint) else None
-        read: dict[Offer, asyncssh.SSHKey] = {}
-        errors: list[RapConfigurationError] = []
-        for offer in offers:
-            try:
-                read[offer] = self._ssh_key(offer)
-            except RapConfigurationError as error:
-                # Another one may log in, as after a change of the passphrase.
-                self.log.warning("Not offering %s: %s", offer.role, error)
-                errors.append(error)
-        if not read or (errors and all(offer.key is before for offer in read)):
-            raise errors[0]
-        return read, errors
-
-    def _ssh_key(self, offer: Offer) -> asyncssh.SSHKey:
-        if offer.key is self._own_key:
-            return self.login.client_keys[0]
-        where = f"the key store, {offer.role},"
-        key = parse_private_key(offer.key.private_key, self.key_passphrase, where)
-        if (found := md5_fingerprint(key)) != offer.key.fingerprint:
-            raise RapConfigurationError(
-                f"The private key in {where} has the fingerprint {found}, not {offer.key.fingerprint}.",
-                why="The record of the key store was changed by hand.",
-                todo="Restore it from a backup of the store.",
-                account=self.login.account.name,
-            )
-        return key
-
-    def _note_login(self, keys: AccountKeys, offers: Sequence[Offer], fingerprint: str) -> None:
-        """Keep what a login says of the keys; the login is good whether or not that can be kept."""
-        first, used = offers[0], next(offer for offer in offers if offer.key.fingerprint == fingerprint)
-        if used != first:
-            self.log.warning(
-                "RAP refused %s %s and let %s in with %s %s. Renew or register the key (§5, §6).",
-                first.role,
-                first.key.fingerprint,
-                self.login.account,
-                used.role,
-                fingerprint,
-            )
-        now = self.clock()
-        record = record_after_login(keys.record, offers, fingerprint, now)
-        record = self.with_known_expiry(record)
-        expires, current = self._key_expires, record.current
-        if expires and expires < now.date() and current and not current.uploaded:
-            self.log.warning("The connection's 'key_expires' (%s) is over: correct it.", expires)
-        if record == keys.record:
-            return
-        try:
-            keys.save(self._with_own_key(record, keys))
-        except KeyStoreError as error:
-            self.log.warning("The key store does not keep what this login says of its key: %s", error)
-            return
-        if record.current and record.current.fingerprint == fingerprint:
-            self.log.info("The key store has %s as the current key of %s.", fingerprint, self.login.account)
-
-    def _with_own_key(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:
-        """Return the record with the private half of the connection's key, where that has become current."""
-        if not record.current or record.current.private_key:
-            return record
-        key = PrivateKey.load(self.login.client_keys[0].export_private_key("openssh").decode())
-        return replace(record, current=replace(record.current, private_key=keys.exported(key)))
-
-    def _get_open_conn(self) -> _BoundedClient:  # type: ignore[override]
-        super()._get_open_conn()
-        assert self._open_session is not None  # noqa: S101 - the managed connection is a session
-        return _BoundedClient(self._open_session)
 
     async def retrieve_file(
         self,
@@ -361,20 +98,20 @@ class RapHook(SFTPHookAsync):
         chunk_size: int = 0,
         prefetch: bool = True,
     ) -> None:
-        """Read one report or result file, every wait bounded.
+        """Read one report or result file, with a bound on every wait.
 
         :param remote_full_path: the file's path on RAP.
         :param local_full_path: a path to write to, or a binary file object.
-        :param chunk_size: not heeded: blocks are as large as RAP takes them.
-        :param prefetch: not heeded: blocks are always asked for ahead.
-        :raises RapConfigurationError: RAP has no such folder to download from (§4.2).
-        :raises RapTransferError: RAP refused this file.
-        :raises RapUnavailable: RAP gave no answer.
-        :raises RapSessionSuperseded: RAP ended the session.
+        :param chunk_size: ignored: blocks are as large as RAP allows.
+        :param prefetch: ignored: blocks are always requested ahead.
+        :raises RapConfigurationError: if RAP has no such folder to download from (§4.2).
+        :raises RapTransferError: if RAP refused this file.
+        :raises RapUnavailable: if RAP gave no answer.
+        :raises RapSessionSuperseded: if RAP ended the session.
         """
         folder, _, name = remote_full_path.rpartition("/")
         async with self.get_managed_conn():
-            session = self._open_session
+            session = self.open_session
             assert session is not None  # noqa: S101 - the managed connection is a session
             with ExitStack() as stack:
                 if isinstance(local_full_path, str | PathLike):
@@ -393,27 +130,27 @@ class RapHook(SFTPHookAsync):
         local_full_path: str | os.PathLike[str] | IO[bytes],
         confirm: bool = True,
     ) -> NoReturn:
-        """Refuse: the one upload that RAP takes is a public key, by the key renewal operator (§6)."""
+        """Refuse: RAP accepts public keys only, and the key renewal operator uploads them (§6)."""
         self._refuse("store_file", remote_full_path)
 
     async def store_directory(self, remote_full_path: str, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: RAP takes no uploads but public keys (§4.2)."""
+        """Refuse: RAP accepts public keys only (§4.2)."""
         self._refuse("store_directory", remote_full_path)
 
     async def mkdir(self, path: str) -> NoReturn:
-        """Refuse: RAP's folders are given (§4.2)."""
+        """Refuse: RAP's folders are fixed (§4.2)."""
         self._refuse("mkdir", path)
 
     async def create_directory(self, path: str) -> NoReturn:
-        """Refuse: RAP's folders are given (§4.2)."""
+        """Refuse: RAP's folders are fixed (§4.2)."""
         self._refuse("create_directory", path)
 
     async def delete_file(self, path: str) -> NoReturn:
-        """Refuse: RAP deletes by itself, after ten days (§4.1)."""
+        """Refuse: RAP itself deletes reports after ten days (§4.1)."""
         self._refuse("delete_file", path)
 
     async def delete_directory(self, path: str, include_files: bool = False) -> NoReturn:
-        """Refuse: RAP's folders are given (§4.2)."""
+        """Refuse: RAP's folders are fixed (§4.2)."""
         self._refuse("delete_directory", path)
 
     def _refuse(self, operation: str, path: str) -> NoReturn:
@@ -423,38 +160,3 @@ class RapHook(SFTPHookAsync):
             todo="Remove the call; to renew a key, use RapKeyRenewalOperator.",
             path=path,
         )
-
-
-class _BoundedClient:
-    """The SFTP client of a session with a bound on every call: the methods of SFTPHookAsync have none."""
-
-    def __init__(self, session: RapSession) -> None:
-        self._session = session
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._session.sftp, name)
-        if not inspect.iscoroutinefunction(call):
-            return call
-
-        async def bounded(*args: Any, **kwargs: Any) -> Any:
-            with self._session.bounded(name):
-                return await call(*args, **kwargs)
-
-        return bounded
-
-
-class _ManagedSession:
-    """A session in the shape of the connection that SFTPHookAsync keeps open for its methods."""
-
-    def __init__(self, session: AbstractAsyncContextManager[RapSession]) -> None:
-        self._session = session
-
-    async def __aenter__(self) -> _ManagedSession:
-        self._sftp = (await self._session.__aenter__()).sftp
-        return self
-
-    async def __aexit__(self, *error: Any) -> bool | None:
-        return await self._session.__aexit__(*error)
-
-    def start_sftp_client(self) -> nullcontext[asyncssh.SFTPClient]:
-        return nullcontext(self._sftp)

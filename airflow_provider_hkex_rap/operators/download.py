@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowRescheduleException
 
-from airflow_provider_hkex_rap import __version__
-from airflow_provider_hkex_rap._lake import open_lake
-from airflow_provider_hkex_rap._task import (
-    POOL,
-    SUPERSEDED_WAITS,
-    RapTask,
-    failing_at_once,
-    parse_patterns,
-    trading_day,
-)
-from airflow_provider_hkex_rap.rap.errors import (
-    RapError,
-    RapPermissionDenied,
-    RapReportMissing,
-    RapSessionSuperseded,
-    RapTransferError,
-)
+from airflow_provider_hkex_rap.operators.arguments import parse_patterns
+from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
+from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
@@ -38,41 +21,39 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.sdk import Context
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
-    from airflow_provider_hkex_rap.lake.landing import Landing, Plan, Progress
-    from airflow_provider_hkex_rap.lake.manifest import Ledger
-    from airflow_provider_hkex_rap.lake.store import Lake
-    from airflow_provider_hkex_rap.rap.clock import Clock
-    from airflow_provider_hkex_rap.rap.files import RemoteFile
-    from airflow_provider_hkex_rap.transport.session import RapSession
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+    from airflow_provider_hkex_rap.lake.outcomes import LandingResult
+    from airflow_provider_hkex_rap.operators.ingest import Ingest, IngestRequest
 
-_PROGRESS_SECONDS = 10.0
+_SUPERSEDED_RETRIES = 3
 
 
 class RapDownloadOperator(RapTask, BaseOperator):
-    """Land whatever is on RAP and not yet in the lake, in one login, oldest first.
+    """Land whatever RAP lists and the lake lacks, in one login, oldest first.
 
-    Files that were landed before, by this account or another of the customer, are not read again. A file
-    that changes while it is read is deferred to the next run; one whose name would leave the lake is
-    quarantined in the manifest. Outside the service hours the task reschedules itself to the opening (§4.1).
+    Files that have landed before, by this account or another of the customer, are not read again. A file that
+    changes while it is read is deferred to the next run; one whose name would leave the lake is quarantined in
+    the manifest. Outside the service hours the task reschedules itself to the opening (§4.1). ::
+
+        RapDownloadOperator(task_id="land", folders=["DCASS"], lake="s3://aws_default@bucket/rap")
 
     :param folders: folders of RAP, by name: ``DCASS``, ``DCASS_OTHERS``, ``HKCC_SEOCH_CCMS_GLOB`` (§4.2).
     :param lake: the lake's root, as any URI of ``ObjectStoragePath``, such as ``s3://aws_default@bucket/rap``.
     :param business_date: land only the reports of this day (YYYY-MM-DD); for an explicit backfill.
-    :param expect: patterns of file names, each of which must have landed for the run's trading day.
-    :param include: land only files whose name matches one of these patterns.
-    :param exclude: do not land files whose name matches one of these patterns.
+    :param expect: globs on file names, each of which must have landed for the run's trading day.
+    :param include: land only files whose name matches one of these globs.
+    :param exclude: do not land files whose name matches one of these globs.
     :param naming: a regular expression with the named groups ``report`` and ``date``, searched in file names
         before the built-in rule for business dates.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: a summary: counts of files landed, already there, deferred, quarantined and failed; bytes;
         seconds; and the URI of the manifest.
-    :raises RapReportMissing: an expected report has not landed; a later try may find it.
-    :raises RapTransferError: files were deferred or failed; the rest has landed.
-    :raises RapRetentionExpired: nothing of the day is listed, it is past the ten days (§4.1), and an expected
-        report has not landed, or nothing of *business_date* has.
-    :raises RapPermissionDenied: the account does not see a folder; the others have landed.
-    :raises RapConfigurationError: an argument or a field of the connection is not of the valid form.
+    :raises RapReportMissing: if an expected report has not landed; a later try may find it.
+    :raises RapTransferError: if files were deferred or failed; the rest has landed.
+    :raises RapRetentionExpired: if nothing of the day is listed, it is past the ten days (§4.1), and an expected
+        report, or anything of *business_date*, has not landed.
+    :raises RapPermissionDenied: if RAP does not show a folder to the account; the others have landed.
+    :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
     """
 
     template_fields: Sequence[str] = (
@@ -112,164 +93,105 @@ class RapDownloadOperator(RapTask, BaseOperator):
         self.rap_conn_id = rap_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Land what is new and judge the run's trading day."""
-        from airflow_provider_hkex_rap.hooks.rap import RapHook
+        """Land the new files and judge the run's trading day."""
+        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
         from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+        from airflow_provider_hkex_rap.operators.ingest import Ingest
 
-        with failing_at_once():
-            self.check_pool(context)
-            folders = parse_folders(self.folders)
-            only_date = parse_business_date(self.business_date)
-            self._naming = naming = Naming(self.naming or None)
-            lake = open_lake(self.lake)
-            self._include = parse_patterns(self.include, "include", at_least_one=True)
-            self._exclude = parse_patterns(self.exclude, "exclude")
+        with self.ending(context):
+            source = AirflowLoginSource(self.rap_conn_id)
+            request = self._parse(context, source)
             expect = parse_patterns(self.expect, "expect")
-            hook = RapHook(self.rap_conn_id)
-            hook.check()
-            services = sorted({folder.service for folder in folders}, reverse=True)
-            day = only_date or trading_day(context, services[0], hook.clock())
-            self.log.info("The trading day of this run is %s.", day.isoformat())
-            started = time.monotonic()
-            self._cut_short: list[Landing] = []
-            ledger, plan, landing, unseen = self.run_session(
-                hook,
-                services,
-                lambda: self._land(hook, lake, folders, naming, only_date, day, _run_of(context)),
-                context,
-                waits=SUPERSEDED_WAITS,
-            )
-            manifest = lake.uri_of(f"{MANIFESTS}/customer={ledger.customer}")
-            summary = self._summary(plan, landing, time.monotonic() - started) | {"manifest": manifest}
-            self.log.info("%s", _told(summary))
-            self._judge_transfers(landing)
-            if unseen:
-                raise unseen[0]
-            if only_date and not ledger.of_day(only_date) and not plan.quarantined:
-                raise _nothing_of(only_date, folders, hook.clock().date())
-            self._judge_expectations(ledger, plan, day, expect, hook.clock().date())
+            self.log.info("The trading day of this run is %s.", request.day.isoformat())
+            runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
+            ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
+            runner.run(ingest.land, wanted=_services(request.folders))
+            manifest = request.lake.uri_of(f"{MANIFESTS}/customer={ingest.ledger.customer}")
+            summary = ingest.summary() | {"manifest": manifest}
+            self.log.info("%s", _format_summary(summary))
+            _judge_transfers(ingest.landings[-1].result)
+            if ingest.unseen:
+                raise ingest.unseen[0]
+            _judge_day(ingest, expect, source.clock().date())
             return summary
 
-    async def _land(
-        self,
-        hook: RapHook,
-        lake: Lake,
-        folders: Sequence[Folder],
-        naming: Naming,
-        only_date: pendulum.Date | None,
-        day: pendulum.Date,
-        run: dict[str, Any],
-    ) -> tuple[Ledger, Plan, Landing, list[Exception]]:
-        """Land what the folders list; return it with the errors of folders that the account does not see."""
-        from airflow_provider_hkex_rap.lake.landing import Origin, land, plan
-        from airflow_provider_hkex_rap.lake.manifest import Ledger
+    def _parse(self, context: Context, source: AirflowLoginSource) -> IngestRequest:
+        """Return the arguments, checked before any network traffic.
 
-        login, clock = hook.login, hook.clock
-        async with hook.session() as session:
-            # Not before: while this login waited for its turn, another task may have landed files.
-            ledger, listings = await asyncio.gather(
-                asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day),
-                asyncio.gather(*(self._listing(session, folder, clock) for folder in folders)),
-            )
-            files = [file for listing in listings if not isinstance(listing, Exception) for file in listing]
-            todo = plan(
-                files,
-                ledger,
-                naming,
-                clock(),
-                include=self._include,
-                exclude=self._exclude,
-                business_date=only_date,
-            )
-            self.log.info(
-                "RAP lists %d entries; %d files are to land, %d are in the lake already.",
-                len(files),
-                len(todo.todo),
-                len(todo.already),
-            )
-            origin = Origin(
-                account=login.account.name,
-                site=login.site.value,
-                address=session.address,
-                host_key_fingerprint=session.host_key_fingerprint,
-                client_key_fingerprint=session.client_key_fingerprint,
-                package_version=__version__,
-                **run,
-            )
-            progress = _ProgressLog(self.log)
-            try:
-                landing = await land(
-                    session, lake, ledger, todo, origin=origin, naming=naming, clock=clock, progress=progress
-                )
-            except RapSessionSuperseded as error:
-                # The next session finds in the lake what this one has landed; the summary is of both.
-                self._cut_short.append(error.__dict__["landing"])
-                raise
-        return ledger, todo, landing, [error for error in listings if isinstance(error, Exception)]
+        :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+        """
+        from airflow_provider_hkex_rap.lake.opening import open_lake
+        from airflow_provider_hkex_rap.operators.ingest import IngestRequest
 
-    async def _listing(
-        self, session: RapSession, folder: Folder, clock: Clock
-    ) -> Sequence[RemoteFile] | Exception:
-        """Return what a folder lists, or why it does not while the session goes on."""
-        try:
-            return await self.list_open_folder(session, folder, clock)
-        except (RapPermissionDenied, RapTransferError, AirflowRescheduleException) as error:
-            return error
-
-    def _judge_transfers(self, landing: Landing) -> None:
-        unfinished = [o for o in landing.outcomes if o.disposition in ("deferred", "failed")]
-        if unfinished:
-            first = unfinished[0]
-            raise RapTransferError(
-                f"{landing.landed} files landed, {landing.deferred} were deferred, {landing.failed} failed."
-                f" First: {first.file.folder.path}/{first.file.text}: {first.reason}",
-                todo="A later try lands them; the log names each.",
-                path=f"{first.file.folder.path}/{first.file.text}",
-                unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
-            )
-
-    def _summary(self, plan: Plan, landing: Landing, seconds: float) -> dict[str, Any]:
-        """Return what the task has done, in this session and in those that others' logins have ended."""
-        outcomes = [outcome for earlier in self._cut_short for outcome in earlier.outcomes]
-        before = {outcome.file for outcome in outcomes if outcome.disposition == "landed"}
-        return {
-            "landed": landing.landed + len(before),
-            "already": landing.already - sum(file in before for file in plan.already),
-            "deferred": landing.deferred,
-            "quarantined": landing.quarantined,
-            "failed": landing.failed,
-            "bytes": sum(each.bytes for each in (*self._cut_short, landing)),
-            "seconds": round(seconds, 3),
-        }
-
-    def _judge_expectations(
-        self, ledger: Ledger, plan: Plan, day: pendulum.Date, expect: Sequence[str], today: pendulum.Date
-    ) -> None:
-        names = [name for _, name in ledger.of_day(day)]
-        missing = [glob for glob in expect if not any(fnmatchcase(name, glob) for name in names)]
-        if not missing:
-            return
-        listed = (self._naming.read(f.text, f.mtime, plan.seen) for f in (*plan.todo, *plan.already))
-        if today >= left_on(day) and day not in (name.business_date for name in listed):
-            raise retention_expired(day, _paths(parse_folders(self.folders)), f"None of {', '.join(missing)}")
-        raise RapReportMissing(
-            f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
-            why=f"RAP lists no file of that day by these names; {len(names)} others of it have landed.",
-            todo="A later try may find them; else ask HKEX, or mend the patterns in 'expect'.",
-            missing=tuple(missing),
-            business_date=day.isoformat(),
+        folders = parse_folders(self.folders)
+        only_day = parse_business_date(self.business_date)
+        naming = Naming(self.naming or None)
+        lake = open_lake(self.lake)
+        include = parse_patterns(self.include, "include", at_least_one=True)
+        exclude = parse_patterns(self.exclude, "exclude")
+        source.check()
+        return IngestRequest(
+            folders=folders,
+            lake=lake,
+            naming=naming,
+            include=include,
+            exclude=exclude,
+            day=only_day or trading_day(context, _services(folders)[0], source.clock()),
+            only_day=only_day is not None,
         )
 
 
-def _told(summary: dict[str, Any]) -> str:
-    return (
-        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were there already. Deferred:"
-        " {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(**summary)
+def _services(folders: Sequence[Folder]) -> list[Any]:
+    # The service of the trading day comes first: DCASS, if both are asked for.
+    return sorted({folder.service for folder in folders}, reverse=True)
+
+
+def _judge_transfers(result: LandingResult) -> None:
+    """Check that every planned file has landed.
+
+    :raises RapTransferError: if a file was deferred or failed.
+    """
+    unfinished = [o for o in result.outcomes if o.disposition in ("deferred", "failed")]
+    if not unfinished:
+        return
+    first = unfinished[0]
+    raise RapTransferError(
+        f"{result.landed} files landed, {result.deferred} were deferred, {result.failed} failed."
+        f" First: {first.file.folder.path}/{first.file.text}: {first.reason}",
+        todo="A later try lands them; the log names each.",
+        path=f"{first.file.folder.path}/{first.file.text}",
+        unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
+    )
+
+
+def _judge_day(ingest: Ingest, expect: Sequence[str], today: pendulum.Date) -> None:
+    """Check that the run's trading day has what is expected of it.
+
+    :raises RapReportMissing: if a report has not landed; a later try may find it.
+    :raises RapRetentionExpired: if it has left RAP.
+    """
+    request, ledger, plan = ingest.request, ingest.ledger, ingest.plan
+    day = request.day
+    landed = [name for _, name in ledger.of_day(day)]
+    if request.only_day and not landed and not plan.quarantined:
+        raise _nothing_of(day, request.folders, today)
+    missing = [glob for glob in expect if not any(fnmatchcase(name, glob) for name in landed)]
+    if not missing:
+        return
+    listed = (request.naming.read(f.text, f.mtime, plan.seen) for f in (*plan.todo, *plan.already))
+    if today >= left_on(day) and day not in (name.business_date for name in listed):
+        raise retention_expired(day, _paths(request.folders), f"None of {', '.join(missing)}")
+    raise RapReportMissing(
+        f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
+        why=f"RAP lists no file of that day by these names; {len(landed)} others of it have landed.",
+        todo="A later try may find them; else ask HKEX, or correct the patterns in 'expect'.",
+        missing=tuple(missing),
+        business_date=day.isoformat(),
     )
 
 
 def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.Date) -> RapError:
-    """Return the error of a day of which nothing is listed and nothing has landed."""
+    """Return the error for a day of which nothing is listed and nothing has landed."""
     if today >= left_on(day):
         return retention_expired(day, _paths(folders))
     return RapReportMissing(
@@ -281,12 +203,19 @@ def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.D
     )
 
 
+def _format_summary(summary: dict[str, Any]) -> str:
+    return (
+        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were in the lake already. Deferred:"
+        " {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(**summary)
+    )
+
+
 def _paths(folders: Sequence[Folder]) -> str:
     return ", ".join(folder.path for folder in folders)
 
 
 def _run_of(context: Context) -> dict[str, Any]:
-    """Return what the manifest says of the task that landed a file."""
+    """Return the ids of the task, for the manifest."""
     ti = context.get("ti")
     return {
         "dag": ti.dag_id if ti else None,
@@ -294,27 +223,3 @@ def _run_of(context: Context) -> dict[str, Any]:
         "task": ti.task_id if ti else None,
         "try_number": ti.try_number if ti else None,
     }
-
-
-class _ProgressLog:
-    """Says how far a landing has come, at a pace that a log can bear."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self._started = self._said = time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._said < _PROGRESS_SECONDS:
-            return
-        self._said = now
-        rate = progress.bytes / (now - self._started)
-        self._log.info(
-            "%d of %d files, %.1f of %.1f MB, %.1f MB/s, about %.0f s left.",
-            progress.files,
-            progress.total_files,
-            progress.bytes / 1e6,
-            progress.total_bytes / 1e6,
-            rate / 1e6,
-            (progress.total_bytes - progress.bytes) / rate if rate else 0,
-        )

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from airflow_provider_hkex_rap._task import POOL, RapTask, failing_at_once, parse_flag, parse_number
+from airflow_provider_hkex_rap.operators.arguments import parse_flag, parse_number
+from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
-    from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
-    from airflow_provider_hkex_rap.keystore.renewal import Outcome
-    from airflow_provider_hkex_rap.rap.key_folder import KeyFolder
+    from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
 
 KEY_RENEWED = AssetAlias("hkex_rap_key_renewed")
-"""Its events tell of renewed keys, with fingerprints and dates; each is of the asset ``hkex-rap://key/<account>``."""
+"""Emits an event of the asset ``hkex-rap://key/<account>`` for each renewed key, with fingerprints and dates."""
 
 
 class RapKeyRenewalOperator(RapTask, BaseOperator):
-    """Renew the account's SSH key where that is due, unattended (§6).
+    """Renew the account's SSH key if it is due, unattended (§6).
 
-    A new key is made and kept in the key store, its public half uploaded, RAP's result file awaited and
-    compared, and the new key becomes current once it has logged in. The old key is kept while it is valid.
-    Killed at any point, a later try goes on from there, with the same new key. Where nothing is due, nothing
-    is sent, unless the key's last day is not known: then RAP's warning is looked for (§6.2). Outside the
-    service hours the task reschedules itself to the opening.
+    The task makes a new key and keeps it in the key store, uploads its public half, waits for RAP's result
+    file and compares it. The new key becomes current once it has logged in; the old key is kept while it is
+    valid. If the task is killed at any point, a later try goes on with the same new key. If nothing is due,
+    nothing is sent, unless the key's last day is not known: then the task looks for RAP's warning (§6.2).
+    Outside the service hours the task reschedules itself to the opening. ::
+
+        RapKeyRenewalOperator(task_id="renew", rap_conn_id="hkex_rap_default")
 
     :param key_size: bits of the new RSA key: 4096 or 2048 (§3.2.1).
     :param renew_before_days: how many days before its end to renew a key, its last day included; 1 to 365.
-    :param force: renew although it is not due; once in a DAG run.
+    :param force: renew although it is not due; acts once in a DAG run.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: whether a key was renewed and why, the fingerprints of the current and the previous key, and
         their last days; no key material. A renewal also emits an asset event with the same.
-    :raises RapKeyRejected: RAP rejected the new key (``.rej``); the old one still works.
-    :raises RapKeyVerificationError: the new key does not log in, or RAP took another; the old one works. Or
-        RAP refuses the current key, and lets the previous one in.
-    :raises RapConfigurationError: an argument or a field of the connection is not valid, or another upload
+    :raises RapKeyRejected: if RAP rejected the new key (``.rej``); the old one still works.
+    :raises RapKeyVerificationError: if the new key does not log in, or RAP accepted another; the old one
+        works. Or if RAP refuses the current key, and accepts the previous one.
+    :raises RapConfigurationError: if an argument or a field of the connection is not valid, or another upload
         would replace a key that is in use (§6.3).
-    :raises RapPermissionDenied: RAP denied the upload (§2.1, §4.2).
-    :raises KeyStoreError: the key store failed; a later try goes on from what it has kept.
+    :raises RapPermissionDenied: if RAP denied the upload (§2.1, §4.2).
+    :raises KeyStoreError: if the key store failed; a later try goes on from the last step that was kept.
     """
 
     template_fields: Sequence[str] = ("key_size", "renew_before_days", "force", "rap_conn_id")
@@ -68,57 +67,39 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Renew the key if that is due, or finish a renewal that was begun."""
-        from airflow_provider_hkex_rap.hooks.rap import RapHook
+        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
         from airflow_provider_hkex_rap.keystore.renewal import Renewal
+        from airflow_provider_hkex_rap.runner.key_logins import KeyLogins
 
-        with failing_at_once():
-            self.check_pool(context)
+        with self.ending(context):
             run = context.get("dag_run")
-            hook = RapHook(self.rap_conn_id)
+            source = AirflowLoginSource(self.rap_conn_id)
+            runner = self.session_runner(source, context)
             renewal = Renewal(
-                hook.account_keys(),
-                HookLogins(hook),
-                hook.clock,
+                source.keys.read(),
+                KeyLogins(runner, source),
+                source.clock,
                 key_size=parse_number("key_size", self.key_size),
                 renew_before_days=parse_number("renew_before_days", self.renew_before_days),
                 force=parse_flag("force", self.force),
                 run=run.run_id if run else None,
             )
-            outcome = self.run_session(hook, [KEY_WORK], renewal.run, context)
-            self.log.info("%s: %s %s", outcome.account, _summary(outcome), outcome.reason)
+            outcome = runner.run(renewal.run, wanted=[KEY_WORK])
+            self.log.info("%s: %s %s", outcome.account, _format_outcome(outcome), outcome.reason)
             if outcome.renewed:
                 _emit(context, outcome)
             return outcome.as_dict()
 
 
-class HookLogins:
-    """Logs a renewal in through the hook."""
-
-    def __init__(self, hook: RapHook) -> None:
-        self._hook = hook
-
-    def registered(self) -> AbstractAsyncContextManager[KeyFolder]:
-        """Log in with the keys that RAP knows."""
-        return self._hook.session()
-
-    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
-        """Return the record with the day that the connection's ``key_expires`` says."""
-        return self._hook.with_known_expiry(record)
-
-    def only(self, key: PendingKey) -> AbstractAsyncContextManager[KeyFolder]:
-        """Log in with the new key and no other."""
-        return self._hook.session(only=key)
-
-
-def _emit(context: Context, outcome: Outcome) -> None:
+def _emit(context: Context, outcome: RenewalOutcome) -> None:
     events = context.get("outlet_events")
-    # Outside a run there is nobody to tell; within one it is empty at first.
+    # Outside a run there are no events; in one, they are empty at first.
     if events is not None:
         asset = Asset(name=f"hkex_rap_key_{outcome.account}", uri=f"hkex-rap://key/{outcome.account}")
         events[KEY_RENEWED].add(asset, extra=outcome.as_dict())
 
 
-def _summary(outcome: Outcome) -> str:
+def _format_outcome(outcome: RenewalOutcome) -> str:
     done = "The key was renewed." if outcome.renewed else "The key was not renewed."
     left = "" if outcome.days_left is None else f" Days left: {outcome.days_left}."
     return done + left

@@ -10,7 +10,7 @@ import logging
 from airflow.configuration import conf
 from airflow.listeners import hookimpl
 
-from airflow_provider_hkex_rap._task import POOL
+from airflow_provider_hkex_rap.operators.task import POOL
 
 _DESCRIPTION = "RAP lets an account log in once: keep one slot."
 

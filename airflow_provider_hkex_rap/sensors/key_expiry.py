@@ -9,45 +9,44 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_hkex_rap._task import (
-    POOL,
-    RapTask,
-    check_poke_interval,
-    failing_at_once,
-    parse_flag,
-    sensing,
-)
-from airflow_provider_hkex_rap.keystore.expiry import is_about_current, read_warning
+from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
+from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
+from airflow_provider_hkex_rap.sensors.context import sensor_context
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.expiry import ListedWarning
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 
 class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
-    """Look for ``SSHKeyExpireWarning.txt``, with which RAP warns of a key on its last 14 days (§6.2).
+    """Look for ``SSHKeyExpireWarning.txt``, by which RAP warns of a key in its last 14 days (§6.2).
 
-    RAP repeats the warning daily, also when the key was renewed, until the old key is removed. By default
-    the sensor looks once, and skips where there is nothing to warn of: give it a ``timeout`` to wait, and
-    ``soft_fail=False`` to fail then. Renewal does not depend on it. Outside the service hours the task
-    reschedules itself to the opening.
+    RAP repeats the warning daily, even if the key was renewed, until the old key is removed. By default the
+    sensor looks once, and skips if there is no warning: give it a ``timeout`` to wait, and ``soft_fail=False``
+    to fail then. The renewal of keys does not depend on it. Outside the service hours the task reschedules
+    itself to the opening. ::
 
-    :param ignore_if_renewed: whether a warning does not count that is not about the current key: by the
-        fingerprints in it, else by its day and what the key store has of the current key's days.
+        RapKeyExpiryWarningSensor(task_id="warned") >> tell_the_team()
+
+    :param ignore_if_renewed: ignore warnings about keys that were already renewed: by the fingerprints in
+        the warning, else by its day and the days of the current key in the key store.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: the account, the warning's day (ISO, HKT) and text, and the fingerprints and dates in it.
-    :raises RapPermissionDenied: RAP does not show the key folder to this account.
-    :raises RapConfigurationError: a field of the connection is not valid.
+    :raises RapPermissionDenied: if RAP does not show the key folder to this account.
+    :raises RapConfigurationError: if a field of the connection is not valid, or if ``poke_interval`` is below
+        60 s.
     """
-
-    _hook: RapHook
 
     template_fields: Sequence[str] = ("ignore_if_renewed", "rap_conn_id")
     ui_color = "#f3ead7"
+
+    _source: AirflowLoginSource
+    _sessions: SessionRunner
 
     def __init__(
         self,
@@ -69,24 +68,25 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         self.rap_conn_id = rap_conn_id
 
     def execute(self, context: Context) -> Any:
-        """Look, once RAP is open, and wait or skip where there is nothing to warn of."""
-        from airflow_provider_hkex_rap.hooks.rap import RapHook
+        """Look once RAP is open; wait or skip if there is no warning."""
+        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
-        with failing_at_once():
-            self.check_pool(context)
+        with self.ending(context):
             self._ignore_if_renewed = parse_flag("ignore_if_renewed", self.ignore_if_renewed)
-            self._hook = RapHook(self.rap_conn_id)
-            self.wait_for_opening(self._hook, [KEY_WORK])
-            return super().execute(sensing(context))
+            self._source = AirflowLoginSource(self.rap_conn_id)
+            self._sessions = self.session_runner(self._source, context)
+            # Before the base class: its time-out must not end a wait for the opening.
+            self._sessions.check_open([KEY_WORK])
+            return super().execute(sensor_context(context))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Log in and look once."""
-        found, record = self.run_session(self._hook, [KEY_WORK], self._look, context)
+        found, record = self._sessions.run(self._look, wanted=[KEY_WORK])
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)
             return False
-        if self._ignore_if_renewed and not is_about_current(found, record):
-            self.log.info("RAP warns of a key that was renewed already (§6.2):\n%s", found.warning.text)
+        if self._ignore_if_renewed and not self._is_about_current(found, record):
+            self.log.info("RAP warns of a key that was already renewed (§6.2):\n%s", found.warning.text)
             return False
         self.log.warning("RAP warns of a key of %s (§6.2):\n%s", record.account, found.warning.text)
         return PokeReturnValue(
@@ -100,9 +100,17 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
             },
         )
 
+    @staticmethod
+    def _is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
+        from airflow_provider_hkex_rap.keystore.expiry import is_about_current
+
+        return is_about_current(found, record)
+
     async def _look(self) -> tuple[ListedWarning | None, KeyRecord]:
-        async with self._hook.session() as session:
-            today = self._hook.clock().date()
+        from airflow_provider_hkex_rap.keystore.expiry import read_warning
+
+        async with self._sessions.session() as session:
+            today = self._source.clock().date()
             found = await read_warning(session, await session.list_key_folder(), today)
-        keys = await asyncio.to_thread(self._hook.account_keys)
+        keys = await asyncio.to_thread(lambda: self._source.keys.read())
         return found, keys.record

@@ -11,16 +11,8 @@ import pendulum
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_hkex_rap._task import (
-    POOL,
-    RapTask,
-    check_poke_interval,
-    failing_at_once,
-    parse_patterns,
-    patience,
-    sensing,
-    trading_day,
-)
+from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_patterns
+from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapSessionSuperseded,
@@ -31,33 +23,38 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
+from airflow_provider_hkex_rap.sensors.context import sensor_context
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.rap.files import RemoteFile
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 
 class RapReportSensor(RapTask, BaseSensorOperator):
-    """Wait until every report of a trading day that is asked for lies on RAP, whole.
+    """Wait until reports of a trading day have arrived on RAP.
 
     Each poke is one login and one listing. Between pokes the task gives its slot and its login back. Outside
-    the service hours it reschedules itself to the opening, and looks once after it before it may time out.
+    the service hours it reschedules itself to the opening, and looks once after it before it may time out. ::
+
+        RapReportSensor(task_id="arrived", folder="DCASS", reports=["TP001_*"])
 
     :param folder: the folder to look in: ``DCASS``, ``DCASS_OTHERS`` or ``HKCC_SEOCH_CCMS_GLOB`` (§4.2).
-    :param reports: patterns of file names; each must have files of the business date.
-    :param business_date: the day of the reports (YYYY-MM-DD); left out, the run's trading day.
-    :param min_files: how many files each pattern must have.
-    :param stable_for: seconds for which a file must not have changed; one without a time counts at once.
+    :param reports: globs on file names; each must match files of the business date.
+    :param business_date: the day of the reports (YYYY-MM-DD); by default the run's trading day.
+    :param min_files: how many files each glob must match.
+    :param stable_for: seconds a file's mtime must be in the past before the file counts; a file without an
+        mtime counts at once.
     :param naming: a regular expression with the named groups ``report`` and ``date``, as for the download.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :param poke_interval: seconds between pokes; at least 60 (§4.1).
     :returns: the files found, each with name, size (bytes) and mtime (ISO 8601, UTC).
-    :raises RapRetentionExpired: nothing of the day is listed, and it is past the ten days (§4.1).
-    :raises RapPermissionDenied: the account does not see the folder.
-    :raises RapConfigurationError: an argument or a field of the connection is not of the valid form.
-    :raises AirflowSensorTimeout: the reports did not come in time; it names those that are missing.
+    :raises RapRetentionExpired: if nothing of the day is listed, and it is past the ten days (§4.1).
+    :raises RapPermissionDenied: if RAP does not show the folder to the account.
+    :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+    :raises AirflowSensorTimeout: if the reports did not arrive in time; it names those that are missing.
     """
 
     template_fields: Sequence[str] = (
@@ -68,6 +65,9 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         "rap_conn_id",
     )
     ui_color = "#e4f0e8"
+
+    _source: AirflowLoginSource
+    _sessions: SessionRunner
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         if mode != "reschedule":
             raise RapConfigurationError(
                 f"{mode!r} is not a mode of this sensor.",
-                why="Between pokes it gives its slot back, and while RAP is shut it sleeps (guide §4.1).",
+                why="Between pokes, and while RAP is closed, it gives its slot back (guide §4.1).",
                 todo="Leave 'mode' out, or set it to 'reschedule'.",
                 mode=mode,
             )
@@ -103,51 +103,55 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look for the reports, and wait for them."""
-        from airflow_provider_hkex_rap.hooks.rap import RapHook
+        with self.ending(context):
+            self._parse(context)
+            # Before the base class: its time-out must not end a wait for the opening without a look after it.
+            self._sessions.check_open([self._folder.service])
+            try:
+                return super().execute(sensor_context(context))
+            except AirflowSensorTimeout as error:
+                raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
 
-        with failing_at_once():
-            self.check_pool(context)
-            self._folder = Folder.parse(self.folder)
-            self._globs = parse_patterns(self.reports, "reports", at_least_one=True)
-            if self.min_files < 1:
-                raise RapConfigurationError(
-                    f"min_files is {self.min_files}.", todo="Set it to 1 or more.", min_files=self.min_files
-                )
-            self._naming = Naming(self.naming or None)
-            self._hook = RapHook(self.rap_conn_id)
-            self._hook.check()
-            self._day = parse_business_date(self.business_date) or trading_day(
-                context, self._folder.service, self._hook.clock()
+    def _parse(self, context: Context) -> None:
+        """Check the arguments before any network traffic.
+
+        :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+        """
+        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+
+        self._folder = Folder.parse(self.folder)
+        self._globs = parse_patterns(self.reports, "reports", at_least_one=True)
+        if self.min_files < 1:
+            raise RapConfigurationError(
+                f"min_files is {self.min_files}.", todo="Set it to 1 or more.", min_files=self.min_files
             )
-            # Before the base class, whose timeout would end a wait for the opening without a look after it.
-            self.wait_for_opening(self._hook, [self._folder.service])
-        try:
-            return super().execute(sensing(context))
-        except AirflowSensorTimeout as error:
-            raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
+        self._naming = Naming(self.naming or None)
+        self._source = AirflowLoginSource(self.rap_conn_id)
+        self._source.check()
+        self._sessions = self.session_runner(self._source, context)
+        self._day = parse_business_date(self.business_date) or trading_day(
+            context, self._folder.service, self._source.clock()
+        )
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once: one login, one listing."""
-        with failing_at_once():
-            try:
-                files = self.run_session(
-                    self._hook, [self._folder.service], lambda: self._listing(self._hook), context
-                )
-            except (RapSessionSuperseded, RapUnavailable) as error:
-                self._awaited = f"The last look failed: {error}"
-                self.log.warning("%s", self._awaited)
-                if isinstance(error, RapSessionSuperseded):
-                    # Whoever logged in meanwhile is left in peace.
-                    self.poke_interval = max(self.poke_interval, patience())
-                return PokeReturnValue(False)
-            return self._judge(files)
+        try:
+            files = self._sessions.run(self._listing, wanted=[self._folder.service])
+        except (RapSessionSuperseded, RapUnavailable) as error:
+            self._awaited = f"The last look failed: {error}"
+            self.log.warning("%s", self._awaited)
+            if isinstance(error, RapSessionSuperseded):
+                # Back off: another login uses the account.
+                self.poke_interval = max(self.poke_interval, self._sessions.policy.superseded_backoff())
+            return PokeReturnValue(False)
+        return self._judge(files)
 
-    async def _listing(self, hook: RapHook) -> Sequence[RemoteFile]:
-        async with hook.session() as session:
-            return await self.list_open_folder(session, self._folder, hook.clock)
+    async def _listing(self) -> Sequence[RemoteFile]:
+        async with self._sessions.session() as session:
+            return await self._sessions.list_folder(session, self._folder)
 
     def _judge(self, files: Sequence[RemoteFile]) -> PokeReturnValue:
-        now = self._hook.clock()
+        now = self._source.clock()
         of_day = [
             file
             for file in files

@@ -1,4 +1,4 @@
-"""Getting in: the site's addresses in turn, a pinned host key, and one authentication."""
+"""Log in: the site's addresses in turn, a pinned host key, and one authentication."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapHostKeyError,
     RapUnavailable,
 )
+from airflow_provider_hkex_rap.transport.undocumented import key_pair
 
 if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.rap.keys import PrivateKey
     from airflow_provider_hkex_rap.rap.sites import Address
     from airflow_provider_hkex_rap.transport.login import Login
 
 log = logging.getLogger(__name__)
 
-# At INFO asyncssh tells of every channel; a task's log is for people. A level that is set stays.
-if logging.getLogger("asyncssh").level == logging.NOTSET:
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)
-
-# The default window of 2 MiB holds a session to 47 MB/s at 20 ms.
+# The default window of 2 MiB limits a session to 47 MB/s at 20 ms.
 _WINDOW = 16 * 1024 * 1024
 _PACKET = 256 * 1024
 
@@ -40,7 +38,7 @@ _REFUSALS = (
 )
 
 
-# Neither ~/.ssh/config nor an agent may add a key, a host or an algorithm of its own.
+# Neither ~/.ssh/config nor an agent may add a key, a host or an algorithm.
 OFFERED: dict[str, Any] = {
     "config": None,
     "agent_path": None,
@@ -50,25 +48,25 @@ OFFERED: dict[str, Any] = {
     "signature_algs": algorithms.PUBLIC_KEY,
     "compression_algs": None,
     "login_timeout": 0,
-    # A notice in Big5 is no reason to stay out.
+    # A banner in Big5 must not prevent the login.
     "utf8_decode_errors": "replace",
 }
-"""What every connection offers and sets alike (§2.1)."""
+"""The options of every connection (§2.1)."""
 
 T = TypeVar("T")
 
 
 class AddressUnavailableError(Exception):
-    """One address gave no login, and said nothing that ends the search; its text says why."""
+    """One address gave no login for a reason that does not end the search; its text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """An authenticated SSH connection, and who is at its two ends.
+    """An authenticated SSH connection.
 
     :param ssh: the connection.
-    :param client: its callbacks; they know how it ended.
-    :param address: the address that let us in.
+    :param client: its callbacks, which record how it ended.
+    :param address: the address that accepted the login.
     """
 
     ssh: asyncssh.SSHClientConnection
@@ -77,24 +75,29 @@ class Connected:
 
 
 class RapClient(asyncssh.SSHClient):
-    """Checks the host key, offers the keys, and remembers how the connection ended."""
+    """Checks the host key, offers the keys, and records how the connection ended.
+
+    :param login: the pinned host keys, and the private keys to offer.
+    """
 
     def __init__(self, login: Login) -> None:
         self.login = login
         self._offers = self._key_pairs()
         self.host_key: asyncssh.SSHKey | None = None
-        self.offered: asyncssh.SSHKeyPair | None = None
-        self.offers: set[bytes] = set()
+        self.offered: PrivateKey | None = None
+        """The key that was offered last."""
+        self.fingerprints: list[str] = []
+        """MD5 fingerprints of the keys that were offered (§3.2.2)."""
         self.source_address = ""
         self.ended = asyncio.Event()
         self.end: Exception | None = None
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-        """Note the address that the server sees us come from (§4.3)."""
+        """Record the source address that the server sees (§4.3)."""
         self.source_address = conn.get_extra_info("sockname", ("an unknown address",))[0]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note how the connection ended."""
+        """Record how the connection ended."""
         self.end = exc
         self.ended.set()
 
@@ -105,46 +108,49 @@ class RapClient(asyncssh.SSHClient):
         return pinned is None or any(key.public_data == known.public_data for known in pinned)
 
     def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
-        """Return the next key to offer, or None where all were refused."""
-        pair = next(self._offers, None)
-        if pair:
-            self.offered = pair
-            self.offers.add(pair.public_data)
-        return pair
+        """Return the next key to offer; None if all were refused."""
+        for key, pair in self._offers:
+            self.offered = key
+            if key.fingerprint not in self.fingerprints:
+                self.fingerprints.append(key.fingerprint)
+            return pair
+        return None
 
-    def _key_pairs(self) -> Iterator[asyncssh.SSHKeyPair]:
-        """Offer each key under every signature algorithm of §2.1, within the one connection.
+    def _key_pairs(self) -> Iterator[tuple[PrivateKey, asyncssh.SSHKeyPair]]:
+        """Yield each key with each signature algorithm of §2.1, all for the one connection.
 
-        asyncssh alone would sign with SHA-1 only where the server does not announce what it takes, and what
-        a server announces an account need not take. First every key as announced: servers count the tries.
+        asyncssh alone would sign with SHA-1 only if the server does not announce its algorithms, and an
+        account need not take all that the server announces. Each key comes with the announced algorithm
+        first, since servers count the attempts.
         """
-        announced = asyncssh.load_keypairs(list(self.login.client_keys))
-        yield from announced
-        for key, tried in zip(self.login.client_keys, announced, strict=True):
+        keys = [(key, asyncssh.import_private_key(key.to_openssh())) for key in self.login.client_keys]
+        announced = [(key, ssh_key, key_pair(ssh_key)) for key, ssh_key in keys]
+        for key, _, pair in announced:
+            yield key, pair
+        for key, ssh_key, tried in announced:
             for algorithm in algorithms.PUBLIC_KEY:
                 if algorithm != tried.get_algorithm():
-                    (pair,) = asyncssh.load_keypairs([key])
-                    pair.sig_algorithms = (algorithm.encode(),)
-                    pair.set_sig_algorithm(algorithm.encode())
-                    yield pair
+                    yield key, key_pair(ssh_key, algorithm)
 
 
 async def connect(login: Login) -> Connected:
-    """Log in at the first address of the site that lets us authenticate.
+    """Log in at the first address of the site that accepts the login.
 
-    Another address is tried only where one fails before a key was offered, and never one of the other
-    site (§2.2): a refused key is not offered twice.
+    Another address is tried only if one fails before a key was offered, and never one of the other site
+    (§2.2): a refused key is not offered twice.
 
-    :raises RapUnavailable: no address answered in time.
-    :raises RapAuthenticationError: the login was refused.
-    :raises RapHostKeyError: a server showed a host key that is not pinned.
-    :raises RapAlgorithmError: a server shares no algorithm of §2.1 with us.
+    :raises RapUnavailable: if no address answered in time.
+    :raises RapAuthenticationError: if the login was refused.
+    :raises RapHostKeyError: if a server showed a host key that is not pinned.
+    :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
     """
     if login.host_keys is None:
-        log.warning("Host keys are not checked: whoever answers for RAP is believed. Pin 'host_key' instead.")
+        log.warning(
+            "Host key verification is disabled; the connection to RAP can be intercepted. Pin 'host_key'."
+        )
     attempts: list[str] = []
-    why = "The addresses are out of reach, RAP is shut, or HKEX has switched to the other site (§2.2)."
-    todo = "Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's 'site'."
+    why = "The addresses are out of reach, RAP is closed, or HKEX has switched to the other site (§2.2)."
+    todo = "Check the route to SDNet/2 or HSN; if HKEX announced a switch, set the connection's 'site'."
     for address in login.addresses:
         client = RapClient(login)
         try:
@@ -154,10 +160,10 @@ async def connect(login: Login) -> Connected:
             log.warning("RAP at %s is not available: %s.", address, error)
         if client.offered is not None:
             why = (
-                f"The login with key {', '.join(_offered(client))} from {client.source_address} broke off:"
-                " RAP is shut or failing, or key or address are not registered (§4.3, §7)."
+                f"The login with key {', '.join(client.fingerprints)} from {client.source_address} broke off:"
+                " RAP is closed or failing, or the key or the address is not registered (§4.3, §7)."
             )
-            todo = "A later try may get in; else compare key and address with what HKEX has registered."
+            todo = "Try again later; if it persists, compare key and address with HKEX's registration."
             break
     raise RapUnavailable(
         f"No login as {login.account} at the {login.site} site of RAP ({'; '.join(attempts)}).",
@@ -174,7 +180,7 @@ async def _log_in(address: Address, login: Login, client: RapClient) -> asyncssh
         address.port,
         client_factory=lambda: client,
         username=login.account.name,
-        # Without any trusted key asyncssh asks the client about each; an empty value would read known_hosts.
+        # Without a trusted key asyncssh asks the client about each; an empty value would read known_hosts.
         known_hosts=([], [], []),
         preferred_auth=("publickey",),
         kex_algs=algorithms.KEY_EXCHANGE,
@@ -190,12 +196,12 @@ async def attempt(work: Awaitable[T], client: RapClient, address: Address) -> T:
 
     :param work: the attempt.
     :param client: its callbacks.
-    :param address: where.
-    :returns: what *work* gives.
-    :raises AddressUnavailableError: another address may be tried.
-    :raises RapAuthenticationError: the login was refused.
-    :raises RapHostKeyError: the server showed a host key that is not pinned.
-    :raises RapAlgorithmError: the server shares no algorithm of §2.1 with us.
+    :param address: the address.
+    :returns: the result of *work*.
+    :raises AddressUnavailableError: if another address may be tried.
+    :raises RapAuthenticationError: if the login was refused.
+    :raises RapHostKeyError: if the server showed a host key that is not pinned.
+    :raises RapAlgorithmError: if the server shares no algorithm of §2.1 with us.
     """
     try:
         async with asyncio.timeout(client.login.connect_timeout):
@@ -203,18 +209,18 @@ async def attempt(work: Awaitable[T], client: RapClient, address: Address) -> T:
     except TimeoutError:
         raise AddressUnavailableError(f"no answer within {client.login.connect_timeout:g} s") from None
     except (OSError, asyncssh.Error) as error:
-        raise (_refusal(error, client, address) or AddressUnavailableError(reason_of(error))) from None
+        raise (_final_error(error, client, address) or AddressUnavailableError(reason_of(error))) from None
 
 
-def _refusal(error: Exception, client: RapClient, address: Address) -> RapError | None:
-    """Return the error that ends the search for an address, or None where the next may be tried."""
+def _final_error(error: Exception, client: RapClient, address: Address) -> RapError | None:
+    """Return the error that ends the search for an address; None if the next one may be tried."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return _host_key_error(client, address)
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return RapAlgorithmError(
             f"RAP at {address} shares no algorithm with us: {error.reason}.",
             why="Only the algorithms of guide §2.1 are offered.",
-            todo="Ask HKEX whether the guide has changed, and check that no proxy stands in between.",
+            todo="Ask HKEX whether the guide has changed, and check for a proxy in between.",
             address=str(address),
         )
     if isinstance(error, asyncssh.PermissionDenied) or (
@@ -230,7 +236,7 @@ def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
     received = client.host_key.get_fingerprint() if client.host_key else "no usable key"
     return RapHostKeyError(
         f"RAP at {address} showed host key {received}; pinned is {', '.join(expected)}.",
-        why="Either HKEX changed its host key or somebody else answers at that address.",
+        why="Either HKEX changed its host key or another server answers at that address.",
         todo="Confirm the new fingerprint with HKEX over another channel, then pin it in 'host_key'.",
         address=str(address),
         expected=expected,
@@ -239,33 +245,21 @@ def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
 
 
 def _authentication_error(client: RapClient, address: Address) -> RapAuthenticationError:
-    login = client.login
-    fingerprints = _offered(client)
-    offered = f"with key {', '.join(fingerprints)}" if fingerprints else "before any key was offered"
+    account = client.login.account
+    offered = f"with key {', '.join(client.fingerprints)}" if client.fingerprints else "before any key was offered"
     return RapAuthenticationError(
-        f"RAP at {address} refused the login of {login.account} from {client.source_address} {offered}.",
+        f"RAP at {address} refused the login of {account} from {client.source_address} {offered}.",
         why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"
         f" {client.source_address} is not registered (§4.3, §7), or the account does not exist (§3.1).",
-        todo="Compare fingerprint and address with what HKEX has registered; else register again (§5).",
-        account=login.account.name,
+        todo="Compare fingerprint and address with HKEX's registration; else register again (§5).",
+        account=account.name,
         address=str(address),
         source_address=client.source_address,
-        fingerprints=fingerprints,
+        fingerprints=tuple(client.fingerprints),
     )
 
 
-def _offered(client: RapClient) -> tuple[str, ...]:
-    """Return the fingerprints of the keys that were offered."""
-    keys = client.login.client_keys
-    return tuple(md5_fingerprint(key) for key in keys if key.public_data in client.offers)
-
-
 def reason_of(error: Exception) -> str:
-    """Return what an error of asyncssh or of the network says, in its own words."""
-    said = error.reason if isinstance(error, asyncssh.Error) else getattr(error, "strerror", None)
-    return str(said or error) or type(error).__name__
-
-
-def md5_fingerprint(key: asyncssh.SSHKey) -> str:
-    """Return the fingerprint of a public key as RAP writes it (§3.2.2)."""
-    return key.get_fingerprint("md5").removeprefix("MD5:")
+    """Return the reason that an error of asyncssh or of the network gives."""
+    reason = error.reason if isinstance(error, asyncssh.Error) else getattr(error, "strerror", None)
+    return str(reason or error) or type(error).__name__

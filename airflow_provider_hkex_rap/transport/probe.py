@@ -1,4 +1,4 @@
-"""As far as one can get without a login: the address, the key exchange and the host key."""
+"""Check an address without a login: the key exchange and the host key."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Probe(NamedTuple):
-    """What one address showed before any login."""
+    """The result of a connection to one address that ended before any login."""
 
     cipher: str
-    """The cipher agreed on (§2.1)."""
+    """The negotiated cipher (§2.1)."""
     mac: str
-    """The MAC algorithm agreed on; GCM ciphers need none of their own."""
+    """The negotiated MAC algorithm; a GCM cipher is its own."""
     host_key: str
     """The server's public key, in OpenSSH's one-line form."""
     host_key_fingerprint: str
@@ -29,15 +29,15 @@ class Probe(NamedTuple):
 
 
 async def probe(login: Login, address: Address) -> Probe:
-    """Connect to an address, exchange keys, check the host key, and hang up.
+    """Connect to an address, exchange keys, check the host key, and disconnect.
 
     The account's name and keys are not sent, so that no session of the account ends (§4.3).
 
-    :param login: whose host keys and time-out count.
+    :param login: the pinned host keys and the time-out.
     :param address: one address of RAP.
-    :raises RapUnavailable: the address did not answer in time, or ended the key exchange.
-    :raises RapAlgorithmError: the server shares no algorithm of §2.1 with us.
-    :raises RapHostKeyError: the server showed a host key that is not pinned.
+    :raises RapUnavailable: if the address did not answer in time, or ended the key exchange.
+    :raises RapAlgorithmError: if the server shares no algorithm of §2.1 with us.
+    :raises RapHostKeyError: if the server showed a host key that is not pinned.
     """
     client = _ProbeClient(login)
     try:
@@ -45,8 +45,8 @@ async def probe(login: Login, address: Address) -> Probe:
     except AddressUnavailableError as error:
         raise RapUnavailable(
             f"RAP at {address} is not available: {error}.",
-            why="The address is out of reach, RAP is shut, or HKEX has switched to the other site (§2.2).",
-            todo="Check the route to SDNet/2 or HSN; where HKEX announced a switch, set the connection's"
+            why="The address is out of reach, RAP is closed, or HKEX has switched to the other site (§2.2).",
+            todo="Check the route to SDNet/2 or HSN; if HKEX announced a switch, set the connection's"
             " 'site'.",
             attempts=(f"{address}: {error}",),
             account=login.account.name,
@@ -60,7 +60,7 @@ async def probe(login: Login, address: Address) -> Probe:
 
 
 class _ProbeClient(RapClient):
-    """Keeps the connection, which tells of the algorithms."""
+    """Keeps the connection, which knows the negotiated algorithms."""
 
     ssh: asyncssh.SSHClientConnection
 

@@ -1,0 +1,147 @@
+"""Read an Airflow connection of the type ``hkex_rap``."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseHook
+from airflow.sdk.configuration import conf
+from airflow.sdk.log import mask_secret
+
+from airflow_provider_hkex_rap.keystore.login_keys import LoginKeys
+from airflow_provider_hkex_rap.keystore.opening import open_key_store
+from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
+from airflow_provider_hkex_rap.transport.login import Login, read_login
+
+if TYPE_CHECKING:
+    import pendulum
+    from airflow.sdk import Connection
+
+    from airflow_provider_hkex_rap.keystore.store import KeyStore
+
+
+class AirflowLoginSource:
+    """The settings of a login, from an Airflow connection; implements `runner.source.LoginSource`.
+
+    Each setting is read when it is first used, so that a command can look at the key store although the key
+    file exists on the workers only.
+
+    :param conn_id: an Airflow connection of the type ``hkex_rap``.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+
+    @property
+    def name(self) -> str:
+        """The connection in words."""
+        return f"connection {self.conn_id}"
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The connection as Airflow gives it."""
+        return BaseHook.get_connection(self.conn_id)
+
+    @cached_property
+    def login(self) -> Login:
+        """The account, the site, and the connection's own key; the key store may have others.
+
+        :raises RapConfigurationError: if a field of the connection is missing or not of the valid form.
+        """
+        connection = self.connection
+        return read_login(
+            login=connection.login,
+            host=connection.host,
+            port=connection.port,
+            extra=connection.extra_dejson,
+            mask=mask_secret,
+        )
+
+    @property
+    def account(self) -> Account:
+        """The account, even if another field of the connection is not valid.
+
+        :raises RapConfigurationError: if the login field is not a RAP user account.
+        """
+        return Account(self.connection.login or "")
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The time, shifted by ``[hkex_rap] clock_offset`` for trials against a simulator.
+
+        :raises RapConfigurationError: if an offset is set and an address of the connection is not on this
+            machine.
+        """
+        offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
+        if offset and not self.login.is_loopback:
+            raise RapConfigurationError(
+                f"[hkex_rap] clock_offset is {offset:g} s, and the connection leaves this machine.",
+                why="A shifted clock would judge RAP's reports and keys by a wrong date.",
+                todo="Remove the offset; it is for trials against a simulator on this machine.",
+                clock_offset=offset,
+            )
+        return system_clock(offset)
+
+    @property
+    def lock_directory(self) -> Path | None:
+        """The setting ``[hkex_rap] lock_dir``; None if it is not set."""
+        configured = conf.get("hkex_rap", "lock_dir", fallback="")
+        return Path(configured).expanduser() if configured else None
+
+    @cached_property
+    def key_store(self) -> KeyStore:
+        """The key store that the connection's ``key_store`` names.
+
+        :raises RapConfigurationError: if the field names no key store.
+        """
+        return open_key_store(self._extra("key_store"))
+
+    @property
+    def key_passphrase(self) -> str | None:
+        """The connection's ``private_key_passphrase``; None if it is blank."""
+        return self._extra("private_key_passphrase") or None
+
+    @property
+    def keys(self) -> LoginKeys:
+        """The account's keys, in the connection and in the key store.
+
+        :raises RapConfigurationError: if a field of the connection is not valid.
+        """
+        login = self.login
+        return LoginKeys(
+            self.key_store,
+            login.account,
+            connection_key=login.client_keys[0] if login.client_keys else None,
+            key_expires=self._key_expires,
+            passphrase=self.key_passphrase,
+            clock=self.clock,
+            mask=mask_secret,
+        )
+
+    def check(self) -> None:
+        """Read every field of the connection, so that a mistake shows before any network traffic.
+
+        :raises RapConfigurationError: if a field of the connection is missing or not of the valid form.
+        """
+        _ = self.login, self._key_expires
+
+    def refresh(self) -> None:
+        """Read the connection again: it may have been switched to the other site (§2.2).
+
+        :raises RapConfigurationError: if a field of the connection is missing or not of the valid form.
+        """
+        for name in ("connection", "login", "key_store"):
+            self.__dict__.pop(name, None)
+        self.check()
+
+    @property
+    def _key_expires(self) -> pendulum.Date | None:
+        return parse_key_expires(self._extra("key_expires"))
+
+    def _extra(self, name: str) -> str:
+        return str(self.connection.extra_dejson.get(name) or "").strip()

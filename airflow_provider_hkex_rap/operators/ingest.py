@@ -1,0 +1,219 @@
+"""Land what RAP lists and the lake lacks, in as many sessions as it takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+from airflow_provider_hkex_rap import __version__
+from airflow_provider_hkex_rap.aio.together import run_all, run_both
+from airflow_provider_hkex_rap.lake.entries import Origin
+from airflow_provider_hkex_rap.lake.landing import Landing
+from airflow_provider_hkex_rap.lake.manifest import Ledger
+from airflow_provider_hkex_rap.lake.planning import Plan, plan
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
+from airflow_provider_hkex_rap.rap.files import RemoteFile
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.lake.outcomes import LandingProgress
+    from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.folders import Folder
+    from airflow_provider_hkex_rap.rap.report_name import Naming
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
+    from airflow_provider_hkex_rap.runner.source import LoginSource
+    from airflow_provider_hkex_rap.transport.session import RapSession
+
+_PROGRESS_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestRequest:
+    """The files to land.
+
+    :param folders: the folders to list.
+    :param lake: the lake to land them in.
+    :param naming: the rules by which file names are read.
+    :param include: globs on file names; one of them must match.
+    :param exclude: globs on file names; none of them may match.
+    :param day: the trading day of the run.
+    :param only_day: leave out the files of other days.
+    """
+
+    folders: Sequence[Folder]
+    lake: Lake
+    naming: Naming
+    include: Sequence[str]
+    exclude: Sequence[str]
+    day: pendulum.Date
+    only_day: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Ingest:
+    """Land the files of a request.
+
+    ::
+
+        ingest = Ingest(request=request, runner=runner, source=source, run={})
+        runner.run(ingest.land, wanted=services)
+        print(ingest.summary())
+
+    :param request: the files to land.
+    :param runner: opens the sessions.
+    :param source: the settings of the logins.
+    :param run: the ids of the Airflow task, for the manifest.
+    """
+
+    request: IngestRequest
+    runner: SessionRunner
+    source: LoginSource
+    run: Mapping[str, Any]
+    ledger: Ledger = field(init=False)
+    """The files that the lake has; known after `land`."""
+    plan: Plan = field(init=False)
+    """The listed files, by their state in the lake; known after `land`."""
+    unseen: list[RapError] = field(default_factory=list, init=False)
+    """The errors of folders that the last session could not list."""
+    landings: list[Landing] = field(default_factory=list, init=False)
+    """One for each session; another login may have ended all but the last."""
+    _started: float = field(default_factory=time.monotonic, init=False)
+
+    async def land(self) -> None:
+        """Land the files in one session; call it again after a superseded session.
+
+        :raises RapError: if the session ended early; what has landed is kept and has its entries.
+        """
+        request, customer = self.request, self.source.login.account.customer
+        async with Landing(
+            request.lake,
+            customer,
+            naming=request.naming,
+            clock=self.source.clock,
+            progress=_ProgressLog(),
+        ) as landing:
+            self.landings.append(landing)
+            async with self.runner.session() as session:
+                # Not before the login: while it waited for the account, another task may have landed files.
+                files, self.ledger = await self._listings_and_ledger(session, customer)
+                self.plan = plan(
+                    files,
+                    self.ledger,
+                    request.naming,
+                    self.source.clock(),
+                    include=request.include,
+                    exclude=request.exclude,
+                    business_date=request.day if request.only_day else None,
+                )
+                self._log_plan(files)
+                await landing.read(session, self.ledger, self.plan, self._origin(session))
+
+    async def _listings_and_ledger(
+        self, session: RapSession, customer: str
+    ) -> tuple[list[RemoteFile], Ledger]:
+        request = self.request
+        self._log_session(session)
+        listings, ledger = await run_both(
+            run_all(*(self._listing(session, folder) for folder in request.folders)),
+            Ledger.load(request.lake, customer, request.folders, self.source.clock(), request.day),
+        )
+        self.unseen = [listing for listing in listings if isinstance(listing, RapError)]
+        files = [file for listing in listings if not isinstance(listing, RapError) for file in listing]
+        return files, ledger
+
+    async def _listing(self, session: RapSession, folder: Folder) -> Sequence[RemoteFile] | RapError:
+        """Return the listing of a folder, or the error if the session goes on without it."""
+        try:
+            return await self.runner.list_folder(session, folder)
+        except (RapPermissionDenied, RapTransferError, RapClosed) as error:
+            return error
+
+    def _origin(self, session: RapSession) -> Origin:
+        login = self.source.login
+        return Origin(
+            account=login.account.name,
+            site=login.site.value,
+            address=session.address,
+            host_key_fingerprint=session.host_key_fingerprint,
+            client_key_fingerprint=session.client_key_fingerprint,
+            package_version=__version__,
+            **self.run,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of files, the bytes and the seconds, of all sessions together."""
+        *earlier, last = [landing.result for landing in self.landings]
+        before = {o.file for result in earlier for o in result.outcomes if o.disposition == "landed"}
+        return {
+            "landed": last.landed + len(before),
+            "already": last.already - sum(file in before for file in self.plan.already),
+            "deferred": last.deferred,
+            "quarantined": last.quarantined,
+            "failed": last.failed,
+            "bytes": sum(result.bytes for result in (*earlier, last)),
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+
+    def _log_session(self, session: RapSession) -> None:
+        now = self.source.clock()
+        shift = (now - pendulum.now(HONG_KONG)).total_seconds()
+        log.info(
+            "Logged in to RAP at %s (%s site) as %s with key %s from %s; our clock says %s HKT%s.",
+            session.address,
+            self.source.login.site,
+            self.source.login.account,
+            session.client_key_fingerprint,
+            session.source_address,
+            now.format("YYYY-MM-DD HH:mm:ss"),
+            # Two readings of one clock differ by less than a second.
+            f", shifted by {shift:.0f} s" if abs(shift) > 1 else "",
+        )
+
+    def _log_plan(self, files: Sequence[RemoteFile]) -> None:
+        now = self.source.clock()
+        for folder in self.request.folders:
+            listed = [file for file in files if file.folder is folder]
+            newest = max((file.mtime for file in listed if file.mtime), default=None)
+            counts = Counter(self.request.naming.read(f.text, f.mtime, now).report for f in listed)
+            reports = ", ".join(f"{report} {count}" for report, count in sorted(counts.items()))
+            log.info(
+                "%s lists %d entries, the newest of %s. Files per report: %s.",
+                folder.path,
+                len(listed),
+                f"{pendulum.from_timestamp(newest, HONG_KONG):YYYY-MM-DD HH:mm:ss} HKT" if newest else "no time",
+                reports or "none",
+            )
+        log.info(
+            "%d files are to land; %d are in the lake already.", len(self.plan.todo), len(self.plan.already)
+        )
+
+
+class _ProgressLog:
+    """Logs how far a landing has come, at most every ten seconds."""
+
+    def __init__(self) -> None:
+        self._started = self._logged = time.monotonic()
+
+    def __call__(self, progress: LandingProgress) -> None:
+        now = time.monotonic()
+        if now - self._logged < _PROGRESS_SECONDS:
+            return
+        self._logged = now
+        rate = progress.bytes / (now - self._started)
+        log.info(
+            "%d of %d files, %.1f of %.1f MB, %.1f MB/s, about %.0f s left.",
+            progress.files,
+            progress.total_files,
+            progress.bytes / 1e6,
+            progress.total_bytes / 1e6,
+            rate / 1e6,
+            (progress.total_bytes - progress.bytes) / rate if rate else 0,
+        )

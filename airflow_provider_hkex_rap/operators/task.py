@@ -1,0 +1,141 @@
+"""Run RAP work in an Airflow task: its pool, its trading day, its session, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.sdk.configuration import conf
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+
+from airflow_provider_hkex_rap.rap.errors import RapClosed, RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.sdk import Context
+
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+    from airflow_provider_hkex_rap.rap.folders import Service
+    from airflow_provider_hkex_rap.runner.policy import Policy
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
+
+POOL = "hkex_rap"
+"""The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
+
+
+class RapTask:
+    """Mixin for RAP's operators and sensors; list it before the Airflow base class.
+
+    ::
+
+        class MyOperator(RapTask, BaseOperator):
+            def execute(self, context):
+                with self.ending(context):
+                    source = AirflowLoginSource(self.rap_conn_id)
+                    runner = self.session_runner(source, context)
+                    return runner.run(work, wanted=[Service.DCASS])
+    """
+
+    log: Any
+    pool: str
+    task_id: str
+    _runner: SessionRunner | None = None
+    _killed = False
+
+    @contextmanager
+    def ending(self, context: Context) -> Iterator[None]:
+        """Check the task's pool, and end the task as Airflow expects.
+
+        A closed RAP reschedules the task to the opening; no try is spent. In a run, an error that no retry can
+        help fails the task without retries; it is the cause of the `AirflowFailException`.
+
+        :param context: the task's context; empty outside a run.
+        """
+        try:
+            self._check_pool(context)
+            yield
+        except RapClosed as closed:
+            raise self._reschedule(closed) from closed
+        except RapError as error:
+            if error.retryable or "ti" not in context:
+                raise
+            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+    def session_runner(
+        self, source: AirflowLoginSource, context: Context, *, superseded_retries: int = 0
+    ) -> SessionRunner:
+        """Return a runner that ends with the task.
+
+        :param source: the settings of the login.
+        :param context: the task's context; in a run, the runner may wait for minutes.
+        :param superseded_retries: how often to start again after a superseded session, in a run.
+        """
+        from airflow_provider_hkex_rap.runner.runner import SessionRunner
+
+        self._clock = source.clock
+        self._runner = SessionRunner(source, _policy(context, superseded_retries))
+        if self._killed:
+            self._runner.kill()
+        return self._runner
+
+    def on_kill(self) -> None:
+        """Close the session at once and cancel the work (§4.3)."""
+        self._killed = True
+        if self._runner:
+            self._runner.kill()
+
+    def _check_pool(self, context: Context) -> None:
+        """Refuse to run as a mapped task that Airflow has put into the default pool.
+
+        :raises RapConfigurationError: if the pool was not given to ``partial``.
+        """
+        dag = context.get("dag")
+        task = dag.task_dict.get(self.task_id) if dag else None
+        if isinstance(task, MappedOperator) and task.pool != self.pool:
+            raise RapConfigurationError(
+                f"The mapped task {self.task_id!r} runs in {task.pool!r}, not in {self.pool!r}.",
+                why="Airflow gives a mapped task the pool that partial() names, and no other; without"
+                " one slot for all, its logins end each other's sessions (§4.3).",
+                todo=f"Write {type(self).__name__}.partial(..., pool={self.pool!r}).expand(...).",
+                pool=task.pool,
+            )
+
+    def _reschedule(self, closed: RapClosed) -> AirflowRescheduleException:
+        self.log.info("%s", closed)
+        # The clock may be shifted; Airflow's is not.
+        wait = closed.opens_at - self._clock()
+        return AirflowRescheduleException(pendulum.now("UTC") + wait)  # type: ignore[no-untyped-call]
+
+
+def _policy(context: Context, superseded_retries: int) -> Policy:
+    from airflow_provider_hkex_rap.runner.policy import ATTENDED, unattended
+
+    if "dag_run" not in context:
+        return ATTENDED
+    return unattended(conf.getfloat("hkex_rap", "superseded_wait", fallback=300.0), superseded_retries)
+
+
+def trading_day(context: Context, service: Service, now: datetime) -> pendulum.Date:
+    """Return the trading day of the task's run.
+
+    :param context: the task's context; empty outside a run.
+    :param service: the service whose hours decide, if the run has no date of its own.
+    :param now: the clock's time.
+    :raises RapConfigurationError: if ``dag_run.conf["business_date"]`` is not YYYY-MM-DD.
+    """
+    run = context.get("dag_run")
+    run_conf = (run.conf if run else None) or {}
+    # The scheduler lives in real time, and the clock may be shifted against it.
+    shift = now - pendulum.now()
+    return run_trading_day(
+        conf_business_date=run_conf.get("business_date"),
+        logical_date=context.get("logical_date"),
+        run_after=run.run_after + shift if run else None,
+        service=service,
+        now=now,
+    )

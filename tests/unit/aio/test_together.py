@@ -1,0 +1,36 @@
+"""Work side by side: the first error ends all of it."""
+
+import asyncio
+
+import pytest
+
+from airflow_provider_hkex_rap.aio.together import run_all, run_both
+
+
+async def give(value):
+    await asyncio.sleep(0)
+    return value
+
+
+def test_results_come_in_the_order_of_the_work():
+    assert asyncio.run(run_all(give(1), give(2), give(3))) == [1, 2, 3]
+    assert asyncio.run(run_both(give("a"), give(2))) == ("a", 2)
+
+
+def test_the_first_error_cancels_the_others_and_is_raised_as_it_is():
+    cancelled = []
+
+    async def wait():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        asyncio.run(run_all(wait(), fail(), wait()))
+    assert cancelled == [True, True]

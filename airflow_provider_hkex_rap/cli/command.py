@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.cli import suppress_logs_and_warning
 
-from airflow_provider_hkex_rap._lake import open_lake
+from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONNECTION, command, lake_uri
 from airflow_provider_hkex_rap.cli.status import end_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX, PART_SUFFIX
+from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.rap.errors import (
     RapAlgorithmError,
     RapConfigurationError,

@@ -13,7 +13,6 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowRescheduleException
 
 from airflow_provider_hkex_rap import __version__
-from airflow_provider_hkex_rap._lake import open_lake
 from airflow_provider_hkex_rap._task import (
     POOL,
     SUPERSEDED_WAITS,
@@ -22,6 +21,7 @@ from airflow_provider_hkex_rap._task import (
     parse_patterns,
     trading_day,
 )
+from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.rap.errors import (
     RapError,
     RapPermissionDenied,
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
-    from airflow_provider_hkex_rap.lake.landing import Landing, Plan, Progress
+    from airflow_provider_hkex_rap.lake.landing import LandingProgress, LandingResult
     from airflow_provider_hkex_rap.lake.manifest import Ledger
+    from airflow_provider_hkex_rap.lake.planning import Plan
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.files import RemoteFile
@@ -131,7 +132,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             day = only_date or trading_day(context, services[0], hook.clock())
             self.log.info("The trading day of this run is %s.", day.isoformat())
             started = time.monotonic()
-            self._cut_short: list[Landing] = []
+            self._cut_short: list[LandingResult] = []
             ledger, plan, landing, unseen = self.run_session(
                 hook,
                 services,
@@ -159,53 +160,57 @@ class RapDownloadOperator(RapTask, BaseOperator):
         only_date: pendulum.Date | None,
         day: pendulum.Date,
         run: dict[str, Any],
-    ) -> tuple[Ledger, Plan, Landing, list[Exception]]:
+    ) -> tuple[Ledger, Plan, LandingResult, list[Exception]]:
         """Land what the folders list; return it with the errors of folders that the account does not see."""
-        from airflow_provider_hkex_rap.lake.landing import Origin, land, plan
+        from airflow_provider_hkex_rap.lake.landing import Landing, Origin
         from airflow_provider_hkex_rap.lake.manifest import Ledger
+        from airflow_provider_hkex_rap.lake.planning import plan
 
         login, clock = hook.login, hook.clock
-        async with hook.session() as session:
-            # Not before: while this login waited for its turn, another task may have landed files.
-            ledger, listings = await asyncio.gather(
-                asyncio.to_thread(Ledger.load, lake, login.account.customer, folders, clock(), day),
-                asyncio.gather(*(self._listing(session, folder, clock) for folder in folders)),
-            )
-            files = [file for listing in listings if not isinstance(listing, Exception) for file in listing]
-            todo = plan(
-                files,
-                ledger,
-                naming,
-                clock(),
-                include=self._include,
-                exclude=self._exclude,
-                business_date=only_date,
-            )
-            self.log.info(
-                "RAP lists %d entries; %d files are to land, %d are in the lake already.",
-                len(files),
-                len(todo.todo),
-                len(todo.already),
-            )
-            origin = Origin(
-                account=login.account.name,
-                site=login.site.value,
-                address=session.address,
-                host_key_fingerprint=session.host_key_fingerprint,
-                client_key_fingerprint=session.client_key_fingerprint,
-                package_version=__version__,
-                **run,
-            )
-            progress = _ProgressLog(self.log)
-            try:
-                landing = await land(
-                    session, lake, ledger, todo, origin=origin, naming=naming, clock=clock, progress=progress
+        landing = Landing(
+            lake, login.account.customer, naming=naming, clock=clock, progress=_ProgressLog(self.log)
+        )
+        try:
+            async with landing, hook.session() as session:
+                # Not before: while this login waited for its turn, another task may have landed files.
+                ledger, listings = await asyncio.gather(
+                    Ledger.load(lake, login.account.customer, folders, clock(), day),
+                    asyncio.gather(*(self._listing(session, folder, clock) for folder in folders)),
                 )
-            except RapSessionSuperseded as error:
-                # The next session finds in the lake what this one has landed; the summary is of both.
-                self._cut_short.append(error.__dict__["landing"])
-                raise
-        return ledger, todo, landing, [error for error in listings if isinstance(error, Exception)]
+                files = [
+                    file for listing in listings if not isinstance(listing, Exception) for file in listing
+                ]
+                todo = plan(
+                    files,
+                    ledger,
+                    naming,
+                    clock(),
+                    include=self._include,
+                    exclude=self._exclude,
+                    business_date=only_date,
+                )
+                self.log.info(
+                    "RAP lists %d entries; %d files are to land, %d are in the lake already.",
+                    len(files),
+                    len(todo.todo),
+                    len(todo.already),
+                )
+                origin = Origin(
+                    account=login.account.name,
+                    site=login.site.value,
+                    address=session.address,
+                    host_key_fingerprint=session.host_key_fingerprint,
+                    client_key_fingerprint=session.client_key_fingerprint,
+                    package_version=__version__,
+                    **run,
+                )
+                await landing.read(session, ledger, todo, origin)
+        except RapSessionSuperseded:
+            # The next session finds in the lake what this one has landed; the summary is of both.
+            self._cut_short.append(landing.result)
+            raise
+        unseen = [error for error in listings if isinstance(error, Exception)]
+        return ledger, todo, landing.result, unseen
 
     async def _listing(
         self, session: RapSession, folder: Folder, clock: Clock
@@ -216,7 +221,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         except (RapPermissionDenied, RapTransferError, AirflowRescheduleException) as error:
             return error
 
-    def _judge_transfers(self, landing: Landing) -> None:
+    def _judge_transfers(self, landing: LandingResult) -> None:
         unfinished = [o for o in landing.outcomes if o.disposition in ("deferred", "failed")]
         if unfinished:
             first = unfinished[0]
@@ -228,7 +233,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
                 unfinished=tuple((f"{o.file.folder.path}/{o.file.text}", o.reason) for o in unfinished),
             )
 
-    def _summary(self, plan: Plan, landing: Landing, seconds: float) -> dict[str, Any]:
+    def _summary(self, plan: Plan, landing: LandingResult, seconds: float) -> dict[str, Any]:
         """Return what the task has done, in this session and in those that others' logins have ended."""
         outcomes = [outcome for earlier in self._cut_short for outcome in earlier.outcomes]
         before = {outcome.file for outcome in outcomes if outcome.disposition == "landed"}
@@ -303,7 +308,7 @@ class _ProgressLog:
         self._log = log
         self._started = self._said = time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: LandingProgress) -> None:
         now = time.monotonic()
         if now - self._said < _PROGRESS_SECONDS:
             return

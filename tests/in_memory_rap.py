@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pendulum
 
-from airflow_provider_hkex_rap.lake.landing import Landing, Origin, land, plan
+from airflow_provider_hkex_rap.lake.landing import Landing, LandingResult, Origin
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.manifest import Ledger
+from airflow_provider_hkex_rap.lake.planning import plan
 from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
@@ -82,16 +83,27 @@ def clock() -> pendulum.DateTime:
 
 
 async def landing(
-    rap: InMemoryRap, lake: Lake, *, now: pendulum.DateTime = NOW, naming: Naming | None = None, **options
-) -> Landing:
-    """Land what a RAP lists, as a task does."""
+    rap: InMemoryRap,
+    lake: Lake,
+    *,
+    now: pendulum.DateTime = NOW,
+    naming: Naming | None = None,
+    files: list[RemoteFile] | None = None,
+    into: list[Landing] | None = None,
+    **options,
+) -> LandingResult:
+    """Land what a RAP lists, or the files given, as a task does; append the `Landing` to *into*."""
     naming = naming or Naming()
-    ledger = await asyncio.to_thread(Ledger.load, lake, CUSTOMER, [rap.folder], now)
-    todo = plan(rap.listing(), ledger, naming, now)
-    return await land(rap, lake, ledger, todo, origin=ORIGIN, naming=naming, clock=lambda: now, **options)
+    async with Landing(lake, CUSTOMER, naming=naming, clock=lambda: now, **options) as under_way:
+        if into is not None:
+            into.append(under_way)
+        ledger = await Ledger.load(lake, CUSTOMER, [rap.folder], now)
+        todo = plan(rap.listing() if files is None else files, ledger, naming, now)
+        await under_way.read(rap, ledger, todo, ORIGIN)
+    return under_way.result
 
 
-def run(rap: InMemoryRap, lake: Lake, **options) -> Landing:
+def run(rap: InMemoryRap, lake: Lake, **options) -> LandingResult:
     return asyncio.run(landing(rap, lake, **options))
 
 

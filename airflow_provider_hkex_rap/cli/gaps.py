@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -72,7 +73,7 @@ def gaps(args: Namespace) -> int:
     customer = parse_customer(args.customer)
     lake = command_lake(args.lake)
     now = command_clock()()
-    landed = _landed(lake, customer, folders, now)
+    landed = asyncio.run(_landed(lake, customer, folders, now))
     rows = _judge(landed, folders, args.expect or (), Calendar(args.calendar), now)
     show([row.shown(now.date()) for row in rows], args.output)
     incomplete = [row.business_date for row in rows if row.missing]
@@ -95,19 +96,22 @@ def gaps(args: Namespace) -> int:
     return FAILED
 
 
-def _landed(lake: Lake, customer: str, folders: Iterable[Folder], now: pendulum.DateTime) -> _Landed:
-    from airflow_provider_hkex_rap.lake.manifest import LOOK_BACK_DAYS, read_manifests
+async def _landed(lake: Lake, customer: str, folders: Iterable[Folder], now: pendulum.DateTime) -> _Landed:
+    from airflow_provider_hkex_rap.lake.manifest import LOOK_BACK_DAYS, READERS, read_manifests
+    from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
     landed: _Landed = {}
-    for folder in folders:
-        for manifest in read_manifests(lake, customer, folder, now.subtract(days=LOOK_BACK_DAYS)):
-            if manifest.error:
-                print(f"Left out: {lake.uri_of(manifest.path)}: {manifest.error}.", file=sys.stderr)
-            for entry in manifest.entries:
-                if entry.uri:
-                    day = pendulum.Date.fromisoformat(entry.business_date)
-                    files = landed.setdefault((day, folder), {})
-                    files[entry.uri] = _File(entry.text, entry.size or 0)
+    since = now.subtract(days=LOOK_BACK_DAYS)
+    async with StorageCalls(READERS) as calls:
+        for folder in folders:
+            async for manifest in read_manifests(calls, lake, customer, folder, since):
+                if manifest.error:
+                    print(f"Left out: {lake.uri_of(manifest.path)}: {manifest.error}.", file=sys.stderr)
+                for entry in manifest.entries:
+                    if entry.uri:
+                        day = pendulum.Date.fromisoformat(entry.business_date)
+                        files = landed.setdefault((day, folder), {})
+                        files[entry.uri] = _File(entry.text, entry.size or 0)
     return landed
 
 

@@ -1,1 +1,1 @@
-"""The landing: private spool, commit protocol, layout, and the manifest, which is the ledger."""
+"""Landing: private spool, commit protocol, layout, and the manifest, which is the ledger."""

@@ -1,4 +1,4 @@
-"""Where things lie in a lake, and which names may enter it."""
+"""The paths of a lake, and the names that may enter it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 MANIFESTS = "_manifests"
 NAME_BYTES = 255
-"""The longest name, in bytes of UTF-8, that common file systems hold."""
+"""The longest name, in bytes of UTF-8, that common file systems accept."""
 PART_PREFIX, PART_SUFFIX = ".rap-", ".part"
-"""What opens and closes the name of everything unfinished."""
+"""How the name of every unfinished file or directory begins and ends."""
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MANIFEST = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]+-[0-9]+\.json")
 _KINDS = {
-    Kind.DIRECTORY: "It is a sub-folder, which RAP should not have (guide §4.2): it was not descended into.",
+    Kind.DIRECTORY: "It is a sub-folder, which RAP should not have (guide §4.2); its content was not listed.",
     Kind.SYMLINK: "It is a symbolic link, which may lead anywhere.",
     Kind.OTHER: "It is neither a file nor a folder.",
 }
@@ -37,9 +37,9 @@ class Refused(NamedTuple):
 
 
 def safe_name(file: RemoteFile) -> str | Refused:
-    """Return the name under which a file lands, or why it may not.
+    """Return the name under which a file lands, or the reason why it may not land.
 
-    Bytes that are not UTF-8 stand as ``%XX``. Names that differ only in Unicode normalisation are two names.
+    Bytes that are not UTF-8 become ``%XX``. Names that differ only in Unicode normalisation stay two names.
 
     :param file: an entry of a folder's listing.
     """
@@ -47,20 +47,20 @@ def safe_name(file: RemoteFile) -> str | Refused:
     if file.kind is not Kind.FILE:
         return Refused(_KINDS[file.kind])
     if name in ("", ".", ".."):
-        return Refused("Its name is empty, or names a directory.")
+        return Refused("Its name is empty, . or .., which is no file name.")
     if "/" in name or "\\" in name:
-        return Refused("Its name holds a path separator.")
+        return Refused("Its name contains a path separator.")
     if any(unicodedata.category(character) == "Cc" for character in name):
-        return Refused("Its name holds a control character.")
+        return Refused("Its name contains a control character.")
     if len(name.encode()) > NAME_BYTES:
         return Refused(f"Its name is longer than {NAME_BYTES} bytes.")
     if is_part(name):
-        return Refused("Its name has the form that the lake keeps for unfinished files.")
+        return Refused("Its name has the form that the lake uses for unfinished files.")
     return name
 
 
 def is_part(name: str) -> bool:
-    """Say whether a name is that of something unfinished.
+    """Return whether a name is that of an unfinished file or directory.
 
     :param name: the last part of a path.
     """
@@ -68,9 +68,9 @@ def is_part(name: str) -> bool:
 
 
 def versions(name: str) -> Iterator[str]:
-    """Yield the names that a file's successive contents land under: its own, then ``.v2``, ``.v3``...
+    """Yield the names for a file's successive contents: its own, then with ``.v2``, ``.v3``...
 
-    :param name: the file's name, as `safe_name` gives it.
+    :param name: the file's name, as `safe_name` returns it.
     """
     yield name
     number = 2
@@ -89,11 +89,11 @@ def folder_directory(customer: str, folder: Folder | str) -> str:
 
 
 def report_directory(customer: str, folder: Folder | str, business_date: pendulum.Date | str) -> str:
-    """Return the directory that a report lands in, relative to the lake.
+    """Return the directory in which a report lands, relative to the lake.
 
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
-    :param business_date: the day that the report is about; as text, in ISO form.
+    :param business_date: the day that the report is about; if text, in ISO form.
     """
     return f"{folder_directory(customer, folder)}/business_date={business_date}"
 
@@ -104,14 +104,14 @@ def manifest_path(customer: str, folder: str, business_date: str, run: str, sequ
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
     :param business_date: the business date of its entries, in ISO form.
-    :param run: the run that writes it, as `run_stamp` gives it.
-    :param sequence: counts the manifest files of that run.
+    :param run: the run that writes it, as `run_stamp` returns it.
+    :param sequence: number of the file among those of the run, from 1.
     """
     return f"{MANIFESTS}/{report_directory(customer, folder, business_date)}/{run}-{sequence:04}.json"
 
 
 def run_stamp(now: pendulum.DateTime, suffix: str) -> str:
-    """Return the name of a run, which sorts by time.
+    """Return the name of a run; names sort by the time at which the runs started.
 
     :param now: when the run started.
     :param suffix: random hexadecimal digits.
@@ -120,7 +120,7 @@ def run_stamp(now: pendulum.DateTime, suffix: str) -> str:
 
 
 def manifest_stamp(path: str) -> str | None:
-    """Return when the run of a manifest file started (UTC, in a form that sorts); None for other files.
+    """Return when the run of a manifest file started, as ``YYYYMMDDTHHMMSSZ``; None for other files.
 
     :param path: a path under ``_manifests``.
     """
@@ -129,7 +129,7 @@ def manifest_stamp(path: str) -> str | None:
 
 
 def relative_path(uri: str) -> str:
-    """Return a landed file's path relative to its lake, wherever the lake has moved to.
+    """Return a landed file's path relative to its lake, even if the lake has moved since.
 
     :param uri: the URI in a manifest entry.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.lake.layout import manifest_path, relative_path
@@ -11,31 +12,33 @@ from airflow_provider_hkex_rap.lake.manifest import Disposition, Entry, to_json
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Callable
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
 BATCH_FILES = 128
+"""Entries are written once this many wait; a killed run leaves about as many files without entries."""
 BATCH_SECONDS = 2.0
-"""How many files, and how much time, a killed run can leave without entries."""
+"""Entries are written once the oldest has waited this many seconds."""
+# Threads of their own, so that entries are never queued behind commits, and the last ones go side by side.
+_THREADS = 32
 
 
 class ManifestWriter:
-    """Writes a run's entries in small batches, each after the names of its files are durable.
+    """Write a run's entries in small batches, each after the names of its files are durable.
 
     :param lake: the lake.
-    :param customer: the DCASS customer code.
-    :param run: the run's stamp.
-    :param pool: where the writing is done.
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param run: the run's stamp, as `run_stamp` returns it.
     """
 
-    def __init__(self, lake: Lake, customer: str, run: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, lake: Lake, customer: str, run: str) -> None:
         self.written: list[Entry] = []
         self.uris: list[str] = []
         self._lake = lake
         self._customer = customer
         self._run = run
-        self._pool = pool
+        self._pool = ThreadPoolExecutor(_THREADS, "hkex-rap-manifest")
         self._pending: list[Entry] = []
         self._failed: list[Entry] = []
         self._error: Exception | None = None
@@ -46,7 +49,7 @@ class ManifestWriter:
     def add(self, entry: Entry) -> None:
         """Take an entry, to be written soon.
 
-        :param entry: of a file that is in the lake, or may not enter it.
+        :param entry: the entry of a file that is in the lake, or may not enter it.
         """
         self._pending.append(entry)
         if len(self._pending) >= BATCH_FILES:
@@ -54,24 +57,30 @@ class ManifestWriter:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self._flush)
 
-    async def close(self) -> None:
-        """Write what is left.
+    async def close(self, retry: Callable[[], bool]) -> None:
+        """Write the entries that are left, side by side.
 
-        :raises LakeConflict: not all entries could be written, at the second attempt either.
+        :param retry: called if some could not be written; True to try them once more.
+        :raises LakeConflict: if entries could not be written.
         """
-        for _ in range(2):
-            self._pending += self._failed
-            self._failed = []
-            self._flush()
-            while self._writes:
-                await asyncio.wait(self._writes)
+        await self._write_rest()
+        if self._failed and retry():
+            await self._write_rest()
+        self._pool.shutdown()
         if self._failed:
             raise LakeConflict(
-                f"{len(self._failed)} files have no manifest entry: {self._lake.uri} does not take it.",
+                f"{len(self._failed)} files have no manifest entry: {self._lake.uri} refused the manifest.",
                 why=str(self._error or ""),
                 todo="Make the lake writable and run again: files that landed are adopted, not landed twice.",
                 uri=self._lake.uri,
             ) from self._error
+
+    async def _write_rest(self) -> None:
+        self._pending += self._failed
+        self._failed = []
+        self._flush()
+        while self._writes:
+            await asyncio.gather(*self._writes)
 
     def _flush(self) -> None:
         if self._timer:
@@ -90,7 +99,7 @@ class ManifestWriter:
     async def _write(self, path: str, entries: list[Entry]) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, self._create, path, entries)
-        # Whatever a storage backend raises: the entries are tried once more at the end.
+        # Any error of the storage: the entries are tried once more at the end.
         except Exception as error:
             self._error = error
             self._failed += entries

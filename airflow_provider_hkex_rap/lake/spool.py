@@ -1,4 +1,4 @@
-"""Where a file's bytes wait, hashed as they arrive, until they are known to be whole."""
+"""Keep a file's bytes, hashed as they arrive, until the file is known to be whole."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MEMORY_BYTES = 2**20
-"""Up to this size a file waits in memory; beyond it, on disk."""
+"""A file of at most this many bytes is kept in memory; a larger one on disk."""
 
 
 @contextlib.contextmanager
 def spool_directory(parent: str) -> Iterator[str]:
-    """Make a private directory, and remove it with all it holds.
+    """Make a private directory, and remove it with its content at the end.
 
-    :param parent: where to make it.
-    :raises OSError: it cannot be made.
+    :param parent: the directory to make it in.
+    :raises OSError: if it cannot be made.
     """
     directory = tempfile.mkdtemp(PART_SUFFIX, PART_PREFIX, parent)
     try:
@@ -33,11 +33,19 @@ def spool_directory(parent: str) -> Iterator[str]:
 
 
 class Spool:
-    """One file's bytes.
+    """One file's bytes: write them as they arrive, then finish, then use them, then discard.
 
-    :param path: where to keep them once memory is not enough.
-    :param listed: the size that RAP listed, in bytes; what arrives beyond it is counted and not kept.
-    :param md5: whether to hash MD5 along with SHA-256, for lakes that report it.
+    ::
+
+        spool = Spool(f"{directory}/1", listed=10)
+        spool.write(b"0123456789")
+        spool.finish()
+        lake.commit(report_directory, "TP001.csv", spool, mtime)
+        spool.discard()
+
+    :param path: the file to keep the bytes in if they exceed `MEMORY_BYTES`; it must not exist.
+    :param listed: the size that RAP listed, in bytes; bytes beyond it are counted, but not kept.
+    :param md5: True to compute MD5 as well as SHA-256, for storages that report MD5.
     """
 
     def __init__(self, path: str, listed: int | None, *, md5: bool = False) -> None:
@@ -51,9 +59,10 @@ class Spool:
         self._file: BinaryIO | None = None
 
     def write(self, data: bytes) -> None:
-        """Take the bytes that come next.
+        """Add the next bytes.
 
-        :raises OSError: the disk does not take them; `error` then holds the reason.
+        :param data: the bytes.
+        :raises OSError: if they cannot be written to disk; `error` is then set to the same error.
         """
         self.size += len(data)
         if self._listed is not None and self.size > self._listed:
@@ -78,9 +87,9 @@ class Spool:
         self._file.write(data)
 
     def finish(self) -> None:
-        """Close the spool: all bytes have arrived.
+        """End the writing: all bytes have arrived.
 
-        :raises OSError: the disk does not take the last of them; `error` then holds the reason.
+        :raises OSError: if the last bytes cannot be written to disk; `error` is then set to the same error.
         """
         try:
             if self._file:
@@ -91,7 +100,7 @@ class Spool:
 
     @property
     def content(self) -> bytes | str:
-        """The bytes, or the path of the file that holds them."""
+        """The bytes, or the path of the file that contains them."""
         return b"".join(self._memory) if self._file is None else self._path
 
     @property
@@ -101,11 +110,11 @@ class Spool:
 
     @property
     def md5(self) -> str | None:
-        """The MD5 of the bytes, in hexadecimal, if it was asked for."""
+        """The MD5 of the bytes, in hexadecimal; None if *md5* is False."""
         return self._md5.hexdigest() if self._md5 else None
 
     def discard(self) -> None:
-        """Forget the bytes."""
+        """Delete the bytes."""
         self._memory.clear()
         if self._file:
             with contextlib.suppress(OSError):

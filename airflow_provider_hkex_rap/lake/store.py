@@ -1,4 +1,4 @@
-"""A lake on any fsspec file system, where what has landed is never overwritten or deleted."""
+"""A lake on any fsspec file system; landed files are never overwritten or deleted."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX, is_p
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from fsspec import AbstractFileSystem
 
     from airflow_provider_hkex_rap.lake.spool import Spool
 
 STALE_SECONDS = 24 * 3600
-"""Something unfinished that is this old was left by a process that was killed."""
+"""An unfinished file of at least this age was left by a killed process."""
 
+_OBJECT_STORES = frozenset({"s3", "gs", "gcs", "abfs", "az"})
 # These refuse to overwrite by themselves; fsspec's other backends look first, and then write.
-_EXCLUSIVE = frozenset({"file", "s3", "gs", "gcs", "abfs", "az"})
+_EXCLUSIVE = _OBJECT_STORES | {"file"}
 
 _CHUNK = 2**20
-# One upload holds at most as many parts as this in memory.
+# One upload holds at most this many parts in memory.
 _S3_UPLOAD = {"chunksize": 8 * 2**20, "max_concurrency": 4}
 
 
@@ -38,23 +39,33 @@ class Landed(NamedTuple):
     """A file in the lake."""
 
     name: str
-    """Its name in its directory: the report's own, or with ``.v2``, ``.v3``..."""
+    """Its name in its directory: the report's own, or that name with ``.v2``, ``.v3``..."""
     sha256: str
     etag: str | None
     version_id: str | None
     adopted: bool
-    """Whether it was there already."""
+    """Whether the lake had it before."""
+
+
+class DirectoryListing(NamedTuple):
+    """The content of one directory; paths are relative to the lake."""
+
+    files: list[str]
+    directories: list[str]
 
 
 class Lake:
-    """A lake, below one root of one file system.
+    """A lake: everything below one root of one file system.
 
-    Its methods may be called from several threads at once.
+    Its methods make storage calls that block, and may be called from several threads at once::
+
+        lake = Lake(fsspec.filesystem("file"), "/data/rap")
+        lake.names("customer=CXYZ/folder=DCASS/business_date=2026-11-20")
 
     :param fs: the fsspec file system, such as ``ObjectStoragePath(uri).fs``.
-    :param root: the path on it that everything lies below, such as ``ObjectStoragePath(uri).path``.
-    :param uri: the root as a URI, for the manifest; left out, *fs* gives it.
-    :raises RapConfigurationError: *fs* cannot refuse to overwrite a file.
+    :param root: the lake's root, as a path on *fs*, such as ``ObjectStoragePath(uri).path``.
+    :param uri: the root as a URI, for the manifest; if empty, *fs* builds it from *root*.
+    :raises RapConfigurationError: if *fs* cannot refuse to overwrite a file.
     """
 
     def __init__(self, fs: AbstractFileSystem, root: str, uri: str = "") -> None:
@@ -64,7 +75,9 @@ class Lake:
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         self.is_local = "file" in protocols
         self.is_s3 = "s3" in protocols
-        """Whether a lake reports the MD5 of most files, and keeps metadata with them."""
+        """Whether the storage reports the MD5 of most files, and keeps metadata with them."""
+        self.lists_trees = bool(protocols & _OBJECT_STORES)
+        """Whether the storage lists a whole tree in one call."""
         self._turn: contextlib.AbstractContextManager[object] = (
             contextlib.nullcontext() if protocols & _EXCLUSIVE else threading.Lock()
         )
@@ -72,7 +85,10 @@ class Lake:
             _require_exclusive_create(fs)
 
     def uri_of(self, relative: str) -> str:
-        """Return the URI of a path relative to the lake."""
+        """Return the URI of a file or directory.
+
+        :param relative: its path relative to the lake.
+        """
         return f"{self.uri}/{relative}"
 
     def _path(self, relative: str) -> str:
@@ -81,11 +97,12 @@ class Lake:
     # Reading
 
     def names(self, directory: str) -> frozenset[str]:
-        """Return the names of what a directory holds; none if it does not exist.
+        """Return the names of the files and directories in a directory; none if it does not exist.
 
-        On a local file system, what killed processes left unfinished there is removed.
+        On a local file system, unfinished files that killed processes left there are removed.
 
         :param directory: relative to the lake.
+        :raises OSError: if the lake cannot list it.
         """
         path = self._path(directory)
         try:
@@ -97,40 +114,67 @@ class Lake:
         except FileNotFoundError:
             return frozenset()
 
-    def walk(self, directory: str) -> list[str]:
-        """Return the finished files below a directory, relative to the lake, sorted; none if it is not there.
+    def list_directory(self, directory: str) -> DirectoryListing:
+        """Return the finished files and the directories in a directory; none if it does not exist.
 
         :param directory: relative to the lake.
+        :raises OSError: if the lake cannot list it.
+        """
+        path = self._path(directory)
+        self.fs.invalidate_cache(path)
+        try:
+            found = self.fs.ls(path, detail=True)
+        except FileNotFoundError:
+            found = []
+        listing = DirectoryListing([], [])
+        for info in found:
+            relative = self._relative(info["name"].rstrip("/"))
+            if not is_part(relative.rpartition("/")[2]):
+                (listing.directories if info["type"] == "directory" else listing.files).append(relative)
+        return listing
+
+    def walk(self, directory: str) -> list[str]:
+        """Return the sorted paths of the finished files below a directory; none if it does not exist.
+
+        :param directory: relative to the lake, as are the paths.
+        :raises OSError: if the lake cannot list it.
         """
         self.fs.invalidate_cache()
         try:
             found = self.fs.find(self._path(directory))
         except FileNotFoundError:
             return []
-        # A backend may give its paths with or without the leading slash that the root has.
-        start = len(self.root.lstrip("/")) + 1
-        relative = (path.lstrip("/")[start:] for path in found)
-        return sorted(path for path in relative if not any(map(is_part, path.split("/"))))
+        return sorted(path for path in map(self._relative, found) if not any(map(is_part, path.split("/"))))
+
+    def _relative(self, path: str) -> str:
+        # A backend may return paths with or without the leading slash of the root.
+        return path.lstrip("/")[len(self.root.lstrip("/")) + 1 :]
 
     def read(self, relative: str) -> bytes:
         """Return a file's bytes.
 
         :param relative: its path relative to the lake.
-        :raises FileNotFoundError: it does not exist.
+        :raises FileNotFoundError: if it does not exist.
         """
         content: bytes = self.fs.cat_file(self._path(relative))
         return content
 
     def measure(self, relative: str) -> tuple[int, str] | None:
-        """Return a file's size (bytes) and the SHA-256 of the bytes that it holds; None if it does not exist.
+        """Read a file and return its size in bytes and its SHA-256; None if it does not exist.
 
         :param relative: its path relative to the lake.
+        :raises OSError: if the lake cannot be read.
         """
-        info = self._info(self._path(relative))
+        info = self.stat(relative)
         return (int(info["size"]), self._sha256(self._path(relative))) if info else None
 
-    def _info(self, path: str) -> dict[str, Any] | None:
-        """Return what the file system says of a file, past any cache; None if it does not exist."""
+    def stat(self, relative: str) -> dict[str, Any] | None:
+        """Return the file system's attributes of a file, past any cache; None if it does not exist.
+
+        :param relative: its path relative to the lake.
+        :raises OSError: if the lake cannot be read.
+        """
+        path = self._path(relative)
         self.fs.invalidate_cache(path.rpartition("/")[0])
         try:
             info: dict[str, Any] = self.fs.info(path)
@@ -145,43 +189,21 @@ class Lake:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    # Writing
-
-    def spool_parent(self) -> str:
-        """Return where spools belong: beside the files on a local lake, so that landing them needs no copy.
-
-        What killed processes left there is removed.
-
-        :raises OSError: the lake's root cannot be made.
-        """
-        parent = self.root if self.is_local else tempfile.gettempdir()
-        os.makedirs(parent, exist_ok=True)
-        _sweep(parent)
-        return parent
-
-    def find(
-        self, directory: str, name: str, size: int, mtime: int, present: Collection[str]
-    ) -> Iterator[Landed]:
-        """Yield the landed files that are provably a listed one, without reading it from RAP.
+    def proven(self, relative: str, info: dict[str, Any], mtime: int) -> Landed | None:
+        """Return a landed file if it provably has the listed modification time; else None.
 
         `commit` leaves the proof: RAP's modification time, on the file or in the object's metadata.
 
-        :param directory: where the file belongs, relative to the lake.
-        :param name: its name, as `safe_name` gives it.
-        :param size: the listed size, in bytes.
+        :param relative: its path relative to the lake.
+        :param info: its attributes, as `stat` returns them.
         :param mtime: the listed modification time, in seconds since the epoch.
-        :param present: the names of what the directory holds.
+        :raises OSError: if the lake cannot be read.
         """
-        for candidate in versions(name):
-            if candidate not in present:
-                return
-            path = self._path(f"{directory}/{candidate}")
-            info = self._info(path)
-            if info and info["size"] == size and (sha256 := self._proof(path, info, mtime)):
-                yield self._landed(candidate, sha256, info, adopted=True)
+        sha256 = self._proof(self._path(relative), info, mtime)
+        return self._landed(relative.rpartition("/")[2], sha256, info, adopted=True) if sha256 else None
 
     def _proof(self, path: str, info: dict[str, Any], mtime: int) -> str | None:
-        """Return a landed file's SHA-256 if it is the file of that modification time."""
+        """Return a landed file's SHA-256 if it has that modification time of RAP; else None."""
         if self.is_local:
             return self._sha256(path) if int(info["mtime"]) == mtime else None
         if self.is_s3:
@@ -189,45 +211,61 @@ class Lake:
             return metadata.get("sha256") if metadata.get("rap-mtime") == str(mtime) else None
         return None
 
+    # Writing
+
+    def spool_parent(self) -> str:
+        """Return the directory for spools: the root of a local lake, so that landing needs no copy.
+
+        Unfinished files that killed processes left there are removed.
+
+        :raises OSError: if the lake's root cannot be made.
+        """
+        parent = self.root if self.is_local else tempfile.gettempdir()
+        os.makedirs(parent, exist_ok=True)
+        _sweep(parent)
+        return parent
+
     def commit(
         self, directory: str, name: str, spool: Spool, mtime: int | None, present: Collection[str] = ()
     ) -> Landed:
         """Make a whole file visible, exactly once per content, and verify it.
 
-        Where the name is taken by the same bytes, they are adopted; where by others, it lands as ``.v2``...
+        If the name is taken by the same bytes, those are adopted; if by other bytes, the file lands as
+        ``.v2``, ``.v3``...
 
-        :param directory: where it belongs, relative to the lake.
-        :param name: its name, as `safe_name` gives it.
-        :param spool: its bytes, all there.
-        :param mtime: RAP's modification time, in seconds since the epoch; None where RAP does not say.
-        :param present: names known to be taken.
-        :raises LakeConflict: what landed is not what was written.
-        :raises OSError: the lake does not take it; nothing of it is visible.
+        :param directory: the directory it belongs in, relative to the lake.
+        :param name: its name, as `safe_name` returns it.
+        :param spool: its bytes, finished.
+        :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sends none.
+        :param present: names in the directory that are known to be taken.
+        :raises LakeConflict: if the lake holds other bytes than were written.
+        :raises OSError: if the lake refuses the file; nothing of it is visible then.
         """
         for candidate in versions(name):
-            path = self._path(f"{directory}/{candidate}")
+            relative = f"{directory}/{candidate}"
             with self._turn:
-                adopted = candidate in present or not self._created(path, spool, mtime)
-                info = self._info(path)
-                held = info and self._holds(path, info, spool, adopted=adopted)
+                adopted = candidate in present or not self._created(relative, spool, mtime)
+                info = self.stat(relative)
+                held = info and self._holds(relative, info, spool, adopted=adopted)
             if info and held:
                 return self._landed(candidate, spool.sha256, info, adopted=adopted)
             if not adopted:
-                uri = self.uri_of(f"{directory}/{candidate}")
+                uri = self.uri_of(relative)
                 raise LakeConflict(
                     f"{uri} does not hold the {spool.size} bytes that were written to it.",
-                    why=f"Their SHA-256 is {spool.sha256}; the file system says {info}.",
+                    why=f"Their SHA-256 is {spool.sha256}; the storage reports {info}.",
                     todo="Check the storage, then run again: the report lands under the next version.",
                     uri=uri,
                 )
         raise AssertionError  # pragma: no cover (versions never end)
 
     def create(self, relative: str, content: bytes) -> None:
-        """Write a small file that must not exist yet, durably.
+        """Write a small new file, durably.
 
         :param relative: its path relative to the lake.
-        :raises FileExistsError: it exists.
-        :raises OSError: the lake does not take it; nothing of it is visible.
+        :param content: its bytes.
+        :raises FileExistsError: if it exists.
+        :raises OSError: if the lake refuses it; nothing of it is visible then.
         """
         if self.is_local:
             self._link(self._path(relative), content, None)
@@ -236,7 +274,7 @@ class Lake:
             self.fs.pipe_file(self._path(relative), content, mode="create")
 
     def sync(self, directory: str) -> None:
-        """Make the names of what has landed in a directory survive a power cut.
+        """Make the names of the files in a directory survive a power cut; only a local lake needs this.
 
         :param directory: relative to the lake.
         """
@@ -250,16 +288,17 @@ class Lake:
                 return
             directory = directory.rpartition("/")[0]
 
-    def _created(self, path: str, spool: Spool, mtime: int | None) -> bool:
-        """Create a file exclusively; say whether it is ours, and not there before."""
+    def _created(self, relative: str, spool: Spool, mtime: int | None) -> bool:
+        """Create a file exclusively; return False if it exists."""
+        path = self._path(relative)
         try:
             if self.is_local:
                 self._link(path, spool.content, mtime, spool.sha256)
             else:
                 self._upload(path, spool, mtime)
-        # An object store may have taken the file and lost its answer, or word "exists" in its own way.
+        # An object store may have stored the file and lost its answer, or have its own error for "exists".
         except Exception:
-            if self._info(path) is None:
+            if self.stat(relative) is None:
                 raise
             return False
         return True
@@ -274,7 +313,7 @@ class Lake:
             try:
                 if isinstance(content, bytes):
                     _write(descriptor, content)
-                # After the last byte and before the name: an equal time then proves a whole file.
+                # After the last byte and before the name: an equal mtime then proves a whole file.
                 if mtime is not None and 0 <= mtime < 2**32:
                     os.utime(descriptor, (mtime, mtime))
                 os.fsync(descriptor)
@@ -286,13 +325,13 @@ class Lake:
                 os.unlink(part)
 
     def _open_part(self, part: str, content: bytes | str, sha256: str) -> int:
-        """Open a new part of the lake: empty, or holding what was spooled to a file."""
+        """Open a new unfinished file: empty if *content* is bytes, else with the bytes of the spool file."""
         if isinstance(content, bytes):
             return os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         try:
             os.link(content, part)
         except OSError:
-            # The lake spans several file systems.
+            # The spool is on another file system.
             shutil.copyfile(content, part)
             if self._sha256(part) != sha256:
                 raise LakeConflict(
@@ -310,13 +349,13 @@ class Lake:
         else:
             self.fs.put_file(content, path, **options, **(_S3_UPLOAD if self.is_s3 else {}))
 
-    def _holds(self, path: str, info: dict[str, Any], spool: Spool, *, adopted: bool) -> bool:
-        """Say whether a file holds the spooled bytes."""
+    def _holds(self, relative: str, info: dict[str, Any], spool: Spool, *, adopted: bool) -> bool:
+        """Return whether a file holds the spooled bytes."""
         if info["size"] != spool.size:
             return False
-        # Reading back what this process has just written locally would ask the page cache, not the disk.
+        # Reading back a local file that this process has just written reads the page cache, not the disk.
         proven = not adopted if self.is_local else self.is_s3 and _etag(info) == spool.md5
-        return proven or self._sha256(path) == spool.sha256
+        return proven or self._sha256(self._path(relative)) == spool.sha256
 
     def _landed(self, name: str, sha256: str, info: dict[str, Any], *, adopted: bool) -> Landed:
         return Landed(name, sha256, _etag(info), info.get("VersionId"), adopted)
@@ -334,8 +373,8 @@ def _etag(info: dict[str, Any]) -> str | None:
 
 
 def _sweep(directory: str) -> None:
-    """Remove what killed processes left unfinished in a local directory."""
-    # ctime: a part carries RAP's mtime. Real time: the files' own, not the trial clock's.
+    """Remove unfinished files that killed processes left in a local directory."""
+    # ctime, since an unfinished file may carry RAP's mtime; real time, since a trial's clock does not set it.
     limit = time.time() - STALE_SECONDS
     with os.scandir(directory) as entries:
         parts = [entry for entry in entries if is_part(entry.name)]
@@ -350,14 +389,14 @@ def _sweep(directory: str) -> None:
 
 
 def _require_exclusive_create(fs: AbstractFileSystem) -> None:
-    """Refuse a backend that does not know ``mode="create"``: it would take the argument and overwrite."""
+    """Refuse a backend without ``mode="create"``: it would ignore the argument and overwrite."""
     for name in ("put_file", "pipe_file"):
         method = getattr(fs, f"_{name}", None) or getattr(fs, name)
         # Azure's backend turns mode="create" into overwrite=False.
         if not {"mode", "overwrite"} & inspect.signature(method).parameters.keys():
             raise RapConfigurationError(
                 f"The file system {type(fs).__name__} cannot be a lake.",
-                why='It does not know mode="create", and would overwrite what has landed.',
+                why='It does not support mode="create", and would overwrite landed files.',
                 todo="Upgrade its fsspec backend, or use file, s3, gs or abfs.",
                 backend=type(fs).__name__,
             )

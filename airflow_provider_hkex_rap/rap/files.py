@@ -1,4 +1,4 @@
-"""What a listing of RAP says of a file, and what can be read of it."""
+"""A file on RAP as a listing describes it, and the source that it is read from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PERCENT = "hkex_rap_percent"
 
 
 def _percent(error: UnicodeError) -> tuple[str, int]:
-    """Show undecodable bytes as ``%XX``."""
+    """Write bytes that cannot be decoded as ``%XX``."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
@@ -25,12 +25,15 @@ codecs.register_error(_PERCENT, _percent)
 
 
 def name_text(name: bytes) -> str:
-    """Return a name or a path on RAP as text; bytes that are not UTF-8 show as ``%XX``."""
+    """Return a name or a path on RAP as text; bytes that are not UTF-8 become ``%XX``.
+
+    :param name: the name or path, in the bytes that RAP sent.
+    """
     return name.decode("utf-8", _PERCENT)
 
 
 class Kind(StrEnum):
-    """What a listed entry is."""
+    """The kind of a listed entry."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -40,13 +43,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One entry of a folder's listing, as RAP gave it.
+    """One entry of a folder's listing, as RAP sent it.
 
     :param folder: the folder that was listed.
-    :param name: the entry's name in the bytes that came over the wire.
-    :param size: bytes; None where the listing did not say.
-    :param mtime: seconds since the epoch; None where the listing did not say.
-    :param kind: what the entry is; a file where the listing did not say.
+    :param name: the entry's name, in the bytes that RAP sent.
+    :param size: bytes; None if the listing has no size.
+    :param mtime: modification time, in seconds since the epoch; None if the listing has none.
+    :param kind: the kind of entry; a file if the listing does not say.
     """
 
     folder: Folder
@@ -57,38 +60,42 @@ class RemoteFile:
 
     @property
     def path(self) -> bytes:
-        """The path on RAP."""
+        """The path on RAP, in the bytes of the name."""
         return self.folder.path.encode() + b"/" + self.name
 
     @property
     def text(self) -> str:
-        """The name as text; bytes that are not UTF-8 show as ``%XX``."""
+        """The name as text; bytes that are not UTF-8 become ``%XX``."""
         return name_text(self.name)
 
 
 class Attributes(NamedTuple):
-    """Size (bytes) and modification time (seconds since the epoch), each None where RAP does not say."""
+    """Size in bytes and modification time in seconds since the epoch; each None if RAP sends none."""
 
     size: int | None
     mtime: int | None
 
 
 class ReportSource(Protocol):
-    """One login to RAP, as the lake sees it."""
+    """One login to RAP, as the lake uses it."""
 
     async def list_folder(self, folder: Folder) -> Sequence[RemoteFile]:
-        """Return every entry of *folder* but ``.`` and ``..``.
+        """Return every entry of a folder except ``.`` and ``..``.
 
-        :raises RapPermissionDenied: the folder is missing or denied (§4.2).
-        :raises RapError: the session ended; the listing is not complete.
+        :param folder: the folder to list.
+        :raises RapPermissionDenied: if the folder is missing or denied (§4.2).
+        :raises RapError: if the session ends before the listing is complete.
         """
         ...
 
     async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
-        """Read *file* once, handing its bytes to *write* in order; return its attributes after the last byte.
+        """Read a file once, and return its attributes after the last byte.
 
-        :raises RapTransferError: this file could not be read; others may.
-        :raises RapUnavailable: the session is over.
-        :raises RapSessionSuperseded: the session is over.
+        :param file: an entry of a listing.
+        :param write: called with the file's bytes, in order.
+        :raises RapTransferError: if this file cannot be read; other files may still succeed.
+        :raises RapPermissionDenied: if RAP denies this file; other files may still succeed.
+        :raises RapUnavailable: if RAP does not answer; the session has ended.
+        :raises RapSessionSuperseded: if RAP ended the session.
         """
         ...

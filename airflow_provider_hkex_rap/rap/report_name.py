@@ -1,4 +1,4 @@
-"""Which report a file is, and of which business date; RAP itself says neither."""
+"""Find report and business date in a file's name; RAP sends neither."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STAMP = re.compile(
     (?P<date>[12][0-9]{{3}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]))
     (?:
       T?{_HHMM}(?:[0-5][0-9](?:\.?[0-9]{{3}}(?:[0-9]{{3}})?)?)?  # seconds, milli- or microseconds
-      | [_.-]{_HHMM}[0-5][0-9](?:[0-9]{{3}})?                   # set apart, it must have seconds
+      | [_.-]{_HHMM}[0-5][0-9](?:[0-9]{{3}})?                   # after a separator, it must have seconds
     )?
     (?!\d)
     """,
@@ -33,11 +33,11 @@ _SEPARATORS = " ._-"
 
 
 class ReportName(NamedTuple):
-    """What a file's name and time say of it.
+    """Report and business date of a file.
 
     :param report: the report's code or name, without date, time and extension.
     :param business_date: the day that the report is about.
-    :param rule: what gave that day: ``pattern`` (the user's regex), ``name`` (a date in the file's name),
+    :param rule: the source of that day: ``pattern`` (the user's regex), ``name`` (a date in the file's name),
         ``mtime`` or ``first_seen``.
     """
 
@@ -47,7 +47,7 @@ class ReportName(NamedTuple):
 
 
 class _Stamp(NamedTuple):
-    """A date found in a name, and where."""
+    """A date found in a name, and its position."""
 
     date: pendulum.Date
     start: int
@@ -55,11 +55,15 @@ class _Stamp(NamedTuple):
 
 
 class Naming:
-    """The rules by which files' names are read.
+    """The rules that read report and business date from a file's name.
 
-    :param pattern: a regex that is searched for in a file's name, with a named group ``report``, or ``date``
-        (YYYYMMDD or YYYY-MM-DD), or both. It takes precedence; the built-in rules give what it does not.
-    :raises RapConfigurationError: *pattern* is not a valid regex, or has neither group.
+    ::
+
+        Naming().read("TP001_20261120.csv", mtime, now).report  # "TP001"
+
+    :param pattern: a regex to search in a file's name, with a named group ``report``, or ``date`` (YYYYMMDD
+        or YYYY-MM-DD), or both. A group that matches takes precedence over the built-in rule.
+    :raises RapConfigurationError: if *pattern* is not a valid regex, or has neither group.
     """
 
     def __init__(self, pattern: str | None = None) -> None:
@@ -67,15 +71,15 @@ class Naming:
         self._regex = None if pattern is None else _compile(pattern)
 
     def read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime) -> ReportName:
-        """Return the report and the business date of a file, whatever its name.
+        """Return the report and the business date of a file with any name.
 
-        The date is the first YYYYMMDD in the name, alone or opening a timestamp, that is valid and within ten
-        days of the file's time; else that time's day in Hong Kong, where before 07:00 means the trading day
-        before.
+        The date is the first YYYYMMDD in the name, alone or at the start of a timestamp, that is valid and
+        within ten days of the file's mtime. If there is none, it is the mtime's day in Hong Kong; a time
+        before 07:00 belongs to the trading day before.
 
         :param name: the file's name on RAP.
-        :param mtime: the file's time, in seconds since the epoch; None where RAP does not say.
-        :param first_seen: when the file was first listed, which then stands in for its time.
+        :param mtime: the file's modification time, in seconds since the epoch; None if RAP sends none.
+        :param first_seen: when the file was first listed; used if there is no valid *mtime*.
         """
         written, rule = _written(mtime, first_seen)
         report, given = self._given(name)
@@ -91,7 +95,7 @@ class Naming:
         return ReportName(report or _report(name, stamps), business_date, rule)
 
     def _given(self, name: str) -> tuple[str | None, _Stamp | None]:
-        """Return what the user's regex says of a name."""
+        """Return the report and the date that the user's regex finds in a name."""
         match = self._regex.search(name) if self._regex else None
         if match is None:
             return None, None
@@ -119,15 +123,15 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _written(mtime: int | None, first_seen: pendulum.DateTime) -> tuple[pendulum.DateTime, str]:
-    """Return the file's time in Hong Kong, and what gave it."""
-    # SFTP counts in 32 bits without a sign; another number is no time.
+    """Return the file's time in Hong Kong, and the rule that it comes from."""
+    # SFTP sends 32 bits without a sign; any other number is not a time.
     if mtime is not None and 0 <= mtime < 2**32:
         return pendulum.from_timestamp(mtime, HONG_KONG), "mtime"
     return first_seen.in_timezone(HONG_KONG), "first_seen"
 
 
 def _is_near(date: pendulum.Date, written: pendulum.DateTime) -> bool:
-    # Any eight digits can look like a date, but hardly like one that RAP still keeps.
+    # Any eight digits may form a date, but seldom a date that RAP still keeps.
     return abs(date.toordinal() - written.toordinal()) <= RETENTION_DAYS
 
 
@@ -151,7 +155,7 @@ def _parse(text: str | None) -> pendulum.Date | None:
 
 
 def _report(name: str, stamps: Iterable[_Stamp]) -> str:
-    """Return a name without its dates, times and extension; the whole name where nothing else is left."""
+    """Return a name without its dates, times and extension; the whole name if nothing else is left."""
     pieces, end = [], 0
     for stamp in sorted(stamps, key=lambda stamp: stamp.start):
         pieces.append(name[end : stamp.start].rstrip(_SEPARATORS))

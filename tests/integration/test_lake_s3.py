@@ -12,7 +12,8 @@ from airflow_provider_hkex_rap.lake import store
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
 from airflow_provider_hkex_rap.lake.store import Lake
-from airflow_provider_hkex_rap.lake.verify import verify
+from airflow_provider_hkex_rap.lake.verify import Problem
+from airflow_provider_hkex_rap.lake.verify import verify as find_problems
 
 from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, assert_holds_once, landed, landing, run
 
@@ -83,6 +84,10 @@ def rap():
     for number in range(5):
         rap.put(f"TP00{number}_20261120.csv", b"report %d" % number, MTIME - number)
     return rap
+
+
+def verify(lake, customer) -> list[Problem]:
+    return asyncio.run(find_problems(lake, customer))
 
 
 def spooled(tmp_path, content):

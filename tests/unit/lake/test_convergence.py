@@ -109,10 +109,10 @@ class Convergence(RuleBasedStateMachine):
 
     def converged(self):
         assert_holds_once(self.lake, self.rap)
-        ledger = Ledger.load(self.lake, CUSTOMER, [self.rap.folder], NOW)
+        ledger = asyncio.run(Ledger.load(self.lake, CUSTOMER, [self.rap.folder], NOW))
         assert all(map(ledger.has, self.rap.listing()))
         if not self.lost:
-            assert verify(self.lake, CUSTOMER) == []
+            assert asyncio.run(verify(self.lake, CUSTOMER)) == []
 
     @invariant()
     def what_has_landed_stays(self):

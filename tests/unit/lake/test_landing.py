@@ -11,18 +11,14 @@ from collections import Counter
 import pytest
 
 from airflow_provider_hkex_rap.lake import manifest_writer
-from airflow_provider_hkex_rap.lake.landing import (
-    BYTES_IN_FLIGHT,
-    FILES_IN_FLIGHT,
-    Disposition,
-    Progress,
-    land,
-    plan,
-)
+from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT
+from airflow_provider_hkex_rap.lake.landing import LandingProgress
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
-from airflow_provider_hkex_rap.lake.manifest import Ledger, read_manifests
+from airflow_provider_hkex_rap.lake.manifest import Disposition, Ledger, from_json
+from airflow_provider_hkex_rap.lake.planning import plan
+from airflow_provider_hkex_rap.lake.reading import FILES_IN_FLIGHT
 from airflow_provider_hkex_rap.lake.store import Lake
-from airflow_provider_hkex_rap.lake.verify import verify
+from airflow_provider_hkex_rap.lake.verify import verify as find_problems
 from airflow_provider_hkex_rap.rap.errors import (
     LakeConflict,
     RapPermissionDenied,
@@ -36,10 +32,8 @@ from airflow_provider_hkex_rap.rap.report_name import Naming
 from ...in_memory_rap import (
     CUSTOMER,
     NOW,
-    ORIGIN,
     InMemoryRap,
     assert_holds_once,
-    clock,
     landed,
     landing,
     run,
@@ -59,7 +53,12 @@ def rap():
 
 
 def entries(lake):
-    return [entry for file in read_manifests(lake, CUSTOMER, Folder.DCASS) for entry in file.entries]
+    paths = lake.walk(f"{MANIFESTS}/customer={CUSTOMER}/folder=DCASS")
+    return [entry for path in paths for entry in from_json(lake.read(path))]
+
+
+def verify(lake, customer):
+    return asyncio.run(find_problems(lake, customer))
 
 
 def counts(result):
@@ -126,7 +125,7 @@ def test_progress_is_told_as_files_finish(lake, rap):
     told = []
     run(rap, lake, progress=told.append)
     assert [progress.files for progress in told] == [1, 2, 3, 4, 5]
-    assert told[-1] == Progress(5, 5, 40, 40)
+    assert told[-1] == LandingProgress(5, 5, 40, 40)
 
 
 def test_a_progress_that_fails_keeps_no_file_from_its_entry(lake, rap):
@@ -307,9 +306,7 @@ def test_a_file_that_changes_while_it_is_read_is_deferred(lake, rap, change):
 def test_a_file_that_ends_early_is_deferred(lake, rap):
     listing = rap.listing()
     rap.put("TP001_20261120.csv", b"rep", MTIME - 1)
-    todo = plan(listing, Ledger(CUSTOMER), Naming(), NOW)
-    result = asyncio.run(land(rap, lake, Ledger(CUSTOMER), todo, origin=ORIGIN, naming=Naming(), clock=clock))
-    assert counts(result) == (4, 0, 1, 0, 0)
+    assert counts(run(rap, lake, files=listing)) == (4, 0, 1, 0, 0)
 
 
 @pytest.mark.parametrize("error", [RapTransferError("It broke."), RapPermissionDenied("It is denied.")])
@@ -345,9 +342,10 @@ def test_where_rap_never_says_the_time_the_entry_says_so(lake, rap):
 
 def test_when_the_session_ends_what_landed_is_entered_and_told(lake, rap):
     rap.faults[b"TP000_20261120.csv"] = failing(RapSessionSuperseded("Thrown out."))
-    with pytest.raises(RapSessionSuperseded) as caught:
-        run(rap, lake)
-    done = caught.value.landing
+    landings = []
+    with pytest.raises(RapSessionSuperseded):
+        run(rap, lake, into=landings)
+    done = landings[0].result
     assert len(entries(lake)) == len(landed(lake)) == done.landed
     assert verify(lake, CUSTOMER) == []
     rap.faults.clear()
@@ -367,13 +365,14 @@ def test_cancelled_it_enters_what_landed_and_leaves_no_spool(local_lake, rap):
             await asyncio.Event().wait()
 
         rap.faults[b"large_20261120.bin"] = never
-        task = asyncio.create_task(landing(rap, local_lake))
+        landings = []
+        task = asyncio.create_task(landing(rap, local_lake, into=landings))
         await reading.wait()
         assert any(name.startswith(".rap-") for name in os.listdir(local_lake.root))
         task.cancel()
-        with pytest.raises(asyncio.CancelledError) as caught:
+        with pytest.raises(asyncio.CancelledError):
             await task
-        return caught.value.landing
+        return landings[0].result
 
     done = asyncio.run(cancel())
     assert len(entries(local_lake)) == len(landed(local_lake)) == done.landed
@@ -416,7 +415,7 @@ def test_where_the_lake_cannot_say_what_it_holds_the_files_concerned_fail(local_
         rap.put(f"before{number}.csv", bytes(BYTES_IN_FLIGHT // 4), NOW.subtract(days=2).int_timestamp)
     result = run(rap, local_lake)
     assert counts(result) == (1, 0, 0, 0, 10)
-    assert {o.reason for o in result.outcomes if o.reason} == {"The lake does not take it: not yours"}
+    assert {o.reason for o in result.outcomes if o.reason} == {"The lake refused the file: not yours"}
     monkeypatch.undo()
     assert counts(run(rap, local_lake))[0] == 10
 
@@ -424,24 +423,24 @@ def test_where_the_lake_cannot_say_what_it_holds_the_files_concerned_fail(local_
 def test_a_file_in_the_lake_that_cannot_be_looked_at_holds_up_no_other(local_lake, rap, monkeypatch):
     run(rap, local_lake)
     local_lake.fs.rm(f"{local_lake.root}/{MANIFESTS}", recursive=True)
-    find = Lake.find
+    stat = Lake.stat
 
-    def find_some(lake, directory, name, size, mtime, present):
-        if name.startswith("TP001"):
+    def stat_some(lake, relative):
+        if "/TP001" in relative:
             raise PermissionError("not yours")
-        return find(lake, directory, name, size, mtime, present)
+        return stat(lake, relative)
 
-    monkeypatch.setattr(Lake, "find", find_some)
+    monkeypatch.setattr(Lake, "stat", stat_some)
     assert counts(run(rap, local_lake)) == (4, 0, 0, 0, 1)
     monkeypatch.undo()
     assert counts(run(rap, local_lake)) == (1, 4, 0, 0, 0)
 
 
 def test_files_without_their_manifest_are_a_conflict_that_the_next_run_mends(local_lake, rap):
-    with file_size_limit(100), pytest.raises(LakeConflict) as caught:
-        run(rap, local_lake)
-    assert "File too large" in str(caught.value)
-    assert caught.value.landing.landed == 5
+    landings = []
+    with file_size_limit(100), pytest.raises(LakeConflict, match="File too large"):
+        run(rap, local_lake, into=landings)
+    assert landings[0].result.landed == 5
     assert not entries(local_lake)
     rap.reads.clear()
     assert counts(run(rap, local_lake)) == (5, 0, 0, 0, 0)
@@ -547,12 +546,9 @@ def test_a_large_file_is_not_held_in_memory(local_lake):
 
     size = 3 * BYTES_IN_FLIGHT
     listing = [RemoteFile(Folder.DCASS, b"large_20261120.bin", size, MTIME)]
-    todo = plan(listing, Ledger(CUSTOMER), Naming(), NOW)
     tracemalloc.start()
     try:
-        result = asyncio.run(
-            land(Large(), local_lake, Ledger(CUSTOMER), todo, origin=ORIGIN, naming=Naming(), clock=clock)
-        )
+        result = run(Large(), local_lake, files=listing)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

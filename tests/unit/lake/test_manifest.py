@@ -1,5 +1,6 @@
 """The manifest's form, and what the ledger knows from it."""
 
+import asyncio
 import json
 import logging
 from dataclasses import asdict, replace
@@ -26,9 +27,14 @@ from ...in_memory_rap import CUSTOMER, NOW
 DAY = "2026-11-20"
 
 
+def load(*arguments):
+    return asyncio.run(Ledger.load(*arguments))
+
+
 def entry_of(file, sha256="0" * 64, **changes):
     path, path_base64 = rap_path(file)
     entry = Entry(
+        schema_version=1,
         customer=CUSTOMER,
         folder=file.folder.value,
         rap_path=path,
@@ -143,7 +149,7 @@ def test_fields_of_a_later_version_are_left_out():
 
 def test_the_ledger_knows_a_file_by_time_and_by_content(lake):
     write(lake, [entry_of(A_FILE)])
-    ledger = Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW)
+    ledger = load(lake, CUSTOMER, [Folder.DCASS], NOW)
     assert ledger.has(A_FILE)
     for change in (
         {"size": 11},
@@ -164,7 +170,7 @@ def test_the_ledger_knows_a_file_by_time_and_by_content(lake):
 
 def test_a_quarantined_file_is_not_in_the_lake(lake):
     write(lake, [entry_of(A_FILE, sha256=None, uri=None, disposition="quarantined", reason="Its name.")])
-    ledger = Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW)
+    ledger = load(lake, CUSTOMER, [Folder.DCASS], NOW)
     assert ledger.quarantined(A_FILE)
     assert not ledger.has(A_FILE)
     assert not ledger.of_day(NOW.date())
@@ -173,13 +179,13 @@ def test_a_quarantined_file_is_not_in_the_lake(lake):
 @pytest.mark.parametrize(("days_ago", "known"), [(0, True), (-1, True), (30, True), (31, False)])
 def test_the_ledger_looks_back_thirty_days(lake, days_ago, known):
     write(lake, [entry_of(A_FILE)], days_ago=days_ago)
-    assert Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW).has(A_FILE) is known
+    assert load(lake, CUSTOMER, [Folder.DCASS], NOW).has(A_FILE) is known
 
 
 def test_the_ledger_knows_its_folders_and_customer_only(lake):
     write(lake, [entry_of(A_FILE)])
-    assert not Ledger.load(lake, CUSTOMER, [Folder.DCASS_OTHERS], NOW).has(A_FILE)
-    assert not Ledger.load(lake, "CABC", list(Folder), NOW).has(A_FILE)
+    assert not load(lake, CUSTOMER, [Folder.DCASS_OTHERS], NOW).has(A_FILE)
+    assert not load(lake, "CABC", list(Folder), NOW).has(A_FILE)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_a_manifest_file_that_is_not_understood_is_named_and_left_out(lake, cont
     write(lake, [entry_of(A_FILE)])
     write(lake, [], content=content, suffix="ffffff")
     with caplog.at_level(logging.WARNING):
-        ledger = Ledger.load(lake, CUSTOMER, [Folder.DCASS], NOW)
+        ledger = load(lake, CUSTOMER, [Folder.DCASS], NOW)
     assert ledger.has(A_FILE)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "-ffffff-0001.json" in record.getMessage()
@@ -199,5 +205,5 @@ def test_many_manifest_files_are_read(lake):
     files = [replace(A_FILE, name=f"{number}.csv".encode()) for number in range(100)]
     for number, file in enumerate(files):
         write(lake, [entry_of(file)], suffix=f"{number:06x}")
-    ledger = Ledger.load(lake, CUSTOMER, list(Folder), NOW)
+    ledger = load(lake, CUSTOMER, list(Folder), NOW)
     assert all(map(ledger.has, files))

@@ -87,10 +87,10 @@ def test_what_is_not_there_is_empty(lake):
 def test_a_local_file_carries_the_time_that_proves_it(local_lake, spooled):
     spool = spooled(b"one")
     commit(local_lake, spool)
-    present = local_lake.names(DAY)
-    assert [found.sha256 for found in local_lake.find(DAY, "a.csv", 3, MTIME, present)] == [spool.sha256]
-    assert not list(local_lake.find(DAY, "a.csv", 3, MTIME + 1, present))
-    assert not list(local_lake.find(DAY, "a.csv", 4, MTIME, present))
+    info = local_lake.stat(f"{DAY}/a.csv")
+    assert info["size"] == 3
+    assert local_lake.proven(f"{DAY}/a.csv", info, MTIME).sha256 == spool.sha256
+    assert local_lake.proven(f"{DAY}/a.csv", info, MTIME + 1) is None
 
 
 @pytest.mark.parametrize("mtime", [None, -1, 2**32, 2**70])

@@ -1,4 +1,4 @@
-"""The lake that a URI names, through Airflow's object storage and its connections."""
+"""Open the lake at a URI, through Airflow's object storage and its connections."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 def open_lake(uri: str | ObjectStoragePath) -> Lake:
     """Return the lake at a URI.
 
+    ::
+
+        lake = open_lake("s3://aws_default@bucket/rap")
+
     :param uri: an absolute path, or a URI of ``ObjectStoragePath``; its user part is an Airflow connection.
-    :raises RapConfigurationError: it is blank, or neither; it is a relative path; or its kind of store is
-        not installed.
+    :raises RapConfigurationError: if *uri* is blank, a relative path, or not a URI; if the provider package
+        for its kind of storage is not installed; or if that storage cannot refuse to overwrite a file.
     """
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
     text = str(uri or "").strip()
-    # file://data would be a path below wherever the worker was started.
+    # file://data would be a path below the worker's current directory.
     if not re.match(r"/|(file|local):///|(?!file:|local:)[^/]+://", text):
         raise RapConfigurationError(
             f"{text!r} in 'lake' is not the root of a lake.",
@@ -39,7 +43,7 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
     except (ValueError, ImportError) as error:
         raise RapConfigurationError(
             f"The lake {text!r} cannot be opened: {error}.",
-            why="Airflow reaches a store through the provider package of its kind.",
+            why="Airflow opens a storage through the provider package for its kind.",
             todo="Install that provider with its fsspec extra, such as apache-airflow-providers-amazon[s3fs],"
             " or correct the URI.",
             lake=text,

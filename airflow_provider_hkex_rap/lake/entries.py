@@ -1,0 +1,213 @@
+"""Build the manifest entries of a landing, and record them in ledger and manifest."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_hkex_rap.lake.layout import report_directory, versions
+from airflow_provider_hkex_rap.lake.manifest import SCHEMA_VERSION, Disposition, Entry, rap_path, utc
+
+if TYPE_CHECKING:
+    import pendulum
+
+    from airflow_provider_hkex_rap.lake.manifest import Ledger
+    from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
+    from airflow_provider_hkex_rap.lake.planning import Quarantined
+    from airflow_provider_hkex_rap.lake.store import Lake, Landed
+    from airflow_provider_hkex_rap.rap.clock import Clock
+    from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile
+    from airflow_provider_hkex_rap.rap.report_name import Naming, ReportName
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The login and the task that fetched the files; goes into each manifest entry.
+
+    :param account: the RAP user account, such as ``DCXYZ001``.
+    :param site: ``primary`` or ``secondary``.
+    :param address: ``host:port`` of the server.
+    :param host_key_fingerprint: SHA-256 fingerprint of the server's key.
+    :param client_key_fingerprint: MD5 fingerprint of the account's key (§3.2.2).
+    :param dag: the DAG's id; None outside a DAG run, as are *run*, *task* and *try_number*.
+    :param run: the DAG run's id.
+    :param task: the task's id.
+    :param try_number: number of the task's try, from 1.
+    :param package_version: version of this package.
+    """
+
+    account: str
+    site: str
+    address: str
+    host_key_fingerprint: str | None
+    client_key_fingerprint: str | None
+    dag: str | None
+    run: str | None
+    task: str | None
+    try_number: int | None
+    package_version: str
+
+
+class Target(NamedTuple):
+    """A listed file and its place in the lake."""
+
+    listed: RemoteFile
+    """The file as it was listed and planned."""
+    file: RemoteFile
+    """The file with the size and mtime that the reading proved."""
+    name: ReportName
+    directory: str
+    """The directory it belongs in, relative to the lake."""
+
+    @property
+    def path(self) -> str:
+        """The path that it belongs at, relative to the lake."""
+        return f"{self.directory}/{self.file.text}"
+
+
+class Entries:
+    """Build the entries of one landing, and add them to ledger and manifest.
+
+    :param lake: the lake.
+    :param ledger: the files that the lake has.
+    :param manifest: writes the entries to the lake.
+    :param origin: the login and the task that fetch the files.
+    :param naming: the rules that read business date and report from a file's name.
+    :param clock: gives the time.
+    :param seen: when the files were listed.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        ledger: Ledger,
+        manifest: ManifestWriter,
+        origin: Origin,
+        naming: Naming,
+        clock: Clock,
+        seen: pendulum.DateTime,
+    ) -> None:
+        self.ledger = ledger
+        self._lake = lake
+        self._manifest = manifest
+        self._origin = asdict(origin)
+        self._naming = naming
+        self._clock = clock
+        self._seen = seen
+
+    def target(self, listed: RemoteFile, after: Attributes | None = None) -> Target:
+        """Return the place of a file in the lake.
+
+        :param listed: the file as it was listed.
+        :param after: size and mtime after the reading, if they differ from the listing.
+        """
+        file = replace(listed, size=after.size, mtime=after.mtime) if after else listed
+        name = self._naming.read(file.text, file.mtime, self._seen)
+        directory = report_directory(self.ledger.customer, file.folder, name.business_date)
+        return Target(listed, file, name, directory)
+
+    def add_quarantined(self, entry: Quarantined) -> None:
+        """Record that a listed entry may not enter the lake, unless the ledger says so already.
+
+        :param entry: the entry, and the reason.
+        """
+        file, reason = entry
+        log.warning("Quarantined %r of %s; it is not read: %s", file.name, file.folder.path, reason)
+        if not self.ledger.quarantined(file):
+            self._record(self._entry(self.target(file), Disposition.QUARANTINED, reason))
+
+    def add_repeated(self, target: Target, sha256: str, uri: str, reason: str) -> None:
+        """Record that a file's bytes landed before, so that the next run does not read it again.
+
+        :param target: the file.
+        :param sha256: SHA-256 of its bytes, in hexadecimal.
+        :param uri: the URI of those bytes in the lake.
+        :param reason: the text for the entry.
+        """
+        if not self.ledger.has(target.file):
+            now = utc(self._clock())
+            self._record(
+                self._entry(target, Disposition.ALREADY, reason, sha256=sha256, uri=uri, downloaded=now)
+            )
+
+    def add_landed(
+        self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None, reason: str
+    ) -> None:
+        """Record a committed file.
+
+        :param target: the file.
+        :param landed: the file in the lake.
+        :param downloaded: when its last byte arrived; None if it was adopted without a download.
+        :param reason: the text for the entry.
+        """
+        self._record(
+            self._entry(
+                target,
+                Disposition.LANDED,
+                reason,
+                sha256=landed.sha256,
+                uri=self._lake.uri_of(f"{target.directory}/{landed.name}"),
+                etag=landed.etag,
+                version_id=landed.version_id,
+                supersedes=self._superseded(target, landed),
+                downloaded=utc(downloaded) if downloaded else None,
+                committed=utc(self._clock()),
+            )
+        )
+
+    def _superseded(self, target: Target, landed: Landed) -> str | None:
+        """Return the URI of the content that a later version replaces."""
+        before = itertools.takewhile(lambda version: version != landed.name, versions(target.file.text))
+        for version in reversed(list(before)):
+            uri = self._lake.uri_of(f"{target.directory}/{version}")
+            # RAP may publish a file of its own whose name ends in .v2.
+            if self.ledger.owner(uri) in (None, target.file.name):
+                return uri
+        return None
+
+    def _entry(
+        self,
+        target: Target,
+        disposition: Disposition,
+        reason: str,
+        *,
+        sha256: str | None = None,
+        uri: str | None = None,
+        etag: str | None = None,
+        version_id: str | None = None,
+        supersedes: str | None = None,
+        downloaded: str | None = None,
+        committed: str | None = None,
+    ) -> Entry:
+        path, path_base64 = rap_path(target.file)
+        return Entry(
+            schema_version=SCHEMA_VERSION,
+            customer=self.ledger.customer,
+            folder=target.file.folder.value,
+            rap_path=path,
+            rap_path_base64=path_base64,
+            report=target.name.report,
+            business_date=target.name.business_date.isoformat(),
+            business_date_rule=target.name.rule,
+            size=target.file.size,
+            mtime=target.file.mtime,
+            sha256=sha256,
+            uri=uri,
+            etag=etag,
+            version_id=version_id,
+            supersedes=supersedes,
+            first_seen=utc(self._seen),
+            downloaded=downloaded,
+            committed=committed,
+            disposition=disposition.value,
+            reason=reason,
+            **self._origin,
+        )
+
+    def _record(self, entry: Entry) -> None:
+        self.ledger.add(entry)
+        self._manifest.add(entry)

@@ -1,0 +1,89 @@
+"""Decide which listed files to land."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_hkex_rap.lake.layout import Refused, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pendulum
+
+    from airflow_provider_hkex_rap.lake.manifest import Ledger
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+    from airflow_provider_hkex_rap.rap.report_name import Naming
+
+
+class Quarantined(NamedTuple):
+    """A listed entry that may not enter the lake, and the reason."""
+
+    file: RemoteFile
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision about each file of a listing.
+
+    :param todo: the files to land, oldest first, since the oldest leave RAP first.
+    :param already: the files that the lake has.
+    :param quarantined: the entries that may not enter the lake.
+    :param seen: when the listing was taken.
+    """
+
+    todo: tuple[RemoteFile, ...]
+    already: tuple[RemoteFile, ...]
+    quarantined: tuple[Quarantined, ...]
+    seen: pendulum.DateTime
+
+
+def plan(
+    files: Iterable[RemoteFile],
+    ledger: Ledger,
+    naming: Naming,
+    now: pendulum.DateTime,
+    *,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    business_date: pendulum.Date | None = None,
+) -> Plan:
+    """Decide which listed files to land.
+
+    :param files: the listings of one or more folders.
+    :param ledger: the files that the lake has.
+    :param naming: the rules that read business date and report from a file's name.
+    :param now: when the listings were taken.
+    :param include: globs on the file's name, case-sensitive; a file must match at least one.
+    :param exclude: globs on the file's name; a file must match none.
+    :param business_date: if given, plan only the files of this day.
+    :returns: the plan; files that *include*, *exclude* or *business_date* leave out are not in it.
+    """
+    todo: list[RemoteFile] = []
+    already: list[RemoteFile] = []
+    quarantined: list[Quarantined] = []
+    for file in dict.fromkeys(files):
+        if not _is_wanted(file.text, include, exclude):
+            continue
+        if business_date and naming.read(file.text, file.mtime, now).business_date != business_date:
+            continue
+        name = safe_name(file)
+        if isinstance(name, Refused):
+            quarantined.append(Quarantined(file, name.reason))
+        # Without an mtime, only the bytes show whether it is the file that landed.
+        elif file.mtime is not None and ledger.has(file):
+            already.append(file)
+        else:
+            todo.append(file)
+    # A file without an mtime may be the oldest.
+    todo.sort(key=lambda file: (file.mtime or 0, file.name))
+    return Plan(tuple(todo), tuple(already), tuple(quarantined), now)
+
+
+def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in include) and not any(
+        fnmatchcase(name, glob) for glob in exclude
+    )

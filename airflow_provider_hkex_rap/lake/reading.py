@@ -1,0 +1,177 @@
+"""Read the files of a plan from RAP, many at a time, in one session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING
+
+from airflow_provider_hkex_rap.lake.committing import WholeFile, share
+from airflow_provider_hkex_rap.lake.manifest import Disposition
+from airflow_provider_hkex_rap.lake.spool import Spool
+from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransferError
+from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, ReportSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_hkex_rap.aio.budget import Budget
+    from airflow_provider_hkex_rap.lake.committing import Commits
+    from airflow_provider_hkex_rap.lake.entries import Entries, Target
+    from airflow_provider_hkex_rap.lake.lookups import Lookups
+    from airflow_provider_hkex_rap.lake.outcomes import Outcomes
+    from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+    from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.clock import Clock
+
+FILES_IN_FLIGHT = 400
+"""How many files are read at once, over one login."""
+
+
+class Reading:
+    """Read files once each, and hand those that arrived whole to the commits.
+
+    :param source: a login to RAP.
+    :param lake: the lake.
+    :param calls: runs the storage calls; once stopped, no further file is read.
+    :param lookups: finds files that a killed run left in the lake.
+    :param entries: takes the entries of files that need no commit.
+    :param outcomes: takes the outcome of each file that does not reach the commits.
+    :param commits: takes the files that were read whole.
+    :param bytes_in_flight: the budget of bytes that are read or committed at once.
+    :param clock: gives the time.
+    :param spools: the directory for the spools.
+    """
+
+    def __init__(
+        self,
+        source: ReportSource,
+        lake: Lake,
+        calls: StorageCalls,
+        lookups: Lookups,
+        entries: Entries,
+        outcomes: Outcomes,
+        commits: Commits,
+        bytes_in_flight: Budget,
+        clock: Clock,
+        spools: str,
+    ) -> None:
+        self._source = source
+        self._lake = lake
+        self._calls = calls
+        self._lookups = lookups
+        self._entries = entries
+        self._outcomes = outcomes
+        self._commits = commits
+        self._bytes_in_flight = bytes_in_flight
+        self._clock = clock
+        self._spools = spools
+        self._numbers = itertools.count()
+        self._files_in_flight = asyncio.Semaphore(FILES_IN_FLIGHT)
+
+    async def run(self, files: Iterable[RemoteFile]) -> None:
+        """Read files, and return when the last byte has arrived.
+
+        :param files: the files to read, in order.
+        :raises RapError: if the session ends.
+        """
+        try:
+            async with asyncio.TaskGroup() as reads:
+                for file in files:
+                    await self._files_in_flight.acquire()
+                    await self._bytes_in_flight.take(share(file))
+                    read = reads.create_task(self._read(file))
+                    read.add_done_callback(lambda _: self._files_in_flight.release())
+        except BaseExceptionGroup as group:
+            # Each file in flight reports the end of the one session.
+            raise group.exceptions[0] from None
+
+    async def _read(self, file: RemoteFile) -> None:
+        whole: WholeFile | None = None
+        try:
+            whole = await self._read_whole(file)
+        finally:
+            if whole is None:
+                self._bytes_in_flight.give(share(file))
+        if whole:
+            self._commits.add(whole)
+
+    async def _read_whole(self, listed: RemoteFile) -> WholeFile | None:
+        """Read one file; return None if it has its outcome without a commit."""
+        target = self._entries.target(listed)
+        if await self._adopt(target):
+            return None
+        if self._calls.stopped:
+            raise asyncio.CancelledError
+        spool = Spool(f"{self._spools}/{next(self._numbers)}", listed.size, md5=self._lake.is_s3)
+        keep = False
+        try:
+            after = await self._fill(spool, listed)
+            if after is None:
+                return None
+            if after != (listed.size, listed.mtime):
+                target = self._entries.target(listed, after)
+            if self._is_repeated(target, spool):
+                return None
+            keep = True
+            return WholeFile(target, spool, self._clock())
+        finally:
+            if not keep:
+                spool.discard()
+
+    async def _adopt(self, target: Target) -> bool:
+        """Record a file that a killed run left in the lake without an entry.
+
+        :returns: True if the file now has its outcome and need not be read.
+        """
+        try:
+            found = await self._lookups.find(target)
+        # Any error of the storage concerns this file only.
+        except Exception as error:
+            self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
+            return True
+        for landed in found:
+            uri = self._lake.uri_of(f"{target.directory}/{landed.name}")
+            if self._entries.ledger.owner(uri) is None:
+                self._commits.record(target, landed, None)
+                return True
+        return False
+
+    async def _fill(self, spool: Spool, file: RemoteFile) -> Attributes | None:
+        """Read a file into a spool; return its size and mtime, or None if it could not be read whole."""
+        try:
+            after = await self._source.read(file, spool.write)
+            spool.finish()
+        except Exception as error:
+            if spool.error:
+                self._outcomes.add(file, Disposition.FAILED, f"The spool could not be written: {spool.error}")
+            elif isinstance(error, (RapTransferError, RapPermissionDenied)):
+                self._outcomes.add(file, Disposition.FAILED, str(error))
+            else:
+                raise
+            return None
+        if reason := _unsettled(file, spool.size, after):
+            self._outcomes.add(file, Disposition.DEFERRED, reason)
+            return None
+        return Attributes(spool.size, file.mtime if after.mtime is None else after.mtime)
+
+    def _is_repeated(self, target: Target, spool: Spool) -> bool:
+        """Record a file whose bytes landed before, if they did."""
+        uri = self._entries.ledger.uri_of_content(target.listed, spool.sha256)
+        if uri is None:
+            return False
+        reason = "The same bytes landed before."
+        self._entries.add_repeated(target, spool.sha256, uri, reason)
+        self._outcomes.add(target.listed, Disposition.ALREADY, reason)
+        return True
+
+
+def _unsettled(listed: RemoteFile, size: int, after: Attributes) -> str:
+    """Return why a file that was read may be incomplete or changed; an empty text if it is neither."""
+    if listed.size is not None and size != listed.size:
+        return f"{size} bytes arrived, but {listed.size} were listed: RAP may still be writing it."
+    if after.size is not None and size != after.size:
+        return f"{size} bytes arrived, but it has {after.size} now: RAP may still be writing it."
+    if None not in (listed.mtime, after.mtime) and listed.mtime != after.mtime:
+        return "RAP rewrote it while it was read."
+    return ""

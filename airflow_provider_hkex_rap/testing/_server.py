@@ -51,7 +51,7 @@ class RapServer:
             kex_algs=algorithms.KEY_EXCHANGE,
             encryption_algs=algorithms.CIPHERS,
             mac_algs=algorithms.MACS,
-            signature_algs=self.facility.variants.client_signatures or algorithms.PUBLIC_KEY,
+            signature_algs=self.facility.server.client_signatures or algorithms.PUBLIC_KEY,
             compression_algs=["none"],
             password_auth=False,
             kbdint_auth=False,
@@ -119,7 +119,7 @@ class RapConnection(asyncssh.SSHServerConnection):
         self.sessions: set[SftpSession] = set()
         self._rap = server
         self.facility = server.facility
-        self._variants = server.facility.variants
+        self._behaviour = server.facility.server
         self._early: bytes | None = None
         self._fingerprint = ""
         self._held: tuple[Fault, Callable[[], object]] | None = None
@@ -155,8 +155,8 @@ class RapConnection(asyncssh.SSHServerConnection):
     def end_superseded(self) -> None:
         """End the session because its account has logged in again (§4.3)."""
         self.is_over = True
-        self.record(EventKind.SUPERSEDED, self._variants.supersede)
-        if self._variants.supersede == "disconnect":
+        self.record(EventKind.SUPERSEDED, self._behaviour.supersede)
+        if self._behaviour.supersede == "disconnect":
             self._send_disconnect(asyncssh.DISC_BY_APPLICATION, f"{self.account} has logged in again", "en")
             self.cut()
         else:
@@ -249,23 +249,23 @@ class RapConnection(asyncssh.SSHServerConnection):
             super()._send_kexinit()
 
     def _get_extra_kex_algs(self) -> list[bytes]:
-        return super()._get_extra_kex_algs() if self._variants.extension_markers else []
+        return super()._get_extra_kex_algs() if self._behaviour.extension_markers else []
 
     def _send_ext_info(self) -> None:
-        if not self._variants.server_sig_algs:
+        if not self._behaviour.server_sig_algs:
             del self._extensions_to_send[b"server-sig-algs"]
         super()._send_ext_info()
 
     async def _on_kexinit(self, kind: int, number: int, packet: SSHPacket) -> None:
         await super()._process_kexinit(kind, number, packet)
-        if not self._variants.extension_markers:
+        if not self._behaviour.extension_markers:
             # What one side has not offered does not hold.
             self._strict_kex = self._can_send_ext_info = False
 
     def _on_userauth_request(self, kind: int, number: int, packet: SSHPacket) -> Awaitable[None] | None:
         account, algorithm = _login_request(packet.get_remaining_payload())
         go_on = partial(super()._process_userauth_request, kind, number, packet)
-        if algorithm and algorithm not in (self._variants.client_signatures or algorithms.PUBLIC_KEY):
+        if algorithm and algorithm not in (self._behaviour.client_signatures or algorithms.PUBLIC_KEY):
             self.record(EventKind.REFUSED, f"signature algorithm {algorithm}", account)
             self.send_userauth_failure(False)
             return None

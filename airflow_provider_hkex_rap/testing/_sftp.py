@@ -17,9 +17,10 @@ from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.testing.events import EventKind, path_text
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.testing._facility import AttributeSet, Facility
+    from airflow_provider_hkex_rap.testing._facility import Facility
     from airflow_provider_hkex_rap.testing._server import RapConnection
     from airflow_provider_hkex_rap.testing._tree import ServedFile
+    from airflow_provider_hkex_rap.testing.behaviour import Attributes
     from airflow_provider_hkex_rap.testing.faults import Fault
 
 _VERSION = 3
@@ -154,7 +155,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     def __init__(self, facility: Facility, connection: RapConnection) -> None:
         self._facility = facility
-        self._variants = facility.variants
+        self._behaviour = facility.server
         self._connection = connection
         self._buffer = bytearray()
         self._handles: dict[bytes, _Opened] = {}
@@ -237,7 +238,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         return _BYTE.pack(answer_kind) + request_id + body
 
     def _version(self) -> bytes:
-        extensions = _string(_LIMITS) + _string(b"1") if self._variants.announce_limits else b""
+        extensions = _string(_LIMITS) + _string(b"1") if self._behaviour.announce_limits else b""
         return _BYTE.pack(sftp.FXP_VERSION) + _UINT32.pack(_VERSION) + extensions
 
     # Reading.
@@ -257,7 +258,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     def _read(self, request: _Request) -> tuple[int, bytes]:
         handle, offset, length = self._handle(request, _Reading), request.uint64(), request.uint32()
-        length = min(length, self._variants.read_limit or _READ_LIMIT)
+        length = min(length, self._behaviour.read_limit or _READ_LIMIT)
         for fault in handle.faults.copy():
             if offset < fault.at_byte:
                 length = min(length, fault.at_byte - offset)
@@ -369,7 +370,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             self._facility.keys.on_listed(self._connection.account)
         entries = [(file.name, file) for file in found]
         self._record(EventKind.LIST, path, f"{len(entries)} entries")
-        if self._variants.list_dots:
+        if self._behaviour.list_dots:
             entries = [(b".", folder), (b"..", folder), *entries]
         return self._new_handle(_Listing(path, entries, faults))
 
@@ -395,16 +396,16 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._stop_answering(fault)
 
     def _name(self, name: bytes, file: ServedFile) -> bytes:
-        return _string(name) + _string(_long_name(name, file)) + _attributes(file, self._variants.attributes)
+        return _string(name) + _string(_long_name(name, file)) + _attributes(file, self._behaviour.attributes)
 
     # Attributes and paths.
 
     def _stat(self, request: _Request) -> tuple[int, bytes]:
-        return sftp.FXP_ATTRS, _attributes(self._find(self._path(request)), self._variants.stat_attributes)
+        return sftp.FXP_ATTRS, _attributes(self._find(self._path(request)), self._behaviour.stat_attributes)
 
     def _stat_handle(self, request: _Request) -> tuple[int, bytes]:
         file = self._handle(request, _Reading).file
-        return sftp.FXP_ATTRS, _attributes(file, self._variants.stat_attributes)
+        return sftp.FXP_ATTRS, _attributes(file, self._behaviour.stat_attributes)
 
     def _real_path(self, request: _Request) -> tuple[int, bytes]:
         path = self._path(request)
@@ -431,8 +432,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     def _extended(self, request: _Request) -> tuple[int, bytes]:
         name = request.string()
-        if name == _LIMITS and self._variants.announce_limits:
-            read = self._variants.read_limit or _READ_LIMIT
+        if name == _LIMITS and self._behaviour.announce_limits:
+            read = self._behaviour.read_limit or _READ_LIMIT
             return sftp.FXP_EXTENDED_REPLY, struct.pack(">4Q", _PACKET_LIMIT, read, _WRITE_LIMIT, 0)
         self._record(EventKind.DENIED, detail=f"extension {path_text(name)}")
         raise _StatusError(sftp.FX_OP_UNSUPPORTED, "Operation unsupported")
@@ -489,7 +490,7 @@ def _status(code: int, message: str) -> bytes:
 _OK = (sftp.FXP_STATUS, _status(sftp.FX_OK, ""))
 
 
-def _attributes(file: ServedFile, shown: AttributeSet) -> bytes:
+def _attributes(file: ServedFile, shown: Attributes) -> bytes:
     if shown == "none":
         return _UINT32.pack(0)
     flags = sftp.FILEXFER_ATTR_UIDGID | sftp.FILEXFER_ATTR_PERMISSIONS

@@ -19,6 +19,7 @@ from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Service
 from airflow_provider_hkex_rap.rap.service_hours import next_opening
+from airflow_provider_hkex_rap.testing.behaviour import Access
 from airflow_provider_hkex_rap.testing.simulator import RapSimulator
 
 _USAGE_ERROR = 2
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         accounts = tuple(args.account or ("DCXYZ001",))
-        rap = RapSimulator(accounts, args.now, port=args.port, enforce_hours=args.hours).start()
+        rap = RapSimulator(
+            accounts, args.now, port=args.port, access=Access(enforce_hours=args.hours)
+        ).start()
     except (RapConfigurationError, OSError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR

@@ -5,45 +5,24 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
-from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.rap.service_hours import is_open
 from airflow_provider_hkex_rap.testing._tree import Given, ServedFile, Tree
 from airflow_provider_hkex_rap.testing.events import Event, EventKind, EventLog, path_text
-from airflow_provider_hkex_rap.testing.key_management import KeyManagement, KeyVariants, Upload
+from airflow_provider_hkex_rap.testing.key_management import KeyManagement, Upload
 
 if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.testing.behaviour import Access, KeyFolderBehaviour, ServerBehaviour
     from airflow_provider_hkex_rap.testing.clock import SimulatedClock
     from airflow_provider_hkex_rap.testing.faults import FaultRules
 
 SUBMISSION = "/submission"
 _WARNING = f"{KEY_FOLDER}/{EXPIRY_WARNING_FILE}".encode()
-AttributeSet = Literal["full", "no_mtime", "no_size", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variants:
-    """What the guide leaves open and the simulated RAP can do either way; see :class:`RapSimulator`."""
-
-    supersede: Literal["disconnect", "cut"] = "disconnect"
-    unsubscribed: Literal["missing", "denied"] = "missing"
-    enforce_hours: bool = False
-    retention_days: int = RETENTION_DAYS
-    allowed_addresses: tuple[str, ...] | None = None
-    read_limit: int | None = None
-    announce_limits: bool = False
-    list_dots: bool = True
-    attributes: AttributeSet = "full"
-    stat_attributes: AttributeSet = "full"
-    client_signatures: tuple[str, ...] = ()
-    server_sig_algs: bool = True
-    extension_markers: bool = True
-    keys: KeyVariants = field(default_factory=KeyVariants)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +32,9 @@ class Facility:
     subscriptions: Mapping[str, tuple[Service, ...]]
     clock: SimulatedClock
     faults: FaultRules
-    variants: Variants
+    access: Access
+    server: ServerBehaviour
+    key_folder: KeyFolderBehaviour
     events: EventLog = field(default_factory=EventLog)
     keys: KeyManagement = field(init=False)
     downloads: dict[str, Tree] = field(init=False)
@@ -67,7 +48,7 @@ class Facility:
             customer: Tree(*(folder.path for folder in Folder)) for customer in sorted(customers)
         }
         self.own = {account: Tree(KEY_FOLDER, SUBMISSION) for account in self.subscriptions}
-        self.keys = KeyManagement(self.clock, self.faults, self.own, self.variants.keys, self.record)
+        self.keys = KeyManagement(self.clock, self.faults, self.own, self.key_folder, self.record)
 
     def record(
         self, kind: EventKind, account: str, session: int, path: bytes = b"", detail: str = ""
@@ -81,12 +62,12 @@ class Facility:
 
     def is_registered_address(self, address: str) -> bool:
         """Return whether logins are allowed from that source address (§4.3, §7)."""
-        allowed = self.variants.allowed_addresses
+        allowed = self.access.allowed_addresses
         return allowed is None or address in allowed
 
     def is_open(self, account: str) -> bool:
         """Return whether any service of *account* is within its hours (§4.1)."""
-        if not self.variants.enforce_hours:
+        if not self.access.enforce_hours:
             return True
         now = self.clock()
         return any(is_open([service], now) for service in self.subscriptions.get(account, tuple(Service)))
@@ -139,7 +120,7 @@ class Facility:
         """Return those that have appeared and not yet left: RAP keeps reports ten calendar days (§4.1)."""
         now = self.clock()
         present = now.timestamp()
-        first_kept = now.start_of("day").subtract(days=self.variants.retention_days).timestamp()
+        first_kept = now.start_of("day").subtract(days=self.access.retention_days).timestamp()
         return [
             file
             for file in files
@@ -160,10 +141,10 @@ class Facility:
         for folder in Folder:
             if f"{path}/".startswith(f"{folder.path}/"):
                 if folder.service not in self.subscriptions[account]:
-                    if self.variants.unsubscribed == "missing":
+                    if self.server.unsubscribed == "missing":
                         raise FileNotFoundError
                     raise PermissionError(f"not subscribed to {folder.service} (§4.2)")
-                if self.variants.enforce_hours and not is_open([folder.service], self.clock()):
+                if self.access.enforce_hours and not is_open([folder.service], self.clock()):
                     raise PermissionError(f"outside the service hours of {folder.service} (§4.1)")
 
 

@@ -28,7 +28,7 @@ from airflow_provider_hkex_rap.rap.calendar import previous_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.rap.service_hours import next_opening, window
-from airflow_provider_hkex_rap.testing import RapSimulator
+from airflow_provider_hkex_rap.testing import Access, RapSimulator
 
 ACCOUNT = "DCXYZ001"
 DAG_FILE = "dags/hkex_rap_daily_ingest.py"
@@ -70,7 +70,7 @@ def main() -> int:
     day, now = scene(pendulum.now(HONG_KONG))
     console.print(f"\n[bold]The HKEX reports of {day:%A, %-d %B %Y}: from RAP into a data lake[/]\n")
     before = len(list(manifest()))
-    with RapSimulator(accounts=(ACCOUNT,), now=now, enforce_hours=True) as rap:
+    with RapSimulator(accounts=(ACCOUNT,), now=now, access=Access(enforce_hours=True)) as rap:
         rap.publish_day(day)
         say("RAP", f"simulated on {rap.host}:{rap.port}; there it is {now:%A %H:%M} in Hong Kong")
         try:

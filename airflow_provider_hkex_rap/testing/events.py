@@ -1,4 +1,4 @@
-"""What happened on the simulated RAP, for tests to assert on."""
+"""The event log of the simulated RAP, for tests to assert on."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 class EventKind(StrEnum):
-    """What an event tells of."""
+    """The kinds of events."""
 
     CONNECT = "connect"
     """A TCP connection was accepted."""
     LOGIN = "login"
     """A login succeeded; the detail is the MD5 fingerprint of its key (§3.2.2)."""
     REFUSED = "refused"
-    """A login was refused; the detail says why."""
+    """A login was refused; the detail is the reason."""
     LIST = "list"
     """A folder was opened for listing."""
     OPEN = "open"
     """A file was opened for reading."""
     CLOSE = "close"
-    """A file that was read was closed; the detail gives the bytes sent."""
+    """A file that was opened for reading was closed; the detail is the number of bytes sent."""
     UPLOAD = "upload"
-    """A new file was uploaded whole; the detail gives its bytes."""
+    """A new file was uploaded completely; the detail is its size in bytes."""
     RESULT = "result"
-    """An uploaded key is answered by the result file of this path, at once or later; the detail is what is
-    in it (§6)."""
+    """An uploaded key got the result file of this path, which may be listed later; the detail is its content
+    (§6)."""
     DENIED = "denied"
-    """The guide does not allow the operation that the detail names."""
+    """An operation was denied because the guide does not allow it; the detail names the operation."""
     MISSING = "missing"
-    """There is no such file or folder, or none that the account can see."""
+    """A file or folder was asked for that does not exist, or that the account cannot see."""
     FAULT = "fault"
     """An injected fault took effect; the detail is its kind."""
     SUPERSEDED = "superseded"
-    """A session is being ended because its account has logged in again (§4.3)."""
+    """The server ended a session because its account has logged in again (§4.3)."""
     LOGOUT = "logout"
     """The client ended the connection in an orderly way."""
     LOST = "lost"
@@ -49,7 +49,7 @@ class EventKind(StrEnum):
 
 
 def path_text(path: str | bytes) -> str:
-    """Return a path on RAP, given as text or in bytes, as text."""
+    """Return a path on RAP as text; bytes that are not UTF-8 become ``%XX``."""
     return path if isinstance(path, str) else name_text(path)
 
 
@@ -58,14 +58,14 @@ _ENDS = frozenset({EventKind.LOGOUT, EventKind.LOST, EventKind.SUPERSEDED})
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened.
+    """One event.
 
-    :param kind: what happened.
-    :param account: the account that the client named; empty before it has.
-    :param session: the number of the connection, counting from 1.
-    :param path: the path on RAP, as text; empty where none is concerned.
-    :param at: when, by the simulator's clock.
-    :param detail: more about it, in words.
+    :param kind: the kind.
+    :param account: the account; empty if the client has not named one yet.
+    :param session: the number of the connection, from 1.
+    :param path: the path on RAP, as text; empty if the event has no path.
+    :param at: the time, by the simulator's clock.
+    :param detail: more about the event; see :class:`EventKind`.
     """
 
     kind: EventKind
@@ -77,20 +77,27 @@ class Event:
 
 
 class EventLog(Sequence[Event]):
-    """The events so far, oldest first; safe to use from any thread."""
+    """The events so far, oldest first; safe to use from any thread.
+
+    A test that one file was read, by one login, and nothing was denied::
+
+        assert len(rap.events.of("login")) == 1
+        assert [event.path for event in rap.events.of("open")] == ["/download/DCASS/TP001_CXYZ_20261120.csv"]
+        assert not rap.events.of("denied")
+    """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
 
     def record(self, event: Event) -> None:
-        """Add *event* and wake who waits."""
+        """Add *event*, and wake every thread in :meth:`wait_for`."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """Forget every event; sessions that are alive are forgotten too."""
+        """Remove every event; :meth:`peak_sessions` no longer counts sessions that began before."""
         with self._changed:
             self._events.clear()
 
@@ -102,14 +109,14 @@ class EventLog(Sequence[Event]):
         path: str | bytes | None = None,
         detail: str | None = None,
     ) -> list[Event]:
-        """Return the events of these kinds that have every value given.
+        """Return the events of these kinds that equal every given value.
 
-        :param kinds: one kind or several (:class:`EventKind`); none for all.
+        :param kinds: the kinds (:class:`EventKind`); none for all kinds.
         :param account: the account.
         :param session: the number of the connection.
         :param path: the path on RAP, as text or in bytes.
-        :param detail: the detail, whole.
-        :raises ValueError: a kind does not exist.
+        :param detail: the whole detail.
+        :raises ValueError: if there is no such kind.
         """
         wanted = {EventKind(kind) for kind in kinds} or set(EventKind)
         values = {"account": account, "session": session, "path": path and path_text(path), "detail": detail}
@@ -131,15 +138,15 @@ class EventLog(Sequence[Event]):
         account: str | None = None,
         path: str | bytes | None = None,
     ) -> list[Event]:
-        """Block until there are *count* such events, and return them.
+        """Block until the log has *count* such events; return them.
 
         :param kind: the kind (:class:`EventKind`).
-        :param count: how many, counting those already there.
+        :param count: number of events, including those that are already in the log.
         :param timeout: seconds to wait at most.
-        :param account: only of this account.
-        :param path: only with this path.
-        :raises TimeoutError: they did not come in time; the message lists what did.
-        :raises ValueError: the kind does not exist.
+        :param account: count only events of this account.
+        :param path: count only events with this path.
+        :raises TimeoutError: if the events do not happen in time; the message lists the events in the log.
+        :raises ValueError: if there is no such kind.
         """
 
         def found() -> list[Event]:
@@ -148,13 +155,15 @@ class EventLog(Sequence[Event]):
         with self._changed:
             if not self._changed.wait_for(lambda: len(found()) >= count, timeout):
                 seen = ", ".join(event.kind for event in self._events) or "nothing"
-                raise TimeoutError(f"No {count} event(s) {kind!r} within {timeout} s; there was: {seen}.")
+                raise TimeoutError(
+                    f"Fewer than {count} {kind!r} events within {timeout} s; the log has: {seen}."
+                )
             return found()
 
     def peak_sessions(self, account: str) -> int:
-        """Return the most sessions of *account* that were alive at once.
+        """Return the largest number of sessions that *account* had at the same time.
 
-        A login that supersedes another counts as an overlap: two clients met (§4.3).
+        A login that supersedes a session counts as an overlap (§4.3), so the result is 2 or more then.
 
         :param account: the account.
         """

@@ -1,4 +1,4 @@
-"""Faults that the simulated RAP shows by rule."""
+"""Faults of the simulated RAP: what goes wrong, by rules that a test adds."""
 
 from __future__ import annotations
 
@@ -35,50 +35,76 @@ KINDS = {
     "refuse_renewed_key": "renewed_login",
     "stall_at": "connect",
 }
-"""Each kind of fault, and the moment at which a rule of it is matched and used up."""
+"""The kinds of faults; for each, the moment at which a rule is matched and used up."""
 
 STAGES = ("banner", "kex", "auth")
+"""The stages of a login: the SSH banner, the key exchange, the authentication."""
 
 
 @dataclass(eq=False)
 class Fault:
-    """One rule: what goes wrong, where, and how often.
+    """One rule: which fault, on which path or account, how often.
 
-    On a file, once byte *at_byte* is asked for: ``drop`` cuts the connection (at the latest when the file
-    is closed, if that byte is its end); ``truncate`` ends the file there; ``stall`` answers nothing until
-    released; ``grow`` adds *by* bytes to it; ``rewrite`` gives it other content of the same size, and a later
-    mtime. On opening one: ``deny``, and ``vanish`` (it is missing).
+    A report whose first download breaks off after 500 bytes, while the second succeeds::
 
-    On a folder, after *entries* entries: ``listing_cut`` cuts the connection, ``listing_error`` answers with
-    a failure, ``listing_stall`` with nothing until released; ``deny_listing`` denies it from the start.
+        with RapSimulator(["DCXYZ001"]) as rap:
+            rap.put("DCASS", "TP001_CXYZ_20261120.csv", b"x" * 1000)
+            rap.faults.add(Fault("drop", path="*/TP001_*", at_byte=500))
 
-    On the upload of a key: ``deny_upload`` denies to open the file, as where the client appends (§2.1);
-    ``drop_upload`` cuts the connection once more than *at_byte* bytes have come, at the latest when the file
-    is closed, and nothing is uploaded; ``drop_after_upload`` cuts it instead of confirming the file, which is
-    uploaded and answered.
+    While a file is read, from byte *at_byte* on:
 
-    On the answer to an uploaded key (§6): ``reject`` gives a ``.rej`` with *code* and *message*, and the key
-    is not registered; ``no_result`` gives no result file, and ``delay_result`` one *seconds* later, whatever
-    becomes of the key; ``wrong_fingerprint`` names another key in the ``.rcvd``, while the uploaded one is
-    registered.
+    - ``drop``: the connection is closed; if *at_byte* is the end of the file, when the client closes the file.
+    - ``truncate``: the file ends there.
+    - ``stall``: no request is answered until the fault is released.
+    - ``grow``: the file grows by *by* bytes.
+    - ``rewrite``: the file gets other content of the same size, and a later mtime.
 
-    On a login: ``refuse_login`` refuses the key; ``refuse_renewed_key`` only the account's newest one, where
-    it was uploaded: it was accepted, and yet does not log in; ``stall_at`` answers nothing from *stage* on
-    until released.
+    When a file is opened:
+
+    - ``deny``: permission is denied.
+    - ``vanish``: the file does not exist.
+
+    While a folder is listed, after *entries* entries:
+
+    - ``listing_cut``: the connection is closed.
+    - ``listing_error``: the reply is a failure.
+    - ``listing_stall``: no request is answered until the fault is released.
+    - ``deny_listing``: permission is denied when the folder is opened; *entries* does not count.
+
+    While a key is uploaded:
+
+    - ``deny_upload``: permission is denied when the file is opened, as when a client appends (§2.1).
+    - ``drop_upload``: the connection is closed after more than *at_byte* bytes, or when the client closes the
+      file; the upload does not happen.
+    - ``drop_after_upload``: the connection is closed in place of the reply to CLOSE; the upload does happen.
+
+    When RAP answers an uploaded key with a result file (§6):
+
+    - ``reject``: the result is a ``.rej`` with *code* and *message*, and the key is not registered.
+    - ``no_result``: there is no result file; the key is registered if it is valid.
+    - ``delay_result``: the result file appears *seconds* later; the key is registered at once if it is valid.
+    - ``wrong_fingerprint``: the ``.rcvd`` names another key; the uploaded key is registered.
+
+    When a client logs in:
+
+    - ``refuse_login``: the key is refused.
+    - ``refuse_renewed_key``: the key is refused if it is the newest of the account and was uploaded.
+    - ``stall_at``: no message is answered from *stage* on until the fault is released.
 
     :param kind: one of :data:`KINDS`.
     :param path: glob on the path on RAP, as text; ``*`` also matches ``/``.
-    :param account: glob on the account; not known yet for ``stall_at`` in ``banner`` and ``kex``.
-    :param times: how many matching files opened, folders listed, keys answered, keys offered or connections
-        it affects; None for all.
+    :param account: glob on the account. In the stages ``banner`` and ``kex`` of ``stall_at`` the account is not
+        known yet and counts as empty.
+    :param times: how often the fault occurs: number of files opened, folders listed, keys answered, keys
+        offered or connections; None for every time.
     :param at_byte: offset in bytes, from 0.
-    :param entries: number of entries of the listing that still arrive, with ``.`` and ``..``.
-    :param by: bytes that the file grows by.
-    :param stage: one of :data:`STAGES`, for ``stall_at``.
+    :param entries: number of entries that still arrive, ``.`` and ``..`` included.
+    :param by: bytes by which the file grows.
+    :param stage: one of :data:`STAGES`; for ``stall_at`` only.
     :param code: error code of the ``.rej``.
-    :param message: error message of the ``.rej``; the default is the one that the guide shows.
-    :param seconds: how much later the result file comes, by the simulator's clock.
-    :raises RapConfigurationError: the kind or the stage does not exist.
+    :param message: error message of the ``.rej``; the default is the example of the guide.
+    :param seconds: delay of the result file, in seconds of the simulator's clock.
+    :raises RapConfigurationError: if there is no such kind or stage.
     """
 
     kind: str
@@ -113,7 +139,7 @@ class Fault:
 class FaultRules:
     """The rules in force; safe to use from any thread.
 
-    :param wake: called without arguments, in any thread, when stalled sessions may go on.
+    :param wake: called without arguments, in any thread, when stalled sessions may resume.
     """
 
     def __init__(self, wake: Callable[[], object]) -> None:
@@ -123,20 +149,20 @@ class FaultRules:
         self._wake = wake
 
     def add(self, fault: Fault) -> Fault:
-        """Put *fault* in force, after those added before; return it."""
+        """Add a rule after those already in force; return it."""
         with self._lock:
             self._rules.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Put every rule out of force and release every stall."""
+        """Remove every rule and release every stall."""
         with self._lock:
             self._released.update(self._rules)
             self._rules.clear()
         self._wake()
 
     def release(self, fault: Fault) -> None:
-        """Let what *fault* has stalled go on, and put it out of force.
+        """Remove *fault*, and resume the sessions that it has stalled.
 
         :param fault: a rule that was added.
         """
@@ -147,16 +173,16 @@ class FaultRules:
         self._wake()
 
     def is_released(self, fault: Fault) -> bool:
-        """Return whether *fault* no longer stalls anything."""
+        """Return whether *fault* was released; a released fault stalls no session."""
         return fault in self._released
 
     def take(self, moment: str, *, path: str = "", account: str = "", stage: str = "") -> tuple[Fault, ...]:
-        """Return the rules that apply now, each used up by one.
+        """Return the rules that apply now, and count each of them as used once.
 
         :param moment: one of the values of :data:`KINDS`.
         :param path: the path on RAP, as text.
-        :param account: the account; empty where it is not known.
-        :param stage: one of :data:`STAGES` where the moment is ``connect``.
+        :param account: the account; empty if the client has not named it yet.
+        :param stage: one of :data:`STAGES` if *moment* is ``connect``, else empty.
         """
         if not self._rules:
             return ()
@@ -170,7 +196,7 @@ class FaultRules:
 
 def _refuse(field: str, value: str, valid: tuple[str, ...]) -> None:
     raise RapConfigurationError(
-        f"{value!r} is not a {field} of a fault.",
+        f"{value!r} is not a {field} of faults.",
         why=f"Valid: {', '.join(repr(v) for v in valid)}.",
-        todo=f"Give one of these as {field!r}.",
+        todo=f"Use one of these as {field!r}.",
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import pendulum
 
@@ -36,47 +36,13 @@ if TYPE_CHECKING:
     from asyncssh import SSHKey
 
     from airflow_provider_hkex_rap.rap.clock import Clock
+    from airflow_provider_hkex_rap.testing.behaviour import KeyFolderBehaviour
     from airflow_provider_hkex_rap.testing.faults import Fault, FaultRules
 
 RESULT_KEPT = timedelta(hours=24)
 """How long a result file is available (§6)."""
 LINGER = timedelta(minutes=1)
 """How long an uploaded file stays that ``lingers``."""
-WARNING_TEXT = "The SSH public key {fingerprint} of {account} will expire on {last_day}."
-
-ResultVariant = Literal["at_once", "delayed", "fresh_listing", "absent"]
-UploadedFileVariant = Literal["lingers", "consumed", "stays"]
-ReuploadVariant = Literal["denied", "replaces"]
-_LITERALS = {"results": ResultVariant, "uploaded_file": UploadedFileVariant, "reupload": ReuploadVariant}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyVariants:
-    """What the guide leaves open of the key folder; see :class:`RapSimulator`."""
-
-    results: ResultVariant = "at_once"
-    result_delay: float = 60
-    pub_in_result_names: bool = True
-    uploaded_file: UploadedFileVariant = "lingers"
-    reupload: ReuploadVariant = "denied"
-    warning_text: str = WARNING_TEXT
-
-    def __post_init__(self) -> None:
-        for name, literal in _LITERALS.items():
-            if getattr(self, name) not in get_args(literal):
-                raise RapConfigurationError(
-                    f"{name!r} of {getattr(self, name)!r} is not possible.",
-                    why=f"Valid: {', '.join(map(repr, get_args(literal)))}.",
-                    todo="Give one of these, or leave it out.",
-                )
-        try:
-            self.warning_text.format(account="", fingerprint="", last_day=pendulum.date(2026, 2, 28))
-        except (LookupError, ValueError, AttributeError):
-            raise RapConfigurationError(
-                f"{self.warning_text!r} is no 'warning_text'.",
-                why="It may name {account}, {fingerprint} and {last_day}, and nothing else in braces.",
-                todo="Write a brace that is text twice: '{{'.",
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +88,7 @@ class KeyManagement:
     :param clock: gives the time; keys end, and files leave, by it alone.
     :param faults: the rules that change an answer.
     :param folders: the tree that holds each account's key folder.
-    :param variants: what the guide leaves open.
+    :param behaviour: how the key folder behaves if the guide leaves it open.
     :param record: adds an event: its kind, account, session, path and detail.
     """
 
@@ -131,7 +97,7 @@ class KeyManagement:
         clock: Clock,
         faults: FaultRules,
         folders: Mapping[str, Tree],
-        variants: KeyVariants,
+        behaviour: KeyFolderBehaviour,
         record: Callable[[EventKind, str, int, bytes, str], None],
     ) -> None:
         self.uploads: list[Upload] = []
@@ -141,7 +107,7 @@ class KeyManagement:
         self._clock = clock
         self._faults = faults
         self._folders = folders
-        self._variants = variants
+        self._behaviour = behaviour
         self._record = record
         self._keys: dict[str, tuple[RegisteredKey, ...]] = dict.fromkeys(folders, ())
         self._changed: dict[str, pendulum.DateTime] = {}
@@ -217,7 +183,7 @@ class KeyManagement:
     def may_replace(self, account: str, name: bytes) -> bool:
         """Return whether *account* may upload *name* although it is there: the guide says no (§4.2)."""
         uploaded = {upload.name for upload in self.uploads if upload.account == account}
-        return self._variants.reupload == "replaces" and name in uploaded
+        return self._behaviour.reupload == "replaces" and name in uploaded
 
     def on_upload(self, upload: Upload) -> None:
         """Keep an uploaded file as long as the variant says, and answer it."""
@@ -232,7 +198,7 @@ class KeyManagement:
         else:
             named = _another(fingerprint) if "wrong_fingerprint" in faults else fingerprint
             text, accepted = received_text(named, name_text(upload.name)), True
-        if "no_result" not in faults and self._variants.results != "absent":
+        if "no_result" not in faults and self._behaviour.results != "absent":
             delay = faults["delay_result"].seconds if "delay_result" in faults else self._delay
             self._answer(upload, text, accepted, delay)
 
@@ -247,7 +213,7 @@ class KeyManagement:
         return faults
 
     def _keep(self, upload: Upload) -> None:
-        variant, now = self._variants.uploaded_file, upload.at
+        variant, now = self._behaviour.uploaded_file, upload.at
         if variant == "consumed":
             return
         until = (now + LINGER).timestamp() if variant == "lingers" else float("inf")
@@ -274,13 +240,13 @@ class KeyManagement:
 
     @property
     def _delay(self) -> float:
-        return self._variants.result_delay if self._variants.results == "delayed" else 0
+        return self._behaviour.result_delay if self._behaviour.results == "delayed" else 0
 
     def _answer(self, upload: Upload, text: str, accepted: bool, delay: float) -> None:
         at = upload.at.add(seconds=delay)
         name = self._free_name(upload, at, accepted)
         file = _file(name, text.encode(), at, since=at.timestamp(), until=(at + RESULT_KEPT).timestamp())
-        if self._variants.results == "fresh_listing":
+        if self._behaviour.results == "fresh_listing":
             self._unlisted[upload.account].append(file)
         else:
             self._folders[upload.account].put(file)
@@ -288,7 +254,7 @@ class KeyManagement:
         self._note(EventKind.RESULT, upload, name, text.rstrip("\n"))
 
     def _free_name(self, upload: Upload, at: pendulum.DateTime, accepted: bool) -> bytes:
-        key_file = upload.name if self._variants.pub_in_result_names else upload.name.removesuffix(b".pub")
+        key_file = upload.name if self._behaviour.pub_in_result_names else upload.name.removesuffix(b".pub")
         files = [*self._folders[upload.account].files(KEY_FOLDER), *self._unlisted[upload.account]]
         taken = {file.name for file in files if file.until > upload.at.timestamp()}
         names = (result_name(key_file, at, sequence, accepted) for sequence in count())
@@ -307,7 +273,7 @@ class KeyManagement:
         It is of midnight, or of the registration or upload of today that gave a key its last day.
         """
         now = self._clock()
-        text = self._variants.warning_text
+        text = self._behaviour.warning_text
         lines = [
             text.format(account=account, fingerprint=key.fingerprint, last_day=key.last_day)
             for key in self.valid(account)

@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
 from airflow_provider_hkex_rap.rap.keys import PublicKey
-from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
-from airflow_provider_hkex_rap.testing._facility import SUBMISSION, AttributeSet, Facility, Variants
+from airflow_provider_hkex_rap.testing._facility import SUBMISSION, Facility
 from airflow_provider_hkex_rap.testing._keys import private_pem, rsa_key
 from airflow_provider_hkex_rap.testing._tree import Generated, Given, ServedFile, Tree
+from airflow_provider_hkex_rap.testing.behaviour import Access, KeyFolderBehaviour, ServerBehaviour
 from airflow_provider_hkex_rap.testing.clock import SimulatedClock
 from airflow_provider_hkex_rap.testing.faults import FaultRules
-from airflow_provider_hkex_rap.testing.key_management import (
-    WARNING_TEXT,
-    KeyVariants,
-    ResultVariant,
-    ReuploadVariant,
-    UploadedFileVariant,
-)
 from airflow_provider_hkex_rap.testing.reports import generate_day
 
 if TYPE_CHECKING:
@@ -42,49 +35,37 @@ _START_SECONDS = 10
 
 
 class RapSimulator:
-    """A RAP on 127.0.0.1 that keeps the rules of the guide, for tests and trials; use it in a ``with`` block.
+    """Run a simulated RAP on 127.0.0.1 that follows the rules of the guide; use it in a ``with`` block.
 
-    The server runs in a thread of its own. Every account has an RSA key registered, which no other one has.
+    A pytest that lands one report::
 
-    :param accounts: the RAP user accounts (§3.1); those of one customer see the same reports.
-    :param now: the aware time that its clock, which every rule follows, shows first; None for this machine's.
-    :param port: the port; 0 for a free one.
-    :param subscriptions: the services of each account (§4.2); an account left out has all.
-    :param name: the server's name; another name has another host key.
-    :param enforce_hours: whether logins and folders are refused outside the service hours (§4.1).
-    :param retention_days: calendar days after its own for which a report stays (§4.1); 9 puts day 10 outside.
-    :param allowed_addresses: the source addresses registered (§4.3, §7); None for any.
-    :param supersede: how a session ends when its account logs in again (§4.3): by a ``disconnect`` message,
-        or just ``cut``.
-    :param unsubscribed: what a folder without subscription is: ``missing`` or ``denied``.
-    :param read_limit: bytes that one READ returns at most; None for as many as are asked for.
-    :param announce_limits: whether the server tells of that limit (``limits@openssh.com``).
-    :param list_dots: whether listings have ``.`` and ``..``.
-    :param attributes: what listings say of a file: ``full``, ``no_mtime``, ``no_size`` or ``none``.
-    :param stat_attributes: the same for STAT and FSTAT.
-    :param client_signatures: the algorithms that accounts may sign with; empty for all of the guide's.
-    :param server_sig_algs: whether the server says which these are (RFC 8308).
-    :param extension_markers: whether its key exchange carries extension markers at all.
-    :param key_expires: the last day in Hong Kong on which the registered keys log in; None for two years
-        less a day from *now* (§6.1). :meth:`register_key` gives one account another.
-    :param results: how the result file of an uploaded key comes (§6): ``at_once``; ``delayed`` by
-        *result_delay*; by a ``fresh_listing``, the second one of the folder after the upload (#2); or
-        ``absent``.
-    :param result_delay: seconds by which a delayed one comes later, by the simulator's clock.
-    :param pub_in_result_names: whether the name of a result file has the ``.pub`` of the key file.
-    :param uploaded_file: what becomes of the uploaded key file: it ``lingers`` in the folder for a minute, is
-        ``consumed`` at once, or ``stays``.
-    :param reupload: what an upload does while a file of that name is still there: it is ``denied`` as a
-        modification (§4.2), or ``replaces`` the file uploaded before. Where files stay and it is denied, an
-        account can renew its key once only.
-    :param warning_text: a line of ``SSHKeyExpireWarning.txt``, whose text the guide does not give (§6.2);
-        ``{account}``, ``{fingerprint}`` and ``{last_day}`` are filled in for each key about to expire.
-    :raises RapConfigurationError: an account's name, the time, or an argument about keys has another form.
+        NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
+
+        def test_a_report_lands(monkeypatch, tmp_path):
+            with RapSimulator(["DCXYZ001"], NOW) as rap:
+                rap.put("DCASS", "TP001_CXYZ_20261120.csv", b"1,2,3")
+                monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", rap.connection_json("DCXYZ001"))
+                ...  # run the task that downloads to tmp_path
+                assert rap.events.of("open", path="/download/DCASS/TP001_CXYZ_20261120.csv")
+                assert rap.events.peak_sessions("DCXYZ001") == 1
+
+    The server runs in a thread of its own. Each account has one registered RSA key, which no other account
+    has. Add to :attr:`faults` to make something go wrong, and move :attr:`clock` to let time pass.
+
+    :param accounts: the RAP user accounts (§3.1); accounts of one customer see the same reports.
+    :param now: the aware time that :attr:`clock` shows first; None for the machine's time.
+    :param port: the TCP port; 0 for a free one.
+    :param name: the name of the server; each name has a host key of its own.
+    :param access: who may log in, until when, and what they see; by default every account, at any hour.
+    :param server: how the SSH and SFTP server behaves if the guide leaves it open.
+    :param key_folder: how the key folder behaves if the guide leaves it open.
+    :raises RapConfigurationError: if an account's name has another form than §3.1 gives, or if *now* has no
+        time zone.
     """
 
     host = "127.0.0.1"
     port: int
-    """The port that it listens on; the one asked for until it is started."""
+    """The TCP port; before the start, the port that was asked for."""
 
     def __init__(
         self,
@@ -92,66 +73,30 @@ class RapSimulator:
         now: pendulum.DateTime | None = None,
         *,
         port: int = 0,
-        subscriptions: Mapping[str, Sequence[Service]] | None = None,
         name: str = "rap",
-        enforce_hours: bool = False,
-        retention_days: int = RETENTION_DAYS,
-        allowed_addresses: Sequence[str] | None = None,
-        supersede: Literal["disconnect", "cut"] = "disconnect",
-        unsubscribed: Literal["missing", "denied"] = "missing",
-        read_limit: int | None = None,
-        announce_limits: bool = False,
-        list_dots: bool = True,
-        attributes: AttributeSet = "full",
-        stat_attributes: AttributeSet = "full",
-        client_signatures: Sequence[str] = (),
-        server_sig_algs: bool = True,
-        extension_markers: bool = True,
-        key_expires: date | None = None,
-        results: ResultVariant = "at_once",
-        result_delay: float = 60,
-        pub_in_result_names: bool = True,
-        uploaded_file: UploadedFileVariant = "lingers",
-        reupload: ReuploadVariant = "denied",
-        warning_text: str = WARNING_TEXT,
+        access: Access | None = None,
+        server: ServerBehaviour | None = None,
+        key_folder: KeyFolderBehaviour | None = None,
     ) -> None:
-        services = subscriptions or {}
+        access = access or Access()
         self.accounts = tuple(Account(account).name for account in accounts)
         self.clock = SimulatedClock(now)
         self.faults = FaultRules(self._wake)
         self.port = port
         self._host_key = rsa_key(name)
         self._facility = Facility(
-            subscriptions={account: tuple(services.get(account, Service)) for account in self.accounts},
+            subscriptions={
+                account: tuple(access.subscriptions.get(account, Service)) for account in self.accounts
+            },
             clock=self.clock,
             faults=self.faults,
-            variants=Variants(
-                enforce_hours=enforce_hours,
-                retention_days=retention_days,
-                allowed_addresses=None if allowed_addresses is None else tuple(allowed_addresses),
-                supersede=supersede,
-                unsubscribed=unsubscribed,
-                read_limit=read_limit,
-                announce_limits=announce_limits,
-                list_dots=list_dots,
-                attributes=attributes,
-                stat_attributes=stat_attributes,
-                client_signatures=tuple(client_signatures),
-                server_sig_algs=server_sig_algs,
-                extension_markers=extension_markers,
-                keys=KeyVariants(
-                    results=results,
-                    result_delay=result_delay,
-                    pub_in_result_names=pub_in_result_names,
-                    uploaded_file=uploaded_file,
-                    reupload=reupload,
-                    warning_text=warning_text,
-                ),
-            ),
+            access=access,
+            server=server or ServerBehaviour(),
+            key_folder=key_folder or KeyFolderBehaviour(),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         for account in self.accounts:
-            self.keys.register(account, rsa_key(account), key_expires)
+            self.keys.register(account, rsa_key(account), access.key_expires)
 
     # Running.
 

@@ -31,7 +31,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 
 from .renewing_process import Logins, Steps
@@ -105,7 +105,7 @@ def _fingerprint(content: bytes) -> str:
 
 @pytest.fixture
 def rap() -> Iterator[RapSimulator]:
-    with RapSimulator((ACCOUNT.name,), NOW, key_expires=EXPIRES) as rap:
+    with RapSimulator((ACCOUNT.name,), NOW, access=Access(key_expires=EXPIRES)) as rap:
         yield rap
 
 
@@ -123,7 +123,7 @@ STEPS = 17
 def test_killed_before_and_after_each_step_a_rerun_converges(tmp_path: Path) -> None:
     accounts = [Account(f"DC{chr(65 + number)}ZZ001") for number in range(STEPS)]
     names = [account.name for account in accounts]
-    with RapSimulator(names, NOW, key_expires=EXPIRES) as rap:
+    with RapSimulator(names, NOW, access=Access(key_expires=EXPIRES)) as rap:
         parties = [Party(rap, tmp_path / account.name, account) for account in accounts]
         processes = [_renewing(party, step) for step, party in enumerate(parties)]
         ends = [process.wait(60) for process in processes]

@@ -22,7 +22,7 @@ from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import RapAlgorithmError
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.probe import probe
 
 from .openssh import missing, openssh
@@ -278,7 +278,7 @@ def test_doctor_only_warns_of_one_address_that_is_down_and_of_an_unpinned_host_k
 
 
 def test_doctor_logs_in_when_asked_to(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RapSimulator(now=NOW, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+    with RapSimulator(now=NOW, access=Access(subscriptions={"DCXYZ001": (Service.DCASS,)})) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"))
         airflow("hkex-rap", "init")
         rap.put(Folder.DCASS, "report", b"x", NOW.subtract(hours=1))
@@ -340,7 +340,7 @@ def test_ls_asks_before_it_logs_in(rap: RapSimulator, airflow: Airflow) -> None:
 def test_ls_lists_the_rest_where_a_folder_is_denied(
     airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RapSimulator(now=NOW, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+    with RapSimulator(now=NOW, access=Access(subscriptions={"DCXYZ001": (Service.DCASS,)})) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"))
         rap.put(Folder.DCASS, "report", b"x")
         result = airflow("hkex-rap", "ls", "-y", "-o", "json", "HKCC_SEOCH_CCMS_GLOB", "DCASS")

@@ -36,7 +36,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator, ServerBehaviour
 
 from .openssh import missing, openssh
 
@@ -250,7 +250,7 @@ def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulat
 def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RapSimulator(now=NOW, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+    with RapSimulator(now=NOW, access=Access(subscriptions={"DCXYZ001": (Service.DCASS,)})) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"))
         rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
         with pytest.raises(RapPermissionDenied, match="HKCC_SEOCH_CCMS_GLOB"):
@@ -262,7 +262,9 @@ def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
 def test_a_file_of_which_rap_says_nothing_lands_whole(
     lake: Path, monkeypatch: pytest.MonkeyPatch, attributes: Any
 ) -> None:
-    with RapSimulator(now=NOW, attributes=attributes, stat_attributes=attributes) as rap:
+    with RapSimulator(
+        now=NOW, server=ServerBehaviour(attributes=attributes, stat_attributes=attributes)
+    ) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"))
         for size in (0, 3_000, 32 * 1024, 1_000_000):
             rap.put(Folder.DCASS, f"R{size}_20261120.csv", size, MTIME)
@@ -273,7 +275,9 @@ def test_a_file_of_which_rap_says_nothing_lands_whole(
 def test_a_file_of_the_same_size_and_no_time_is_read_again(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RapSimulator(now=NOW, attributes="no_mtime", stat_attributes="no_mtime") as rap:
+    with RapSimulator(
+        now=NOW, server=ServerBehaviour(attributes="no_mtime", stat_attributes="no_mtime")
+    ) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"))
         for content, count in ((b"first", 1), (b"again", 1), (b"again", 0)):
             rap.put(Folder.DCASS, "TP001_20261120.csv", content, MTIME)
@@ -285,7 +289,7 @@ def test_a_folder_that_is_denied_while_it_opens_is_asked_for_again(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opening = pendulum.datetime(2026, 11, 23, 7, 15, tz="Asia/Hong_Kong")
-    with RapSimulator(now=opening.subtract(seconds=20), enforce_hours=True) as rap:
+    with RapSimulator(now=opening.subtract(seconds=20), access=Access(enforce_hours=True)) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"), opening)
         rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
         with pytest.raises(RapPermissionDenied):
@@ -301,7 +305,7 @@ def test_a_rap_that_is_not_there_while_it_opens_is_asked_for_again(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opening = pendulum.datetime(2026, 11, 23, 7, tz="Asia/Hong_Kong")
-    with RapSimulator(now=opening.subtract(seconds=20), enforce_hours=True) as rap:
+    with RapSimulator(now=opening.subtract(seconds=20), access=Access(enforce_hours=True)) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"), opening)
         with pytest.raises(RapUnavailable):
             download(lake, folders="DCASS")
@@ -342,7 +346,7 @@ def test_on_a_public_holiday_a_denied_folder_is_a_closed_one(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     christmas = pendulum.datetime(2026, 12, 25, 23, 30, tz="Asia/Hong_Kong")
-    with RapSimulator(now=christmas, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+    with RapSimulator(now=christmas, access=Access(subscriptions={"DCXYZ001": (Service.DCASS,)})) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"), christmas)
         assert download(lake, folders=["HKCC_SEOCH_CCMS_GLOB"])["landed"] == 0
 
@@ -571,7 +575,7 @@ def test_a_task_that_is_thrown_out_as_rap_shuts_waits_for_the_opening(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "4")
     shuts = pendulum.datetime(2026, 11, 21, 3, 30, tz="Asia/Hong_Kong")
-    with RapSimulator(now=shuts.subtract(seconds=3), enforce_hours=True) as rap:
+    with RapSimulator(now=shuts.subtract(seconds=3), access=Access(enforce_hours=True)) as rap:
         use(monkeypatch, rap.connection("DCXYZ001"), rap.clock())
         rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
         rap.faults.add(Fault("drop", at_byte=10))

@@ -32,7 +32,7 @@ from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, KeyFolderBehaviour, RapSimulator, ServerBehaviour
 
 from .openssh import missing, openssh
 
@@ -120,7 +120,7 @@ def masker() -> Iterator[None]:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    with RapSimulator((ACCOUNT, "DCXYZ002"), NOW, key_expires=TODAY.add(days=20)) as rap:
+    with RapSimulator((ACCOUNT, "DCXYZ002"), NOW, access=Access(key_expires=TODAY.add(days=20))) as rap:
         yield Site(rap, tmp_path / "keys", monkeypatch)
 
 
@@ -403,11 +403,12 @@ def test_however_rap_answers_the_key_is_renewed(
 ) -> None:
     with RapSimulator(
         now=NOW,
-        results=results,
-        uploaded_file=uploaded_file,
-        attributes="none" if uploaded_file == "stays" else "full",
-        pub_in_result_names=results != "delayed",
-        announce_limits=results == "delayed",
+        key_folder=KeyFolderBehaviour(
+            results=results, uploaded_file=uploaded_file, pub_in_result_names=results != "delayed"
+        ),
+        server=ServerBehaviour(
+            attributes="none" if uploaded_file == "stays" else "full", announce_limits=results == "delayed"
+        ),
     ) as rap:
         site = Site(rap, tmp_path / "keys", monkeypatch)
         outcome = site.renew_in_its_time(force=True)
@@ -474,7 +475,9 @@ def test_the_sensor_knows_a_repeat_without_fingerprints_by_its_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with RapSimulator(
-        now=NOW, key_expires=TODAY.add(days=10), warning_text="A key of {account} will expire soon."
+        now=NOW,
+        access=Access(key_expires=TODAY.add(days=10)),
+        key_folder=KeyFolderBehaviour(warning_text="A key of {account} will expire soon."),
     ) as rap:
         site = Site(rap, tmp_path / "keys", monkeypatch)
         assert look()["fingerprints"] == []

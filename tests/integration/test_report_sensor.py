@@ -23,7 +23,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
 from airflow_provider_hkex_rap.sensors.report import RapReportSensor
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 
 NOW = pendulum.datetime(2026, 11, 20, 21, 0, tz="Asia/Hong_Kong")
 MTIME = NOW.subtract(hours=2)
@@ -130,7 +130,7 @@ def test_where_raps_clock_goes_otherwise_it_asks_again_in_a_minute(
     now, there = (pendulum.parse(time, tz="Asia/Hong_Kong") for time in (ours, of_rap))
     assert isinstance(now, pendulum.DateTime)
     assert isinstance(there, pendulum.DateTime)
-    with RapSimulator(now=there, enforce_hours=True) as rap:
+    with RapSimulator(now=there, access=Access(enforce_hours=True)) as rap:
         monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(rap.connection("DCXYZ001")))
         set_clock(monkeypatch, now)
         context = {"dag_run": SimpleNamespace(conf={}, run_after=now, logical_date=None)}
@@ -191,7 +191,7 @@ def test_a_server_that_is_away_is_waited_for(rap: RapSimulator) -> None:
 
 def test_on_a_public_holiday_a_denied_folder_is_one_that_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
     christmas = pendulum.datetime(2026, 12, 25, 12, tz="Asia/Hong_Kong")
-    with RapSimulator(now=christmas, subscriptions={"DCXYZ001": (Service.DCASS,)}) as rap:
+    with RapSimulator(now=christmas, access=Access(subscriptions={"DCXYZ001": (Service.DCASS,)})) as rap:
         monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(rap.connection("DCXYZ001")))
         set_clock(monkeypatch, christmas)
         with pytest.raises(AirflowRescheduleException):

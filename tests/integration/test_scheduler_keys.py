@@ -33,7 +33,7 @@ from airflow_provider_hkex_rap.rap.calendar import is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.keys import PublicKey
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 
 from .key_material import Secrets, contents, leaks
 from .real_airflow import RealAirflow, free_port, missing_faketime
@@ -121,7 +121,9 @@ class Decade:
         self.home = home
         self.lake = home / "lake"
         self.kit = home / "kit.zip"
-        self.rap = RapSimulator(tuple(CONNECTIONS.values()), START, port=free_port(), enforce_hours=True)
+        self.rap = RapSimulator(
+            tuple(CONNECTIONS.values()), START, port=free_port(), access=Access(enforce_hours=True)
+        )
         self.first_keys = {account: fingerprints[0] for account, fingerprints in self.valid_keys().items()}
         self.valid: dict[pendulum.Date, dict[str, list[str]]] = {}
         """By day and account, the keys that log in when the day ends."""

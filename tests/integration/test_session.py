@@ -23,7 +23,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator, ServerBehaviour
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 from airflow_provider_hkex_rap.transport.session import open_session
 
@@ -100,7 +100,7 @@ FILES[b"large_20261120.zip"] = hashlib.sha256(b"seed").digest() * 200_000
     ids=str,
 )
 def test_reads_what_was_listed_from_any_server_of_the_guide(variant: dict[str, Any]) -> None:
-    with RapSimulator(now=NOW, **variant) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(**variant)) as rap:
         for name, content in FILES.items():
             rap.put(Folder.DCASS, name, content, MTIME)
         assert asyncio.run(fetch(login_to(rap.connection("DCXYZ001")))) == FILES
@@ -277,7 +277,7 @@ def test_the_newest_login_wins(supersede: Any) -> None:
             assert await second.list_folder(Folder.DCASS) == []
             await first.list_folder(Folder.DCASS)
 
-    with RapSimulator(now=NOW, supersede=supersede) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(supersede=supersede)) as rap:
         with pytest.raises(RapSessionSuperseded) as caught:
             asyncio.run(two_logins(login_to(rap.connection("DCXYZ001"))))
         assert caught.value.announced == (supersede == "disconnect")
@@ -287,7 +287,9 @@ def test_the_newest_login_wins(supersede: Any) -> None:
 @pytest.mark.parametrize("unsubscribed", ["missing", "denied"])
 def test_a_folder_without_subscription_is_an_error_of_its_own(unsubscribed: Any) -> None:
     subscriptions = {"DCXYZ001": (Service.DCASS,)}
-    with RapSimulator(now=NOW, subscriptions=subscriptions, unsubscribed=unsubscribed) as rap:
+    with RapSimulator(
+        now=NOW, access=Access(subscriptions=subscriptions), server=ServerBehaviour(unsubscribed=unsubscribed)
+    ) as rap:
         with pytest.raises(RapPermissionDenied) as caught:
             asyncio.run(fetch(login_to(rap.connection("DCXYZ001")), Folder.HKCC_SEOCH_CCMS_GLOB))
         assert caught.value.path == "/download/HKCC_SEOCH_CCMS_GLOB"

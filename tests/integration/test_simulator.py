@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
-from airflow_provider_hkex_rap.testing import RapSimulator
+from airflow_provider_hkex_rap.testing import Access, RapSimulator, ServerBehaviour
 
 ACCOUNT = "DCXYZ001"
 NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
@@ -116,7 +116,7 @@ def test_a_listing_gives_the_entries_and_their_attributes(rap: RapSimulator) -> 
 
 
 def test_dots_are_listed_or_not() -> None:
-    with RapSimulator(now=NOW, list_dots=False) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(list_dots=False)) as rap:
         assert set(ask(rap, entries)) == set()
 
 
@@ -129,7 +129,7 @@ def test_attributes_come_or_not(of: str, variant: Any, size: bool, mtime: bool) 
     async def look(client: asyncssh.SFTPClient) -> list[asyncssh.SFTPAttrs]:
         return [(await entries(client))["TP001"], await client.stat(PATH)]
 
-    with RapSimulator(now=NOW, **{of: variant}) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(**{of: variant})) as rap:
         rap.put(DCASS, "TP001", CONTENT)
         listed, stated = ask(rap, look)
         changed, other = (listed, stated) if of == "attributes" else (stated, listed)
@@ -156,7 +156,7 @@ def test_other_entries_are_listed_as_what_they_are(rap: RapSimulator) -> None:
 
 @pytest.mark.parametrize("limit", [1, 32 * 1024])
 def test_one_read_gives_as_much_as_the_server_likes(limit: int) -> None:
-    with RapSimulator(now=NOW, read_limit=limit) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(read_limit=limit)) as rap:
         rap.put(DCASS, "TP001", CONTENT)
         assert ask(rap, read) == CONTENT[:limit]
 
@@ -165,7 +165,7 @@ def test_limits_are_told_or_not(rap: RapSimulator) -> None:
     async def limit(client: asyncssh.SFTPClient) -> int:
         return client.limits.max_read_len
 
-    with RapSimulator(now=NOW, read_limit=1000, announce_limits=True) as other:
+    with RapSimulator(now=NOW, server=ServerBehaviour(read_limit=1000, announce_limits=True)) as other:
         assert ask(other, limit) == 1000
     assert ask(rap, limit) != 1000
 
@@ -198,7 +198,11 @@ def test_the_folders_of_the_guide_are_there(rap: RapSimulator) -> None:
 @pytest.mark.parametrize("unsubscribed", ["missing", "denied"])
 def test_a_folder_without_subscription(unsubscribed: Any) -> None:
     error = {"missing": asyncssh.SFTPNoSuchFile, "denied": asyncssh.SFTPPermissionDenied}[unsubscribed]
-    with RapSimulator(now=NOW, subscriptions={ACCOUNT: [Service.CCMS]}, unsubscribed=unsubscribed) as rap:
+    with RapSimulator(
+        now=NOW,
+        access=Access(subscriptions={ACCOUNT: [Service.CCMS]}),
+        server=ServerBehaviour(unsubscribed=unsubscribed),
+    ) as rap:
         rap.put(DCASS, "TP001", CONTENT)
         for question in (names, read, lambda client: client.stat(PATH)):
             with pytest.raises(error):
@@ -389,7 +393,7 @@ def test_only_public_keys_are_asked_for(rap: RapSimulator) -> None:
 
 
 def test_an_unregistered_address_is_refused() -> None:
-    with RapSimulator(now=NOW, allowed_addresses=["127.0.0.2"]) as rap:
+    with RapSimulator(now=NOW, access=Access(allowed_addresses=["127.0.0.2"])) as rap:
         with pytest.raises(asyncssh.PermissionDenied):
             ask(rap, names)
         assert ask(rap, names, local_addr=("127.0.0.2", 0)) == set()
@@ -416,7 +420,7 @@ def test_the_newest_login_wins(supersede: Any) -> None:
                 await older.wait_closed()
                 assert await names(newer) == set()
 
-    with RapSimulator(now=NOW, supersede=supersede) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(supersede=supersede)) as rap:
         asyncio.run(log_in_twice())
         rap.events.wait_for("logout")
         assert [event.session for event in rap.events.of("superseded")] == [1]
@@ -492,7 +496,7 @@ def test_every_mac_of_the_guide_works(rap: RapSimulator, mac: str) -> None:
 
 @pytest.mark.parametrize("allowed", algorithms.PUBLIC_KEY)
 def test_accounts_may_sign_with_some_algorithms_only(allowed: str) -> None:
-    with RapSimulator(now=NOW, client_signatures=[allowed]) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(client_signatures=[allowed])) as rap:
         assert ask(rap, names) == set()
         for other in set(algorithms.PUBLIC_KEY) - {allowed}:
             with pytest.raises(asyncssh.PermissionDenied):
@@ -500,7 +504,9 @@ def test_accounts_may_sign_with_some_algorithms_only(allowed: str) -> None:
 
 
 def test_another_signature_is_refused_where_the_server_does_not_say() -> None:
-    with RapSimulator(now=NOW, client_signatures=["rsa-sha2-256"], server_sig_algs=False) as rap:
+    with RapSimulator(
+        now=NOW, server=ServerBehaviour(client_signatures=["rsa-sha2-256"], server_sig_algs=False)
+    ) as rap:
         # Without the server's word asyncssh signs with SHA-1.
         with pytest.raises(asyncssh.PermissionDenied):
             ask(rap, names)
@@ -509,7 +515,7 @@ def test_another_signature_is_refused_where_the_server_does_not_say() -> None:
 
 @pytest.mark.parametrize("variant", [{"server_sig_algs": False}, {"extension_markers": False}])
 def test_extensions_may_be_missing(variant: dict[str, bool]) -> None:
-    with RapSimulator(now=NOW, **variant) as rap:
+    with RapSimulator(now=NOW, server=ServerBehaviour(**variant)) as rap:
         assert ask(rap, names) == set()
         offered = asyncio.run(offer(rap))["kex"]
         assert MARKERS.isdisjoint(offered) == (variant == {"extension_markers": False})
@@ -531,7 +537,7 @@ def test_extensions_may_be_missing(variant: dict[str, bool]) -> None:
 )
 def test_logins_outside_the_service_hours_are_refused(at: str, is_open: bool) -> None:
     now = pendulum.from_format(f"2026-11-{at}", "YYYY-MM-DD HH:mm", tz="Asia/Hong_Kong")
-    with RapSimulator(now=now, enforce_hours=True) as rap:
+    with RapSimulator(now=now, access=Access(enforce_hours=True)) as rap:
         if is_open:
             assert ask(rap, lambda client: names(client, "/submission")) == set()
         else:
@@ -542,7 +548,7 @@ def test_logins_outside_the_service_hours_are_refused(at: str, is_open: bool) ->
 
 def test_a_service_is_shut_while_another_is_open() -> None:
     now = pendulum.datetime(2026, 11, 20, 23, 59, tz="Asia/Hong_Kong")
-    with RapSimulator(now=now, enforce_hours=True) as rap:
+    with RapSimulator(now=now, access=Access(enforce_hours=True)) as rap:
         assert ask(rap, lambda client: names(client, CCMS.path)) == set()
         rap.clock.advance(minutes=1)
         with pytest.raises(asyncssh.SFTPPermissionDenied):
@@ -552,7 +558,7 @@ def test_a_service_is_shut_while_another_is_open() -> None:
 
 @pytest.mark.parametrize("days", [9, 10])
 def test_a_report_leaves_after_its_days(days: int) -> None:
-    with RapSimulator(now=NOW, retention_days=days) as rap:
+    with RapSimulator(now=NOW, access=Access(retention_days=days)) as rap:
         rap.put(DCASS, "TP001", CONTENT, NOW.start_of("day"))
         rap.put(KEY_FOLDER, "old", b"", NOW.subtract(years=1))
         rap.clock.set(NOW.start_of("day").add(days=days, hours=23))

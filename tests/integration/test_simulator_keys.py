@@ -14,7 +14,7 @@ from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE, Ex
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.result_file import Received, Rejected, ResultName
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Access, Fault, KeyFolderBehaviour, RapSimulator
 
 ACCOUNT = "DCXYZ001"
 OTHER = "DCXYZ002"
@@ -230,7 +230,7 @@ def test_the_timeline_of_the_guide() -> None:
 
 @pytest.mark.parametrize(("left", "last_day"), [(0, 1), (5, 6), (13, 14), (14, 14), (500, 14)])
 def test_an_earlier_end_of_the_old_key_stays(left: int, last_day: int) -> None:
-    with RapSimulator((ACCOUNT,), NOW, key_expires=NOW.add(days=left).date()) as rap:
+    with RapSimulator((ACCOUNT,), NOW, access=Access(key_expires=NOW.add(days=left).date())) as rap:
         upload(rap)
         rap.clock.set(pendulum.datetime(2024, 3, last_day, 23, 59, tz="Asia/Hong_Kong"))
         assert logs_in(rap)
@@ -293,7 +293,9 @@ def test_a_result_is_gone_after_24_hours(rap: RapSimulator) -> None:
 
 
 def test_a_delayed_result() -> None:
-    with RapSimulator((ACCOUNT,), NOW, results="delayed", result_delay=600) as rap:
+    with RapSimulator(
+        (ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(results="delayed", result_delay=600)
+    ) as rap:
         upload(rap)
         # The key does not wait for it.
         assert logs_in(rap, new())
@@ -311,14 +313,14 @@ def test_a_result_in_a_fresh_listing_only() -> None:
             await read(client, rap.keys.results[0].name)
         return [{name for name in await times(client) if ResultName.parse(name)} for _ in range(3)]
 
-    with RapSimulator((ACCOUNT,), NOW, results="fresh_listing") as rap:
+    with RapSimulator((ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(results="fresh_listing")) as rap:
         found = ask(rap, upload_and_list)
         name = {result.name for result in rap.keys.results}
         assert found == [set(), name, name]
 
 
 def test_an_absent_result() -> None:
-    with RapSimulator((ACCOUNT,), NOW, results="absent") as rap:
+    with RapSimulator((ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(results="absent")) as rap:
         upload(rap)
         assert not results(rap)
         assert logs_in(rap, new())
@@ -326,7 +328,7 @@ def test_an_absent_result() -> None:
 
 
 def test_a_result_without_pub_in_its_name() -> None:
-    with RapSimulator((ACCOUNT,), NOW, pub_in_result_names=False) as rap:
+    with RapSimulator((ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(pub_in_result_names=False)) as rap:
         upload(rap)
         ((name, content),) = results(rap).items()
         assert re.fullmatch(r"DCXYZ001\.0930\d\d\.rcvd", name)
@@ -340,7 +342,7 @@ def test_a_result_without_pub_in_its_name() -> None:
     ("variant", "after"), [("consumed", ()), ("lingers", (0,)), ("stays", (0, 60, 9999))]
 )
 def test_the_uploaded_file_stays_or_not(variant: Any, after: tuple[int, ...]) -> None:
-    with RapSimulator((ACCOUNT,), NOW, uploaded_file=variant) as rap:
+    with RapSimulator((ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(uploaded_file=variant)) as rap:
         upload(rap)
         at = rap.uploads[0].at
         for seconds in (0, 60, 9999):
@@ -350,7 +352,9 @@ def test_the_uploaded_file_stays_or_not(variant: Any, after: tuple[int, ...]) ->
 
 @pytest.mark.parametrize("reupload", ["denied", "replaces"])
 def test_an_upload_while_the_file_is_there(reupload: Any) -> None:
-    with RapSimulator((ACCOUNT,), NOW, uploaded_file="stays", reupload=reupload) as rap:
+    with RapSimulator(
+        (ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(uploaded_file="stays", reupload=reupload)
+    ) as rap:
         upload(rap)
         if reupload == "denied":
             with pytest.raises(asyncssh.SFTPPermissionDenied):
@@ -363,7 +367,12 @@ def test_an_upload_while_the_file_is_there(reupload: Any) -> None:
 
 
 def test_a_result_is_never_replaced() -> None:
-    with RapSimulator((ACCOUNT,), NOW, reupload="replaces", key_expires=NOW.date()) as rap:
+    with RapSimulator(
+        (ACCOUNT,),
+        NOW,
+        key_folder=KeyFolderBehaviour(reupload="replaces"),
+        access=Access(key_expires=NOW.date()),
+    ) as rap:
         upload(rap)
         for name in (rap.keys.results[0].name, EXPIRY_WARNING_FILE):
             with pytest.raises(asyncssh.SFTPPermissionDenied):
@@ -385,7 +394,7 @@ async def warning(client: asyncssh.SFTPClient) -> tuple[str, int] | None:
 
 def test_a_warning_comes_daily_in_the_last_14_days() -> None:
     last_day = NOW.date().add(days=20)
-    with RapSimulator((ACCOUNT,), NOW, key_expires=last_day) as rap:
+    with RapSimulator((ACCOUNT,), NOW, access=Access(key_expires=last_day)) as rap:
         for days in (0, 6, 7, 8, 20):
             day = NOW.add(days=days)
             rap.clock.set(day)
@@ -398,7 +407,7 @@ def test_a_warning_comes_daily_in_the_last_14_days() -> None:
 
 
 def test_a_warning_goes_on_after_a_renewal_until_the_old_key_is_removed() -> None:
-    with RapSimulator((ACCOUNT,), NOW, key_expires=NOW.date().add(days=4)) as rap:
+    with RapSimulator((ACCOUNT,), NOW, access=Access(key_expires=NOW.date().add(days=4))) as rap:
         assert ask(rap, warning)
         upload(rap)
         for days in range(1, 7):
@@ -410,7 +419,12 @@ def test_a_warning_goes_on_after_a_renewal_until_the_old_key_is_removed() -> Non
 
 def test_the_text_of_the_warning_is_hkex_s() -> None:
     text = "Dear {account}, {{your}} key ends on {last_day:%d/%m/%Y}"
-    with RapSimulator((ACCOUNT,), NOW, key_expires=NOW.date(), warning_text=text) as rap:
+    with RapSimulator(
+        (ACCOUNT,),
+        NOW,
+        access=Access(key_expires=NOW.date()),
+        key_folder=KeyFolderBehaviour(warning_text=text),
+    ) as rap:
         found = ask(rap, warning)
         assert found
         assert found[0] == "Dear DCXYZ001, {your} key ends on 01/03/2024\n"

@@ -15,7 +15,7 @@ import pendulum
 import pytest
 
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
-from airflow_provider_hkex_rap.testing import RapSimulator
+from airflow_provider_hkex_rap.testing import RapSimulator, ServerBehaviour
 
 ACCOUNT = "DCXYZ001"
 NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
@@ -139,7 +139,7 @@ def test_ssh_gets_no_shell(rap: RapSimulator, client: Client) -> None:
     ],
 )
 def test_sftp_signs_with_every_algorithm(tmp_path: Path, variant: dict[str, Any], option: str) -> None:
-    with RapSimulator((ACCOUNT,), NOW, client_signatures=[option], **variant) as rap:
+    with RapSimulator((ACCOUNT,), NOW, server=ServerBehaviour(client_signatures=[option], **variant)) as rap:
         rap.put(Folder.DCASS, "TP001", CONTENT)
         options = ("-o", f"PubkeyAcceptedAlgorithms={option}", "-o", f"HostKeyAlgorithms={option}")
         done = Client(tmp_path, rap.connection(ACCOUNT)).sftp(

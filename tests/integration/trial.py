@@ -19,7 +19,7 @@ import pendulum
 import pytest
 
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.testing import RapSimulator
+from airflow_provider_hkex_rap.testing import Access, RapSimulator
 
 from .real_airflow import RealAirflow, free_port
 
@@ -75,7 +75,9 @@ class Trial:
     def __init__(self, home: Path) -> None:
         self.lake = home / "lake"
         # A port of its own that it keeps, so that RAP can be away and come back.
-        self.rap = RapSimulator((ACCOUNT, *SHARING_ACCOUNTS), START, port=free_port(), enforce_hours=True)
+        self.rap = RapSimulator(
+            (ACCOUNT, *SHARING_ACCOUNTS), START, port=free_port(), access=Access(enforce_hours=True)
+        )
         self.rap.start()
         (home / "plugins").mkdir()
         (home / "plugins" / "preloading.py").write_text(_PRELOADING)

@@ -113,3 +113,71 @@ def test_the_rules_of_the_guide_are_looked_at():
 )
 def test_every_form_of_import_is_seen(source, everywhere, on_load):
     assert imports(source, f"{PACKAGE}.rap.module") == (everywhere, on_load)
+
+
+def graph(sources):
+    """Return the modules of the package that each module imports, wherever in its source it imports them.
+
+    :param sources: source texts by module name; that of a package ends in `.__init__`.
+    """
+    known = {module.removesuffix(".__init__") for module in sources}
+    edges = {}
+    for module, source in sources.items():
+        names = imports(source, module)[0]
+        # `from a import b` imports the module a.b if there is one, else a name of the module a.
+        found = {name if name in known else name.rpartition(".")[0] for name in names}
+        importing = module.removesuffix(".__init__")
+        edges[importing] = (found & known) - {importing}
+    return edges
+
+
+def circles(edges):
+    """Return each set of modules that import one another, directly or through others."""
+
+    def reached(start):
+        seen, waiting = set(), [start]
+        while waiting:
+            new = edges[waiting.pop()] - seen
+            seen |= new
+            waiting.extend(new)
+        return seen
+
+    reach = {module: reached(module) for module in edges}
+    found = {frozenset(it for it in reach[module] if module in reach[it]) for module in edges}
+    return {circle for circle in found if circle}
+
+
+def test_no_module_imports_another_in_a_circle():
+    """Imports inside functions and under TYPE_CHECKING count too.
+
+    One kind does not count: Python runs `a/__init__.py` before it imports `a.b`. If that counted, every room
+    whose `__init__` exports something would be a circle.
+    """
+    sources = {module: path.read_text() for path, module in modules(".")}
+    assert f"{PACKAGE}.testing.simulator" in sources
+    assert circles(graph(sources)) == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import p.b",
+        "from p import b",
+        "from p.b import name",
+        "def f():\n    from p.b import name",
+        "if TYPE_CHECKING:\n    from p.b import name",
+        "from p.sub import c",
+        "from . import b",
+    ],
+)
+def test_every_circle_is_found(statement):
+    sources = {
+        "p.__init__": "",
+        "p.a": statement,
+        "p.b": "from p import a\nimport p.d",
+        "p.sub.__init__": "from . import c",
+        "p.sub.c": "import p.b",
+        "p.d": "import p",
+    }
+    (circle,) = circles(graph(sources))
+    assert {"p.a", "p.b"} <= circle <= {"p.a", "p.b", "p.sub.c"}

@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.rap.expiry_warning import ExpiryWarning
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
 from airflow_provider_hkex_rap.rap.result_file import Received, Rejected, ResultName
-from airflow_provider_hkex_rap.testing import RapSimulator
+from airflow_provider_hkex_rap.testing import KeyFolderBehaviour, RapSimulator
 from airflow_provider_hkex_rap.testing._key_answers import (
     KeyRejectedError,
     Rejection,
@@ -176,13 +176,13 @@ def test_only_an_account_of_the_simulator_has_keys() -> None:
 @pytest.mark.parametrize("text", ["{key}", "{", "{0}", "{account.x}", "{last_day:%}}"])
 def test_a_wrong_warning_text_is_refused(text: str) -> None:
     with pytest.raises(RapConfigurationError, match="last_day"):
-        RapSimulator(warning_text=text)
+        KeyFolderBehaviour(warning_text=text)
 
 
 @pytest.mark.parametrize("variant", ["results", "uploaded_file", "reupload"])
 def test_a_variant_that_does_not_exist_is_refused(variant: str) -> None:
-    with pytest.raises(RapConfigurationError, match=rf"'{variant}' of 'never'.*Valid: '"):
-        RapSimulator(**{variant: "never"})  # type: ignore[arg-type]
+    with pytest.raises(RapConfigurationError, match=rf"'{variant}' cannot be 'never'.*Valid: '"):
+        KeyFolderBehaviour(**{variant: "never"})  # type: ignore[arg-type]
 
 
 def test_an_upload_shows_nothing_of_its_content() -> None:

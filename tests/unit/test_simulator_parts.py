@@ -185,7 +185,7 @@ def test_waiting_ends_when_the_event_comes():
 def test_waiting_in_vain_says_what_there_was():
     log = EventLog()
     log.record(Event(EventKind.CONNECT, "", 1, "", NOW))
-    with pytest.raises(TimeoutError, match=r"'login'.*there was: connect"):
+    with pytest.raises(TimeoutError, match=r"'login'.*the log has: connect"):
         log.wait_for("login", timeout=0)
     with pytest.raises(ValueError, match="logon"):
         log.of("logon")

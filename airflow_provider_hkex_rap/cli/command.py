@@ -1,4 +1,4 @@
-"""What the commands of ``airflow hkex-rap`` share: how one ends, and how it shows rows."""
+"""Shared by the commands of ``airflow hkex-rap``: exit status, error messages, and rows of output."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the typ
 
 
 def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
-    """Make a function a command: what it returns is the exit status, and an error is one message.
+    """Make a function a command: its result is the exit status, and an error is one message on stderr.
 
-    :param run: takes the parsed arguments; returns 0, or 1 where it found something wrong.
+    :param run: takes the parsed arguments; returns 0, or 1 if it found a problem.
     """
 
     @wraps(run)
     def ended(args: Namespace) -> None:
-        # Without it Airflow's SDK takes this process for a worker, and never looks into the database.
+        # Without it, Airflow's SDK takes this process for a worker and never reads the database.
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             status = run(args)
@@ -71,7 +71,7 @@ def show(rows: Iterable[Mapping[str, object]], output: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text without characters that a terminal may obey.
+    """Return a text without control characters.
 
     :param text: such as a file's name on RAP.
     """
@@ -79,7 +79,7 @@ def printable(text: str) -> str:
 
 
 def command_clock() -> Clock:
-    """Return the clock of a command that no connection to RAP is concerned with."""
+    """Return the clock of a command that uses no connection to RAP."""
     offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
     if offset:
         print(f"The clock is shifted by {offset:g} s ([hkex_rap] clock_offset).", file=sys.stderr)
@@ -87,7 +87,7 @@ def command_clock() -> Clock:
 
 
 def lake_uri(given: str | None) -> str | None:
-    """Return the URI of the lake that a command is about; None where nothing names one.
+    """Return the URI of the lake; None if neither the option nor the Variable is set.
 
     :param given: ``--lake``; None for the Airflow Variable that the DAGs land by.
     """
@@ -98,15 +98,15 @@ def lake_uri(given: str | None) -> str | None:
 
 
 def command_lake(given: str | None) -> Lake:
-    """Return the lake that a command is about.
+    """Open the lake that a command works on.
 
     :param given: ``--lake``; None for the Airflow Variable that the DAGs land by.
-    :raises RapConfigurationError: nothing names a lake, or what does is not the root of one.
+    :raises RapConfigurationError: if neither names a lake, or the URI is not valid.
     """
     if uri := lake_uri(given):
         return open_lake(uri)
     raise RapConfigurationError(
-        "No lake is named.",
+        "No lake is given.",
         why=f"There is neither --lake nor the Airflow Variable {LAKE_VARIABLE}.",
         todo="Give the lake's root, such as --lake s3://aws_default@bucket/rap.",
     )
@@ -116,7 +116,7 @@ def parse_customer(text: str) -> str:
     """Return the DCASS customer code in a text (§3.1).
 
     :param text: ``C`` and three capital letters or digits.
-    :raises RapConfigurationError: it has another form.
+    :raises RapConfigurationError: if it has another form.
     """
     try:
         return Account(f"D{text}001").customer
@@ -124,14 +124,14 @@ def parse_customer(text: str) -> str:
         raise RapConfigurationError(
             f"{text!r} is not a DCASS customer code.",
             why="A code is C and three of A-Z and 0-9, in capital letters (guide §3.1).",
-            todo="Give the middle of your RAP user accounts: CXYZ where they are DCXYZ001 and so on.",
+            todo="Give the middle of your RAP user accounts: CXYZ if they are DCXYZ001 and so on.",
             customer=text,
         ) from None
 
 
 def say(text: str) -> None:
-    """Tell who runs a command something, beside its output."""
-    # Standard output is for the listing alone.
+    """Print a message for the user on stderr."""
+    # Standard output is for the rows alone.
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What Airflow's command line knows of ``airflow hkex-rap``: every ``airflow`` command imports this."""
+"""Define the commands of ``airflow hkex-rap``. Every ``airflow`` command imports this module."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _KEY_SIZE = _arg(
 )
 _KEY_STORE = _arg(
     "--key-store",
-    help="Where the private keys of --account are kept, as in the connection's 'key_store': variable"
+    help="The key store of --account, as in the connection's 'key_store': variable"
     " (default), file:///directory, or the dotted path of a class",
 )
 _PASSPHRASE_FILE = _arg(
@@ -63,17 +63,17 @@ _MAKING_KEYS = (_KEY_SIZE, _KEY_STORE, _PASSPHRASE_FILE, _REPLACE)
 _COMMANDS = (
     ActionCommand(
         name="init",
-        help="Make the pools that RAP tasks run in, where they are missing",
+        help="Make the missing pools of RAP tasks",
         func=lazy_load_command(f"{_ROOM}.init.init"),
         args=(ARG_VERBOSE,),
     ),
     ActionCommand(
         name="doctor",
-        help="Check what RAP tasks need, and say what to do",
-        description="Check what RAP tasks need, one line a check, each with what to do. The connection to RAP"
-        " ends after the key exchange and the host key; --login goes on, and ends a session of the account"
+        help="Check the setup of RAP tasks",
+        description="Check the setup of RAP tasks, one line for each check, with advice. The connection to RAP"
+        " ends after the host key; --login logs in, and ends a session of the account"
         " that is open elsewhere (guide §4.3). The lake is checked by a file that is removed. Exit status 1"
-        " where a check failed.",
+        " if a check failed.",
         func=lazy_load_command(f"{_ROOM}.doctor.doctor"),
         args=(
             _CONN_ID,
@@ -84,8 +84,8 @@ _COMMANDS = (
     ),
     ActionCommand(
         name="register",
-        help="Make keys for accounts, and pack what HKEX's registration form asks for",
-        description="Make a key pair for each account and pack what HKEX's form TechS 8 asks for (guide §5):"
+        help="Make keys for accounts, and pack the kit for HKEX's registration form",
+        description="Make a key pair for each account and pack the kit for HKEX's form TechS 8 (guide §5):"
         " the public keys, their fingerprints and the addresses of the workstations. The private keys go to"
         " the key store. An account's key that was made before and waits for its registration is packed"
         " again.",
@@ -131,8 +131,8 @@ _COMMANDS = (
     ActionCommand(
         name="status",
         help="Show the keys of the accounts: fingerprints, days left, warnings",
-        description="Show what the key stores hold of the accounts' keys; it logs in nowhere. Exit status 1"
-        " where an account has no key that logs in, or a key store cannot be read.",
+        description="Show what the key stores hold of the accounts' keys; it does not log in. Exit status 1"
+        " if an account has no key that logs in, or a key store cannot be read.",
         func=lazy_load_command(f"{_ROOM}.status.status"),
         args=(
             _arg(
@@ -154,7 +154,7 @@ _COMMANDS = (
     ActionCommand(
         name="renew",
         help="Renew an account's key if that is due; logs in",
-        description="Renew an account's key as RapKeyRenewalOperator does, where that is due, or finish a"
+        description="Renew an account's key as RapKeyRenewalOperator does, if it is due, or finish a"
         " renewal that was begun (guide §6). It logs in, which ends a session of the account that is open"
         " elsewhere (guide §4.3).",
         func=lazy_load_command(f"{_ROOM}.renew.renew"),
@@ -192,10 +192,10 @@ _COMMANDS = (
     ),
     ActionCommand(
         name="gaps",
-        help="Say what has landed of the last ten days, and what is missing",
-        description="Say for each trading day that RAP still keeps (guide §4.1), and each folder, what has"
-        " landed and what is missing. It reads the lake only. Exit status 1 where something is missing; what"
-        " may still come, since the day's service hours have not ended, is awaited.",
+        help="Show the reports of the last ten days that have landed, and those that are missing",
+        description="Show the landed and the missing reports of each folder, for each trading day that RAP still"
+        " keeps (guide §4.1). It reads the lake only. Exit status 1 if a report is missing; a report is"
+        " awaited until the service hours of its day end.",
         func=lazy_load_command(f"{_ROOM}.gaps.gaps"),
         args=(
             _LAKE,
@@ -223,7 +223,7 @@ _COMMANDS = (
         name="verify",
         help="Prove the manifest against the bytes in the lake",
         description="Read every landed byte of a customer and compare it with the manifest. Exit status 1"
-        " where they do not agree.",
+        " if they do not agree.",
         func=lazy_load_command(f"{_ROOM}.verify.verify"),
         args=(
             _LAKE,

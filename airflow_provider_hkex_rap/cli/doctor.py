@@ -1,4 +1,4 @@
-"""``airflow hkex-rap doctor``: what RAP tasks need, one line a check."""
+"""``airflow hkex-rap doctor``: check the setup of RAP tasks, one line for each check."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 _OK, _NOTE, _WARN, _FAIL = "ok", "-", "warn", "FAIL"
 _SECONDS_APART = 60
-"""Clocks further apart than this are worth a word: reports count as stable after a minute by default."""
+"""Seconds of clock skew that count as a failure: by default a report is stable after a minute."""
 
 
 class Finding(NamedTuple):
-    """What one check found.
+    """The result of one check.
 
-    :param state: ``ok``; ``-`` where nothing was checked; ``warn``; or ``FAIL``.
-    :param check: what was checked.
-    :param found: what is so, and where it is not right, what to do.
+    :param state: ``ok``; ``-`` if nothing was checked; ``warn``; or ``FAIL``.
+    :param check: the name of the check.
+    :param found: the result, with advice if there is a problem.
     """
 
     state: str
@@ -60,7 +60,7 @@ class Finding(NamedTuple):
 
 @command
 def doctor(args: Namespace) -> int:
-    """Print a line for each check; fail where one failed."""
+    """Print a line for each check; fail if one failed."""
     failed = False
     for finding in _findings(args):
         print(finding, flush=True)
@@ -149,11 +149,11 @@ def _address_findings(
         check = "host key" if isinstance(found, RapHostKeyError) else "algorithms"
         yield Finding(_FAIL, check, str(found))
     elif isinstance(found, RapError):
-        # A login goes on to the next address; one that is down is no reason to worry.
+        # A login tries the next address, so one that is down is only a warning.
         yield Finding(_WARN if one_works else _FAIL, "address", str(found))
     else:
         yield Finding(_OK, "address", f"{address} answers.")
-        # A cipher of the GCM kind is its own MAC.
+        # A GCM cipher is its own MAC.
         agreed = ", ".join(dict.fromkeys((found.cipher, found.mac)))
         yield Finding(_OK, "algorithms", f"{address}: {agreed} (§2.1).")
         if login.host_keys is None:
@@ -171,9 +171,9 @@ def _check_hours(now: pendulum.DateTime) -> Iterator[Finding]:
     for service in Service:
         opening = next_opening([service], now)
         if opening > now:
-            found = f"shut until {opening:ddd YYYY-MM-DD HH:mm} HKT; tasks wait for it (§4.1)."
+            found = f"closed until {opening:ddd YYYY-MM-DD HH:mm} HKT; tasks wait for it (§4.1)."
         else:
-            # DCASS may have opened on the day before.
+            # DCASS may have opened the day before.
             hours = (window(service, day) for day in (now.date(), now.date().subtract(days=1)))
             closes = next(opened.closes for opened in hours if opened and now in opened)
             found = f"open until {closes:ddd YYYY-MM-DD HH:mm} HKT (§4.1)."
@@ -189,9 +189,9 @@ def _check_keys(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[
     except RapError as error:
         yield Finding(_FAIL, "key store", str(error))
         return
-    # A class of the user's own fails in a way of its own, and its words may quote a secret.
+    # A custom class may raise anything, and its message may contain a secret.
     except Exception as error:
-        found = f"{type(error).__name__} in the class that is the 'key_store'. Test it with KeyStoreContract."
+        found = f"{type(error).__name__} in the custom class of 'key_store'. Test it with KeyStoreContract."
         yield Finding(_FAIL, "key store", found)
         return
     kept = len(list(record.keys))
@@ -224,7 +224,7 @@ def _unreadable_keys(keys: AccountKeys) -> list[Finding]:
 
 
 def _exposed(source: AirflowLoginSource) -> str:
-    """Say where Airflow would show the private keys that it keeps; nothing where it would not."""
+    """Return a warning if Airflow shows the private keys that it keeps; else an empty text."""
     from airflow.configuration import conf
 
     from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
@@ -234,7 +234,7 @@ def _exposed(source: AirflowLoginSource) -> str:
         return ""
     if not conf.get("core", "fernet_key", fallback=""):
         return (
-            "Airflow has no Fernet key, so that private keys stand in its database as they are. Set [core]"
+            "Airflow has no Fernet key, so that private keys are in its database in clear text. Set [core]"
             f" fernet_key, or {todo}"
         )
     if conf.get("logging", "logging_level", fallback="").upper() == "DEBUG":
@@ -283,7 +283,7 @@ def _check_pools() -> Iterator[Finding]:
             )
         elif slots != 1:
             yield Finding(
-                _WARN, "pool", f"{name} has {slots} slots: tasks throw each other out (§4.3). Give it one."
+                _WARN, "pool", f"{name} has {slots} slots: tasks end each other's sessions (§4.3). Give it one."
             )
         else:
             yield Finding(_OK, "pool", f"{name} has one slot.")
@@ -309,7 +309,7 @@ def _check_lake(given: str | None) -> Iterator[Finding]:
         lake = open_lake(uri)
         keeps, leftover = _try_writing(lake)
         has_manifests = lake.names(MANIFESTS)
-    # A backend fails in a way of its own for a wrong bucket, region, permission or missing package.
+    # Each backend raises its own errors for a wrong bucket, region, permission or missing package.
     except Exception as error:
         yield Finding(
             _FAIL,
@@ -336,13 +336,13 @@ def _check_lake(given: str | None) -> Iterator[Finding]:
 def _try_writing(lake: Lake) -> tuple[bool, str]:
     """Create a file, try to overwrite it, and remove it.
 
-    :returns: whether the first content was kept; and the file's URI where it could not be removed.
-    :raises OSError: the lake cannot be written.
+    :returns: whether the first content was kept; and the file's URI if it could not be removed.
+    :raises OSError: if the lake cannot be written.
     """
-    # Under the name of something unfinished, which nobody takes for a report.
+    # A name for unfinished files, so that no reader takes it for a report.
     name = f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
     lake.create(name, b"first")
-    # Backends word "exists" in their own ways; what counts is what the file holds.
+    # Backends report "exists" in different ways; the content of the file decides.
     with suppress(Exception):
         lake.create(name, b"second")
     keeps = lake.read(name) == b"first"
@@ -362,7 +362,7 @@ def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator
     if not services:
         opening = min(next_opening([service], now) for service in Service)
         yield Finding(
-            _NOTE, "login", f"Not tried: RAP is shut. Run it after {opening:ddd YYYY-MM-DD HH:mm} HKT."
+            _NOTE, "login", f"Not tried: RAP is closed. Run it after {opening:ddd YYYY-MM-DD HH:mm} HKT."
         )
         return
     yield Finding(
@@ -402,7 +402,7 @@ async def _log_in(
 
 
 def _clock_finding(newest: int, now: pendulum.DateTime) -> Finding:
-    """Judge our clock by the newest file: SSH tells no time, and no file is of the future."""
+    """Compare our clock with the newest file: SSH has no clock, and no file is newer than now."""
     ahead = newest - now.timestamp()
     if not newest:
         return Finding(_NOTE, "clock skew", "Not measurable: RAP lists no file with a time.")

@@ -1,4 +1,4 @@
-"""``airflow hkex-rap gaps``: what has landed of the days that RAP still keeps, and what is missing."""
+"""``airflow hkex-rap gaps``: landed and missing reports of the days that RAP still keeps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.store import Lake
 
 _Landed = dict[tuple[pendulum.Date, Folder], dict[str, "_File"]]
-"""What has landed, by business date and folder; the files by URI."""
+"""The landed files, by business date and folder, then by URI."""
 
 
 class _File(NamedTuple):
@@ -44,8 +44,8 @@ class _Row:
     """One business date of one folder.
 
     :param files: the files that have landed, by URI; a report that RAP published again counts again.
-    :param missing: patterns expected and not landed.
-    :param awaited: patterns expected that may still come: the day's service hours have not ended.
+    :param missing: expected globs without a landed file.
+    :param awaited: expected globs whose file may still come: the day's service hours have not ended.
     """
 
     business_date: pendulum.Date
@@ -68,7 +68,7 @@ class _Row:
 
 @command
 def gaps(args: Namespace) -> int:
-    """Print a row for each day and folder; fail where something is missing."""
+    """Print a row for each day and folder; fail if a report is missing."""
     folders = parse_folders(args.folders or list(Folder))
     customer = parse_customer(args.customer)
     lake = command_lake(args.lake)
@@ -145,7 +145,7 @@ def _expectations(
 ) -> list[tuple[str, Sequence[Folder]]]:
     """Return each pattern with the folders in one of which it must land.
 
-    A pattern's folders are those in which it has landed on any day, or all where it never has. Without
+    A pattern's folders are those in which it has landed on any day, or all if it never has. Without
     patterns, each folder must have some file.
     """
     if not expect:

@@ -1,4 +1,4 @@
-"""``airflow hkex-rap init``: the pools."""
+"""``airflow hkex-rap init``: make the pools."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def init(args: Namespace) -> int:
 
 
 def pool_slots() -> dict[str, int | None]:
-    """Return each pool that RAP tasks name, with its slots; None where it does not exist.
+    """Return each pool that RAP tasks name, with its slots; None if it does not exist.
 
-    :raises sqlalchemy.exc.SQLAlchemyError: Airflow's database cannot be read.
+    :raises sqlalchemy.exc.SQLAlchemyError: if Airflow's database cannot be read.
     """
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session

@@ -1,4 +1,4 @@
-"""``airflow hkex-rap keygen``: a key of one account, for its registration with HKEX (§3.2, §5)."""
+"""``airflow hkex-rap keygen``: make a key for one account, to register it with HKEX (§3.2, §5)."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def keygen(args: Namespace) -> int:
 
 
 def open_account_keys(account: Account, args: Namespace) -> AccountKeys:
-    """Return what the key store holds of an account; new keys are encrypted where a passphrase is given.
+    """Read the keys of an account from its key store; a passphrase file encrypts new keys.
 
     :param account: the RAP user account.
     :param args: ``key_store`` and ``passphrase_file``.
-    :raises RapConfigurationError: one of them, or the account's record, is not valid.
-    :raises KeyStoreError: the store cannot be read now.
+    :raises RapConfigurationError: if one of them, or the account's record, is not valid.
+    :raises KeyStoreError: if the store cannot be read now.
     """
     from airflow.sdk.log import mask_secret
 
@@ -63,8 +63,8 @@ def make_key(keys: AccountKeys, args: Namespace, now: pendulum.DateTime) -> Publ
     :param keys: the account's keys.
     :param args: ``key_size`` and ``replace``.
     :param now: the clock's time.
-    :raises RapConfigurationError: another key waits for its registration, and is not to be replaced.
-    :raises KeyStoreError: the store cannot be read or written now.
+    :raises RapConfigurationError: if another key waits for its registration, without ``--replace``.
+    :raises KeyStoreError: if the store cannot be read or written now.
     """
     key = PrivateKey.generate(args.key_size or DEFAULT_BITS)
     keys.keep_unregistered(key, now, replace_other=args.replace)
@@ -74,13 +74,13 @@ def make_key(keys: AccountKeys, args: Namespace, now: pendulum.DateTime) -> Publ
 def new_file(path: Path) -> Path:
     """Return a path at which a file can be made.
 
-    :raises RapConfigurationError: there is something already, or its directory is missing.
+    :raises RapConfigurationError: if the file exists, or its directory does not.
     """
     there = os.path.lexists(path)
     if there or not path.parent.is_dir():
         raise RapConfigurationError(
             f"{path} cannot be made.",
-            why="There is a file already." if there else f"There is no directory {path.parent}.",
+            why="The file exists." if there else f"There is no directory {path.parent}.",
             todo="Give another place in --output; nothing is overwritten.",
             path=str(path),
         )
@@ -90,7 +90,7 @@ def new_file(path: Path) -> Path:
 def write_new(path: Path, content: bytes) -> None:
     """Make a file, whole or not at all.
 
-    :raises OSError: it is there already, or cannot be written.
+    :raises OSError: if it exists or cannot be written.
     """
     with path.open("xb") as file:
         try:
@@ -102,10 +102,10 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def read_passphrase(args: Namespace) -> str | None:
-    """Return the first line of ``passphrase_file``, masked in logs; None where no file is given.
+    """Return the first line of ``passphrase_file``, masked in logs; None if no file is given.
 
-    :raises RapConfigurationError: the line is empty, or not UTF-8.
-    :raises OSError: the file cannot be read.
+    :raises RapConfigurationError: if the line is empty, or not UTF-8.
+    :raises OSError: if the file cannot be read.
     """
     from airflow.sdk.log import mask_secret
 

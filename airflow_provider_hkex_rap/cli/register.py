@@ -1,4 +1,4 @@
-"""``airflow hkex-rap register``: what a registration with HKEX takes, in one zip (§5)."""
+"""``airflow hkex-rap register``: pack the kit for a registration with HKEX (§5)."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 @action_cli  # type: ignore[untyped-decorator]
 @command
 def register(args: Namespace) -> int:
-    """Make a key for each account, and pack what HKEX's form asks for; the private keys stay here."""
+    """Make a key for each account and pack the kit; the private keys stay in the key store."""
     accounts = parse_accounts(args.account)
     workstations = parse_workstations(args.ip)
     path = new_file(Path(args.output))
-    # Every store is readable before any key is made.
+    # Before any key is made, so that a store that cannot be read leaves nothing half-done.
     stores = [open_account_keys(account, args) for account in accounts]
     now = command_clock()()
     kit = RegistrationKit({keys.account: _key_to_register(keys, args, now) for keys in stores}, workstations)
     write_new(path, kit.pack(now))
     print(kit.form)
-    where = f" --key-store {args.key_store}" if args.key_store else ""
+    key_store = f" --key-store {args.key_store}" if args.key_store else ""
     print(
         f"{path} holds the public keys and this text. Send it to HKEX by Client Connect, form TechS 8 (§5)."
         " The private keys are in the key store; a key becomes current by its first login. 'airflow hkex-rap"
-        f" status --account {accounts[0]}{where}' shows it."
+        f" status --account {accounts[0]}{key_store}' shows it."
     )
     return 0
 
@@ -55,13 +55,13 @@ def register(args: Namespace) -> int:
 def _key_to_register(keys: AccountKeys, args: Namespace, now: pendulum.DateTime) -> PublicKey:
     """Return the public key that waits for its registration, or that of a new key.
 
-    So a command that was interrupted can be run again, and a kit that was lost be packed again.
+    An interrupted command can be run again, and a lost kit be packed again.
     """
     waiting, current = keys.record.unregistered, keys.record.current
     if current:
         print(
             f"{keys.account} has a current key, {current.fingerprint}. While it logs in, 'airflow hkex-rap"
-            " renew' gives it another without HKEX's form (§6); a compromised one is registered anew."
+            " renew' gives it another without HKEX's form (§6); register a new one if it was compromised."
         )
     if waiting is None or args.replace:
         return make_key(keys, args, now)

@@ -1,4 +1,4 @@
-"""``airflow hkex-rap simulate``: a RAP on this machine."""
+"""``airflow hkex-rap simulate``: run a simulated RAP on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @command
 def simulate(args: Namespace) -> int:
-    """Run a simulated RAP until interrupted, and say how to connect to it."""
+    """Run a simulated RAP until interrupted, and print how to connect to it."""
     from airflow_provider_hkex_rap.testing.__main__ import main
 
     given = {"port": args.port, "days": args.days, "now": args.now}

@@ -1,4 +1,4 @@
-"""``airflow hkex-rap status``: the keys of the accounts, from their key stores (§6)."""
+"""``airflow hkex-rap status``: show the keys of the accounts, from their key stores (§6)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = "AIRFLOW_CONN_"
 _UNKNOWN_END = (
-    "Its last day is not known: set 'key_expires' in the connection, or RAP's warning tells (§6.2)."
+    "Its last day is not known: set 'key_expires' in the connection, or wait for RAP's warning (§6.2)."
 )
 
 
 @command
 def status(args: Namespace) -> int:
-    """Print a row for each key; fail where an account has none that logs in, or a store cannot be read."""
+    """Print a row for each key; fail if an account has none that logs in, or a store cannot be read."""
     accounts = args.account or []
     if args.key_store and not accounts:
         raise RapConfigurationError(
@@ -70,16 +70,16 @@ def status(args: Namespace) -> int:
 
 
 class AccountStatus:
-    """What a key store tells of the keys of an account; it logs in nowhere.
+    """The keys of an account, as its key store holds them; does not log in.
 
     :param store: the key store.
     :param account: the RAP user account.
     :param today: the day in Hong Kong.
-    :param conn_id: the account's connection, where it is known.
-    :param own: the fingerprint of the connection's own key, where it has one.
-    :param passphrase: the connection's, where it has one.
-    :raises RapConfigurationError: the account's record is not valid.
-    :raises KeyStoreError: the store cannot be read now.
+    :param conn_id: the account's connection, if it is known.
+    :param own: the fingerprint of the connection's own key, if it has one.
+    :param passphrase: the connection's passphrase, if it has one.
+    :raises RapConfigurationError: if the account's record is not valid.
+    :raises KeyStoreError: if the store cannot be read now.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class AccountStatus:
 
     @property
     def logs_in(self) -> bool:
-        """Whether a key is there that RAP lets in as far as we know; one that waits for HKEX is not."""
+        """Whether RAP accepts one of the keys, as far as is known; a key that waits for HKEX does not count."""
         record = self.record
         kept = [key for key in (record.current, record.previous) if key and not key.refused]
         untried = bool(self._own) and not record.knows(self._own or "")
         return untried or any(key.is_valid(self.today) and self._opens(key) for key in kept)
 
     def _opens(self, key: StoredKey) -> bool:
-        """Return whether the connection's passphrase opens a key; without a connection none is known."""
+        """Return whether the connection's passphrase opens a key; true without a connection."""
         if not self._conn_id:
             return True
         try:
@@ -166,24 +166,24 @@ class AccountStatus:
             about.append("The connection's 'private_key_passphrase' does not open it: set the one that does.")
         if current and current.refused:
             about.append(
-                f"RAP has refused it since {current.refused}, and lets another key of ours in: give the"
-                " connection the key that took its place (§6.3), or register again (§5)."
+                f"RAP has refused it since {current.refused}, and accepts another key of ours: give the"
+                " connection the key that replaced it (§6.3), or register again (§5)."
             )
         return " ".join(filter(None, about))
 
     def _about_uploads(self) -> str:
-        """Say of a rejected upload, and of one that was not ours, while they matter."""
-        record, said = self.record, []
+        """Describe a rejected upload, and one that was not ours, while they matter."""
+        record, notes = self.record, []
         rejected = _last(record, Happened.REJECTED, Happened.PROMOTED, Happened.ADOPTED)
         if rejected and rejected.what is Happened.REJECTED:
-            said.append(f"RAP rejected its renewal on {_day(rejected)}: {rejected.note}.")
+            notes.append(f"RAP rejected its renewal on {_day(rejected)}: {rejected.note}.")
         elsewhere, allowed_from = _last(record, Happened.UPLOADED_ELSEWHERE), record.uploads_allowed_from
         if elsewhere and allowed_from and self.today < allowed_from:
-            said.append(
-                f"RAP told on {_day(elsewhere)} of a key {elsewhere.fingerprint} that is not ours; no renewal"
+            notes.append(
+                f"RAP listed on {_day(elsewhere)} a key {elsewhere.fingerprint} that is not ours; no renewal"
                 f" before {allowed_from} (§6.3)."
             )
-        return " ".join(said)
+        return " ".join(notes)
 
     def _about_pending(self) -> str:
         pending = self.record.pending
@@ -194,8 +194,8 @@ class AccountStatus:
 
     def _about_previous(self) -> str:
         previous = self.record.previous
-        over = previous and not previous.is_valid(self.today)
-        return "It has expired; the next run of the renewal forgets it." if over else ""
+        expired = previous and not previous.is_valid(self.today)
+        return "It has expired; the next run of the renewal forgets it." if expired else ""
 
     def _about_unregistered(self) -> str:
         waiting = self.record.unregistered
@@ -207,7 +207,7 @@ class AccountStatus:
 
 
 def end_warning(key: StoredKey, today: pendulum.Date) -> str:
-    """Say what is wrong with the end of a current key; nothing where it is far (§6.1, §6.2).
+    """Return a warning about the end of a current key; an empty text if it is far (§6.1, §6.2).
 
     :param key: the current key.
     :param today: the day in Hong Kong.
@@ -263,7 +263,7 @@ def _own_fingerprint(source: AirflowLoginSource) -> str | None:
 def _conn_ids() -> list[str]:
     """Return the connections of the type hkex_rap in Airflow's database and in the environment.
 
-    :raises RapConfigurationError: there is none.
+    :raises RapConfigurationError: if there is none.
     """
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
@@ -290,7 +290,7 @@ def _conn_ids_in_environment() -> Iterator[str]:
             try:
                 connection = RapHook.get_connection(conn_id)
             except (AirflowException, ValueError):
-                # Somebody else's, and not valid.
+                # Not ours, and not valid.
                 continue
             if connection.conn_type == RapHook.conn_type:
                 yield conn_id

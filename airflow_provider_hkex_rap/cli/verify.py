@@ -1,4 +1,4 @@
-"""``airflow hkex-rap verify``: the manifest against the bytes."""
+"""``airflow hkex-rap verify``: compare the manifest with the bytes in the lake."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _TODO = {
     " lists it (§4.1), move it and its business date's manifest files out of the lake and run the download"
     " task.",
     ProblemKind.UNCLAIMED: "Run the download task: it adopts what a killed run left, while RAP lists it"
-    " (§4.1). Where it stays, it did not come from RAP: move it out of the lake.",
+    " (§4.1). If it stays, it did not come from RAP: move it out of the lake.",
     ProblemKind.UNREADABLE_MANIFEST: "Restore it from a backup of the lake. Or, while RAP lists its reports"
     " (§4.1), move it out of the lake and run the download task: it adopts what is there.",
 }
-"""What to do about a problem."""
+"""Advice for each kind of problem."""
 
 
 @command
 def verify(args: Namespace) -> int:
-    """Print a row for each file that does not agree with the manifest; fail where there is one."""
+    """Print a row for each file that does not agree with the manifest; fail if there is one."""
     folders = parse_folders(args.folders or list(Folder))
     customer = parse_customer(args.customer)
     lake = command_lake(args.lake)

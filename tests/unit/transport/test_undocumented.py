@@ -1,0 +1,56 @@
+"""The parts of asyncssh beyond its documentation: these tests fail when one of them changes."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+import asyncssh
+import pytest
+
+from airflow_provider_hkex_rap.rap import algorithms
+from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES, key_pair, quiet_logging
+
+KEY = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+
+
+@pytest.mark.parametrize("algorithm", algorithms.PUBLIC_KEY)
+def test_a_key_pair_can_be_bound_to_one_signature_algorithm(algorithm: str) -> None:
+    pair = key_pair(KEY, algorithm)
+    assert pair.sig_algorithms == (algorithm.encode(),)
+    assert pair.sig_algorithm == algorithm.encode()
+    assert pair.public_data == KEY.public_data
+
+
+def test_a_key_pair_without_an_algorithm_is_asyncsshs_own_choice() -> None:
+    assert set(algorithms.PUBLIC_KEY) <= {name.decode() for name in key_pair(KEY).sig_algorithms}
+
+
+def test_open_takes_attributes_and_a_block_size() -> None:
+    parameters = list(inspect.signature(asyncssh.SFTPClient.open).parameters)
+    assert parameters[:4] == ["self", "path", "pflags_or_mode", "attrs"]
+    assert "block_size" in parameters
+    assert isinstance(NO_ATTRIBUTES, asyncssh.SFTPAttrs)
+    assert NO_ATTRIBUTES.encode(3) == asyncssh.SFTPAttrs().encode(3)
+
+
+def test_a_client_announces_its_servers_limits() -> None:
+    assert {"max_open_handles", "max_read_len"} <= set(dir(asyncssh.SFTPLimits(0, 0, 0, 0)))
+
+
+def test_asyncssh_is_quiet_while_sessions_are_open_and_its_level_comes_back() -> None:
+    logger = logging.getLogger("asyncssh")
+    before = logger.level
+    try:
+        logger.setLevel(logging.NOTSET)
+        with quiet_logging():
+            with quiet_logging():
+                pass
+            assert logging.getLogger("asyncssh.sftp").getEffectiveLevel() == logging.WARNING
+        assert logger.level == logging.NOTSET
+        logger.setLevel(logging.DEBUG)
+        with quiet_logging():
+            assert logger.level == logging.DEBUG
+        assert logger.level == logging.DEBUG
+    finally:
+        logger.setLevel(before)

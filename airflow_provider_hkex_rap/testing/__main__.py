@@ -26,12 +26,13 @@ _USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a simulated RAP until interrupted, and say how to connect to it.
+    """Run a simulated RAP until interrupted, and print how to connect to it.
 
-    The connections, with their private keys, go to files that only this user can read, removed at the end.
+    The connections contain private keys. They are written to files that only this user can read, and that are
+    removed at the end.
 
-    :param arguments: those of the command line; None for the process's own.
-    :returns: 0, or 2 where an argument has another form or the port is taken.
+    :param arguments: the arguments of the command line; None for those of the process.
+    :returns: 0, or 2 if an argument is not valid or the port is in use.
     """
     args = _parser().parse_args(arguments)
     try:
@@ -44,64 +45,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="hkex-rap-") as directory:
         stack.callback(rap.stop)
-        _publish(rap, args.days)
-        _tell(rap, Path(directory))
-        _wait()
+        _publish_recent_days(rap, args.days)
+        _print_connections(rap, Path(directory))
+        _print_clock(rap)
+        print("Press Ctrl-C to stop.", flush=True)
+        _wait_for_interrupt()
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="airflow hkex-rap simulate",
-        description="Run a RAP on this machine that keeps the rules of the guide.",
+        description="Run a simulated RAP on this machine that follows the rules of the guide.",
     )
+    parser.add_argument("--account", action="append", help="RAP user account; repeatable (default: DCXYZ001)")
+    parser.add_argument("--port", type=int, default=0, help="TCP port (default: a free one)")
     parser.add_argument(
-        "--account", action="append", help="a RAP user account; repeatable (default: DCXYZ001)"
+        "--days", type=int, default=3, help="number of past trading days to publish (default: 3)"
     )
-    parser.add_argument("--port", type=int, default=0, help="the port (default: a free one)")
-    parser.add_argument("--days", type=int, default=3, help="how many trading days to publish (default: 3)")
+    parser.add_argument("--now", type=_parse_time, help="time of its clock, in Hong Kong (default: now)")
     parser.add_argument(
-        "--now", type=_time, help="the time that it shows, in Hong Kong (default: the real one)"
+        "--hours", action="store_true", help="refuse logins outside the service hours (guide §4.1)"
     )
-    parser.add_argument("--hours", action="store_true", help="refuse logins outside the service hours (§4.1)")
     return parser
 
 
-def _time(text: str) -> pendulum.DateTime:
+def _parse_time(text: str) -> pendulum.DateTime:
     try:
         found = pendulum.parse(text, tz=HONG_KONG)
     except ValueError:
         found = None
     if not isinstance(found, pendulum.DateTime):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time, such as 2026-11-20T23:40")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-11-20T23:40")
     return found
 
 
-def _publish(rap: RapSimulator, days: int) -> None:
+def _publish_recent_days(rap: RapSimulator, days: int) -> None:
     today = rap.clock().date()
     recent = list(trading_days(today.subtract(weeks=days), today))
     for day in recent[-days:] if days > 0 else ():
         rap.publish_day(day)
 
 
-def _tell(rap: RapSimulator, directory: Path) -> None:
-    now = rap.clock()
-    print(f"RAP is simulated on {rap.host}:{rap.port}; there it is {now:%A %Y-%m-%d %H:%M} in Hong Kong.")
+def _print_connections(rap: RapSimulator, directory: Path) -> None:
+    """Write the connection of each account to a file; print the command that exports it."""
+    print(f"The simulated RAP listens on {rap.host}:{rap.port}.")
     for account in rap.accounts:
         path = directory / f"{account}.json"
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(rap.connection_json(account))
         print(f'To log in as {account}:\nexport AIRFLOW_CONN_HKEX_RAP_DEFAULT="$(cat {path})"')
+
+
+def _print_clock(rap: RapSimulator) -> None:
+    """Print the time of the simulated RAP, how to set the clock of tasks, and which services are shut."""
+    now = rap.clock()
+    print(f"Its clock shows {now:%A %Y-%m-%d %H:%M} in Hong Kong.")
     offset = round((now - pendulum.now(HONG_KONG)).total_seconds())
     if offset:
-        print(f"To shift the clock of tasks to its own:\nexport AIRFLOW__HKEX_RAP__CLOCK_OFFSET={offset}")
+        print(f"To set the clock of tasks to the same time:\nexport AIRFLOW__HKEX_RAP__CLOCK_OFFSET={offset}")
     for service in Service:
         if (opening := next_opening([service], now)) > now:
-            print(f"{service} is shut there until {opening:ddd YYYY-MM-DD HH:mm}: tasks wait (§4.1).")
-    print("Stop it by Ctrl-C.", flush=True)
+            print(f"{service} is shut until {opening:ddd YYYY-MM-DD HH:mm}; until then, tasks wait (§4.1).")
 
 
-def _wait() -> None:
+def _wait_for_interrupt() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         threading.Event().wait()

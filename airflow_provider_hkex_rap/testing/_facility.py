@@ -1,4 +1,4 @@
-"""What the simulated RAP knows and allows: accounts, folders, hours, retention (§3, §4)."""
+"""The state of the simulated RAP and its rules: accounts, folders, service hours, retention (§3, §4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ _WARNING = f"{KEY_FOLDER}/{EXPIRY_WARNING_FILE}".encode()
 
 @dataclass(slots=True, kw_only=True)
 class Facility:
-    """The state behind the server: one for all its sessions."""
+    """The state of one simulated RAP, which all sessions share.
+
+    :param subscriptions: the services of each account.
+    :param clock: the clock of every rule.
+    :param faults: the rules that make something go wrong.
+    :param access: who may log in, until when, and what they see.
+    :param server: how the SSH and SFTP server behaves.
+    :param key_folder: how the key folder behaves.
+    """
 
     subscriptions: Mapping[str, tuple[Service, ...]]
     clock: SimulatedClock
@@ -38,9 +46,9 @@ class Facility:
     events: EventLog = field(default_factory=EventLog)
     keys: KeyManagement = field(init=False)
     downloads: dict[str, Tree] = field(init=False)
-    """What may be downloaded, by customer code: its accounts see the same reports (§4.2)."""
+    """The reports, by customer code: the accounts of a customer see the same reports (§4.2)."""
     own: dict[str, Tree] = field(init=False)
-    """Each account's key folder and /submission."""
+    """The key folder and /submission, by account."""
 
     def __post_init__(self) -> None:
         customers = {Account(account).customer for account in self.subscriptions}
@@ -57,11 +65,11 @@ class Facility:
         self.events.record(Event(kind, account, session, path_text(path), self.clock(), detail))
 
     def trees(self, account: str) -> tuple[Tree, Tree]:
-        """Return what *account* shares with its customer's accounts, and what is its own."""
+        """Return the tree that *account* shares with the accounts of its customer, and its own tree."""
         return self.downloads[Account(account).customer], self.own[account]
 
     def is_registered_address(self, address: str) -> bool:
-        """Return whether logins are allowed from that source address (§4.3, §7)."""
+        """Return whether logins are allowed from a source address (§4.3, §7)."""
         allowed = self.access.allowed_addresses
         return allowed is None or address in allowed
 
@@ -75,8 +83,8 @@ class Facility:
     def find(self, account: str, path: bytes) -> ServedFile:
         """Return the file or folder at *path*.
 
-        :raises FileNotFoundError: the account sees none there.
-        :raises PermissionError: the account may not look there.
+        :raises FileNotFoundError: if the account sees nothing there.
+        :raises PermissionError: if the account is not subscribed to the folder, or if its service is shut.
         """
         text = path.decode(errors="surrogateescape")
         self._check_subscription(account, text)
@@ -93,7 +101,7 @@ class Facility:
         raise FileNotFoundError
 
     def listing(self, account: str, folder: str) -> list[ServedFile]:
-        """Return the entries of a folder that exists: its folders, then its files."""
+        """Return the entries of an existing folder: first its folders, then its files."""
         trees = self.trees(account)
         names = [name for tree in trees for name in tree.subfolders(folder)]
         directories = (_directory(posixpath.join(folder, name)) for name in names)
@@ -105,7 +113,7 @@ class Facility:
         return seen + files
 
     def may_upload(self, account: str, path: bytes) -> bool:
-        """Return whether an upload to *path* modifies nothing (§4.2), or the variant lets it."""
+        """Return whether *account* may upload *path*: it is a new file (§4.2), or files may be replaced."""
         try:
             self.find(account, path)
         except FileNotFoundError:
@@ -113,11 +121,11 @@ class Facility:
         return self.keys.may_replace(account, posixpath.basename(path))
 
     def accept_upload(self, account: str, session: int, path: bytes, content: bytes) -> None:
-        """Take an uploaded file, once it is complete (§4.2, §6)."""
+        """Store a completely uploaded key file and answer it (§4.2, §6)."""
         self.keys.on_upload(Upload(account, posixpath.basename(path), content, self.clock(), session))
 
     def _available(self, files: Sequence[ServedFile]) -> list[ServedFile]:
-        """Return those that have appeared and not yet left: RAP keeps reports ten calendar days (§4.1)."""
+        """Return the files that have been published and have not expired (§4.1)."""
         now = self.clock()
         present = now.timestamp()
         first_kept = now.start_of("day").subtract(days=self.access.retention_days).timestamp()

@@ -1,4 +1,4 @@
-"""What the simulated RAP makes of an uploaded public key, and the words of its answers (§3.2, §6)."""
+"""How the simulated RAP checks an uploaded public key, and the text of its answers (§3.2, §6)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SSH2_MARKER = b"---- BEGIN SSH2 PUBLIC KEY ----"
 _LINE_BYTES = 72
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _COLUMN = 53
-"""Where the file name begins in a ``.rcvd``, as the guide shows it: after six spaces."""
+"""The column of the file name in a ``.rcvd``: six spaces after the fingerprint, as in the guide."""
 
 
 class Rejection(Enum):
-    """Why an uploaded key is rejected: error code and message of the ``.rej`` (§6).
+    """Reasons to reject an uploaded key: error code and message of the ``.rej`` (§6).
 
-    The guide shows 4007 alone; the other codes, and the words, are the simulator's own.
+    The guide gives 4007 only. The other codes and messages are the simulator's own.
     """
 
     FILE_NAME = "4001", "File name is not that of the public key of the account"
@@ -36,10 +36,10 @@ class Rejection(Enum):
 
 
 class KeyRejectedError(Exception):
-    """An uploaded key is rejected.
+    """The uploaded key is rejected.
 
-    :param code: the error code.
-    :param message: the error message.
+    :param code: error code of the ``.rej``.
+    :param message: error message of the ``.rej``.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -49,17 +49,17 @@ class KeyRejectedError(Exception):
 
     @classmethod
     def of(cls, reason: Rejection) -> KeyRejectedError:
-        """Return the error for that reason."""
+        """Return the error for *reason*."""
         return cls(*reason.value)
 
 
 def check_key_file(account: str, name: bytes, content: bytes) -> PublicKey:
     """Return the key in an uploaded file (§3.2.1, §6).
 
-    :param account: the account that uploaded it, which may renew only its own key.
+    :param account: the account that uploaded the file; it may renew only its own key.
     :param name: the file's name.
-    :param content: the file's bytes.
-    :raises KeyRejectedError: RAP takes no such file.
+    :param content: the file's content.
+    :raises KeyRejectedError: if the name, the format or the type of the key is not as the guide asks for.
     """
     if not _NAME.fullmatch(name):
         raise KeyRejectedError.of(Rejection.CHARACTERS)
@@ -78,17 +78,17 @@ def check_key_file(account: str, name: bytes, content: bytes) -> PublicKey:
 
 
 def received_text(fingerprint: str, name: str) -> str:
-    """Return what is in a ``.rcvd`` file, spaced as in the guide's example (§6)."""
+    """Return the content of a ``.rcvd`` file, spaced as in the guide's example (§6)."""
     return f"{fingerprint:<{_COLUMN}}{name}\n"
 
 
 def result_name(key_file: bytes, at: pendulum.DateTime, sequence: int, accepted: bool) -> bytes:
     """Return ``<keyfile>.HHMMSS[.seq].rcvd`` or ``.rej`` (§6).
 
-    :param key_file: the first part.
-    :param at: when the file is generated, in Hong Kong time.
-    :param sequence: ``seq``; 0 for none.
-    :param accepted: whether the key is.
+    :param key_file: the first part of the name.
+    :param at: the time at which the file is generated, in Hong Kong.
+    :param sequence: ``seq``; 0 leaves it out.
+    :param accepted: whether the key was accepted.
     """
     parts = [f"{at:HHmmss}", *([f"{sequence}"] if sequence else []), "rcvd" if accepted else "rej"]
     return key_file + "".join(f".{part}" for part in parts).encode()

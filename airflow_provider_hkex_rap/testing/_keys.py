@@ -1,4 +1,4 @@
-"""Keys of the simulated RAP and its accounts, made when first asked for: none is shipped."""
+"""Keys of the simulated RAP and its accounts, generated at first use: the package contains no keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @cache
 def rsa_key(owner: str) -> SSHKey:
-    """Return the RSA 2048-bit key of *owner*, the same one for the life of the process.
+    """Return the RSA key of *owner* (2048 bits), the same one as long as the process runs.
 
     :param owner: the name of an account or of a server.
     """
@@ -22,5 +22,10 @@ def rsa_key(owner: str) -> SSHKey:
 
 @cache
 def private_pem(owner: str) -> str:
-    """Return the same key in OpenSSH's PEM form, of which every export is another."""
+    """Return the same key in OpenSSH's PEM form, always with the same text.
+
+    asyncssh writes another text each time it exports a key.
+
+    :param owner: the name of an account or of a server.
+    """
     return rsa_key(owner).export_private_key("openssh").decode()

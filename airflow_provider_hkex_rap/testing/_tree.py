@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.testing.events import path_text
 
 _ROWS = 65_521
-"""Bytes of the rows that repeat in generated content; a prime: no block reads like another."""
+"""Bytes after which generated rows repeat; a prime, so that blocks of a power of two differ."""
 _CHUNK = 1 << 20
 _INVERT = bytes(range(255, -1, -1))
 
@@ -26,7 +26,7 @@ _MODES = {
 
 
 class Content(Protocol):
-    """Bytes that can be read in part."""
+    """The content of a file."""
 
     @property
     def size(self) -> int:
@@ -34,7 +34,7 @@ class Content(Protocol):
         ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return at most *length* bytes from *offset*; none from the end on."""
+        """Return at most *length* bytes from *offset*; none at the end."""
         ...
 
 
@@ -56,10 +56,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Rows of a report, made as they are read; the same for the same salt.
+    """Rows of a report, generated when they are read; equal salts give equal rows.
 
-    :param size: bytes.
-    :param salt: what makes it differ from other content: its first line, and where in the rows it starts.
+    :param size: number of bytes.
+    :param salt: the first line; it also selects the row that comes next.
     """
 
     size: int
@@ -84,7 +84,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """One content after another."""
+    """Two contents, one after the other."""
 
     first: Content
     second: Content
@@ -102,7 +102,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Inverted:
-    """Other content of the same size: every bit of it is the other one."""
+    """Other content of the same size: every bit is inverted."""
 
     of: Content
 
@@ -137,13 +137,13 @@ def _rows() -> bytes:
 class ServedFile:
     """A file, or another entry of a listing, that the simulated RAP serves.
 
-    :param folder: the path of its folder on RAP.
-    :param name: its name in bytes.
-    :param body: what is in it.
+    :param folder: path of the folder on RAP.
+    :param name: the name, in bytes.
+    :param body: the content.
     :param mtime: seconds since the epoch.
-    :param kind: what it is.
-    :param since: seconds since the epoch from which it is there, by the simulator's clock.
-    :param until: seconds since the epoch from which it is gone.
+    :param kind: file, folder, symlink or other.
+    :param since: seconds since the epoch at which the file appears, by the simulator's clock.
+    :param until: seconds since the epoch at which the file disappears.
     """
 
     folder: str
@@ -161,7 +161,7 @@ class ServedFile:
 
     @property
     def text(self) -> str:
-        """The name as text; bytes that are not UTF-8 show as ``%XX``."""
+        """The name as text; bytes that are not UTF-8 become ``%XX``."""
         return path_text(self.name)
 
     @property
@@ -188,46 +188,53 @@ class ServedFile:
         return _MODES[self.kind]
 
     def grow(self, by: int, now: int) -> None:
-        """Add *by* bytes to the end; the mtime becomes *now*, but always later than it was."""
+        """Add *by* bytes at the end; set the mtime to *now*, or one second ahead if that is later.
+
+        :param by: number of bytes.
+        :param now: seconds since the epoch.
+        """
         self.body = Joined(self.body, Generated(by, f"{self.text} grown at {now}"))
         self.mtime = max(now, self.mtime + 1)
 
     def rewrite(self, now: int) -> None:
-        """Replace the content by other of the same size; the mtime as in :meth:`grow`."""
+        """Replace the content by other content of the same size; set the mtime as :meth:`grow` does.
+
+        :param now: seconds since the epoch.
+        """
         self.body = Inverted(self.body)
         self.mtime = max(now, self.mtime + 1)
 
 
 class Tree:
-    """Folders and their files, by path and by name.
+    """Folders by path, and their files by name.
 
-    :param folders: the paths of the folders that are always there.
+    :param folders: paths of folders that exist even if they are empty.
     """
 
     def __init__(self, *folders: str) -> None:
         self._folders: dict[str, dict[bytes, ServedFile]] = {folder: {} for folder in folders}
 
     def put(self, file: ServedFile) -> None:
-        """Add *file*, in the place of one of the same name; make its folder if need be."""
+        """Add *file*, or replace the file of the same name; create its folder if it does not exist."""
         self._folders.setdefault(file.folder, {})[file.name] = file
 
     def remove(self, folder: str, name: bytes) -> None:
         """Remove a file.
 
-        :raises KeyError: it is not there.
+        :raises KeyError: if it does not exist.
         """
         del self._folders[folder][name]
 
     def files(self, folder: str) -> list[ServedFile]:
-        """Return the files of *folder*; none where it does not exist."""
+        """Return the files of *folder*; none if it does not exist."""
         return list(self._folders.get(folder, {}).values())
 
     def get(self, folder: str, name: bytes) -> ServedFile | None:
-        """Return the file of that name, if it is there."""
+        """Return the file of that name, or None if it does not exist."""
         return self._folders.get(folder, {}).get(name)
 
     def holds(self, folder: str) -> bool:
-        """Return whether the folder exists, or one below it."""
+        """Return whether the folder or a folder below it exists."""
         return any(f"{known}/".startswith(f"{folder}/") for known in list(self._folders))
 
     def subfolders(self, folder: str) -> list[str]:

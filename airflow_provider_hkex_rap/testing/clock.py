@@ -1,4 +1,4 @@
-"""The simulator's clock, which every rule of the simulated RAP follows."""
+"""The clock of the simulated RAP, which every rule follows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 
 class SimulatedClock:
-    """A clock that ticks in real time from any moment; calling it gives the time, in Hong Kong time.
+    """A clock that can be set, and ticks in real time; call it to get the time in Hong Kong.
 
-    It is a :data:`~airflow_provider_hkex_rap.rap.clock.Clock`, so what is under test can be given this one.
+    Eleven days later, the reports of today are gone::
 
-    :param start: the aware time that it shows now; None for this machine's.
-    :raises RapConfigurationError: *start* has no time zone.
+        rap.clock.advance(days=11)
+        assert rap.files("DCASS") == []
+
+    It is a :data:`~airflow_provider_hkex_rap.rap.clock.Clock`, so it can be passed to the code under test.
+
+    :param start: the aware time that it shows first; None for the machine's time.
+    :raises RapConfigurationError: if *start* has no time zone.
     """
 
     def __init__(self, start: pendulum.DateTime | None = None) -> None:
@@ -30,15 +35,15 @@ class SimulatedClock:
             return self._start.add(seconds=time.monotonic() - self._since)
 
     def set(self, to: pendulum.DateTime) -> None:
-        """Show *to* now and tick on from there.
+        """Set the time; the clock ticks on from there.
 
-        :param to: an aware time; earlier than the present one is allowed.
-        :raises RapConfigurationError: *to* has no time zone.
+        :param to: an aware time; it may be earlier than the present time.
+        :raises RapConfigurationError: if *to* has no time zone.
         """
         if to.tzinfo is None:
             raise RapConfigurationError(
                 f"{to} has no time zone.",
-                why="The guide speaks of Hong Kong time; a time without a zone is ambiguous.",
+                why="The hours of the guide are in Hong Kong time; a time without a zone is ambiguous.",
                 todo='Pass tz="Asia/Hong_Kong".',
             )
         with self._lock:
@@ -46,5 +51,5 @@ class SimulatedClock:
             self._since = time.monotonic()
 
     def advance(self, *, days: int = 0, hours: int = 0, minutes: int = 0, seconds: float = 0) -> None:
-        """Move forward by the durations given, each in its unit; negative ones move back."""
+        """Move the clock forward by the sum of the durations; negative durations move it back."""
         self.set(self().add(days=days, hours=hours, minutes=minutes, seconds=seconds))

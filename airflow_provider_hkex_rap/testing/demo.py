@@ -1,4 +1,4 @@
-"""A trading day from the simulated RAP into a lake, landed by Airflow itself: ``make demo``."""
+"""The demo, ``make demo``: Airflow lands one trading day of the simulated RAP in a lake."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOG = HOME / "airflow.log"
 _SECONDS_AT_MOST = 120
 _NAMES_SHOWN = 2
 _LOG_LINES_SHOWN = 30
-# Airflow takes longer to start than these commands take to run.
+# Run several commands in one process, since Airflow takes longer to start than to run a command.
 _RUN_COMMANDS = """
 import json, sys
 from airflow.__main__ import main
@@ -55,42 +55,44 @@ console = Console(highlight=False)
 
 
 class AirflowCommandError(Exception):
-    """An Airflow command ended with an error, or not in time; its output is in the log."""
+    """An Airflow command failed or timed out; its output is in the log."""
 
 
 def main() -> int:
-    """Run the demo; the current directory is a clone of the repository.
+    """Run the demo in the current directory, which must be a clone of the repository.
 
-    :returns: 0 where every report of the day is in the lake with the bytes of its source, else 1.
+    :returns: 0 if the lake has every report of the day with equal bytes; 1 if not, or if Airflow failed; 130 if
+        interrupted.
     """
-    # So that a demo that is told to end takes its Airflow along.
+    # SIGTERM must also end the Airflow process that the demo has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     HOME.mkdir(exist_ok=True)
     LOG.unlink(missing_ok=True)
-    day, now = scene(pendulum.now(HONG_KONG))
+    day, now = choose_day(pendulum.now(HONG_KONG))
     console.print(f"\n[bold]The HKEX reports of {day:%A, %-d %B %Y}: from RAP into a data lake[/]\n")
-    before = len(list(manifest()))
+    earlier = len(list(read_manifest()))
     with RapSimulator(accounts=(ACCOUNT,), now=now, access=Access(enforce_hours=True)) as rap:
         rap.publish_day(day)
-        say("RAP", f"simulated on {rap.host}:{rap.port}; there it is {now:%A %H:%M} in Hong Kong")
+        print_line("RAP", f"simulated on {rap.host}:{rap.port}; its clock shows {now:%A %H:%M} in Hong Kong")
         try:
-            land(day, settings(rap))
+            run_dags(day, airflow_environment(rap))
         except AirflowCommandError as error:
-            show_failure(error)
+            print_failure(error)
             return 1
         except KeyboardInterrupt:
-            console.print("\nInterrupted; Airflow and the simulated RAP have ended.")
+            console.print("\nInterrupted; Airflow and the simulated RAP were stopped.")
             return 130
-        console.print("", tree(), "", sep="\n")
-        return show_proof(rap, list(manifest()), before)
+        console.print("", lake_tree(), "", sep="\n")
+        return print_comparison(rap, list(read_manifest()), earlier)
 
 
-def scene(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]:
-    """Return the last trading day that is over, and the next time at which both services are open (§4.1).
+def choose_day(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]:
+    """Return the trading day before *at*, and the time for the simulator's clock.
 
-    By then every report of that day is on RAP, those from after midnight too.
+    The time is the first one after that day's service hours at which both services are open (§4.1). RAP has every
+    report of the day then, also those from after midnight.
 
-    :param at: the time, in Hong Kong time.
+    :param at: the present time, in Hong Kong.
     """
     day = previous_trading_day(at.date())
     hours = window(Service.DCASS, day)
@@ -98,10 +100,10 @@ def scene(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]:
     return day, next_opening(Service, hours.closes)
 
 
-def settings(rap: RapSimulator) -> dict[str, str]:
-    """Return the environment of an Airflow of the demo's own: no setting of the user's reaches it."""
-    users_own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-    return users_own | {
+def airflow_environment(rap: RapSimulator) -> dict[str, str]:
+    """Return the environment variables of the demo's Airflow, without the user's own Airflow settings."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    return others | {
         "AIRFLOW_HOME": str(AIRFLOW_HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -111,32 +113,37 @@ def settings(rap: RapSimulator) -> dict[str, str]:
     }
 
 
-def land(day: pendulum.Date, environment: dict[str, str]) -> None:
-    """Run the daily DAGs for *day*, after making Airflow's database if this version has not made it before.
+def run_dags(day: pendulum.Date, environment: dict[str, str]) -> None:
+    """Run the daily DAGs for *day*; create Airflow's database first if this version has not created it yet.
 
-    :raises AirflowCommandError: a command ended with an error, or not in time.
+    :param day: the trading day.
+    :param environment: the environment variables of Airflow.
+    :raises AirflowCommandError: if a command fails or times out.
     """
     release = version("apache-airflow")
-    database_made = AIRFLOW_HOME / f"database-made-by-{release}"
-    if not database_made.exists():
+    marker = AIRFLOW_HOME / f"database-made-by-{release}"
+    if not marker.exists():
         seconds = run_airflow(["db", "migrate"], environment=environment)
-        database_made.touch()
-        say("Airflow", f"{release}, in {HOME}/airflow; made its database in {seconds:.0f} s")
+        marker.touch()
+        print_line("Airflow", f"{release}, in {HOME}/airflow; created its database in {seconds:.0f} s")
     else:
-        say("Airflow", f"{release}, in {HOME}/airflow; its database is there from an earlier run")
+        print_line("Airflow", f"{release}, in {HOME}/airflow; uses the database of an earlier run")
     runs = [["dags", "test", dag_id, f"{day}"] for dag_id in DAG_IDS]
     seconds = run_airflow(*runs, environment=environment)
-    say("DAGs", f"{' and '.join(DAG_IDS)} ran in {seconds:.0f} s")
+    print_line("DAGs", f"{' and '.join(DAG_IDS)} ran in {seconds:.0f} s")
 
 
 def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
-    """Run Airflow commands in one process, their output added to the log; return the seconds that they took.
+    """Run Airflow commands in one process and append their output to the log.
 
-    :raises AirflowCommandError: it ended with an error, or not in time.
+    :param commands: the arguments of each command.
+    :param environment: the environment variables of Airflow.
+    :returns: the seconds that the commands took.
+    :raises AirflowCommandError: if a command fails or the commands time out.
     """
-    said = " and ".join(f"airflow {' '.join(arguments)}" for arguments in commands)
+    shown = " and ".join(f"airflow {' '.join(arguments)}" for arguments in commands)
     started = time.monotonic()
-    with LOG.open("a") as log, console.status(said):
+    with LOG.open("a") as log, console.status(shown):
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _RUN_COMMANDS, json.dumps(commands)],
             env=environment,
@@ -148,25 +155,25 @@ def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
         try:
             code = process.wait(_SECONDS_AT_MOST)
         except subprocess.TimeoutExpired:
-            raise AirflowCommandError(f"{said} took over {_SECONDS_AT_MOST} s") from None
+            raise AirflowCommandError(f"{shown} took more than {_SECONDS_AT_MOST} s") from None
         finally:
-            # The whole group: nothing that Airflow started outlives the demo.
+            # End the whole process group, with every process that Airflow has started.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code:
-        raise AirflowCommandError(f"{said} ended with {code}")
+        raise AirflowCommandError(f"{shown} failed with exit status {code}")
     return time.monotonic() - started
 
 
-def manifest() -> Iterator[dict[str, Any]]:
-    """Yield the entries of the lake's manifest, read as anybody can: it is JSON."""
+def read_manifest() -> Iterator[dict[str, Any]]:
+    """Yield the entries of the lake's manifest, read as plain JSON."""
     for path in sorted(LAKE.glob("_manifests/**/*.json")):
         yield from json.loads(path.read_bytes())["entries"]
 
 
-def tree() -> Tree:
-    """Return the lake as a tree: counts, bytes and a few names."""
+def lake_tree() -> Tree:
+    """Return the lake as a tree with numbers of files, sizes and some names."""
     root = Tree(f"[bold]{LAKE}[/]", guide_style="dim")
     for customer in sorted(LAKE.glob("customer=*")):
         reports = root.add(_label(customer.name, customer))
@@ -187,12 +194,13 @@ def _label(name: str, directory: Path) -> str:
     return f"[bold]{escape(name)}[/]  {len(files)} {'file' if len(files) == 1 else 'files'}, {size}"
 
 
-def show_proof(rap: RapSimulator, entries: list[dict[str, Any]], before: int) -> int:
-    """Say what this run did, and compare every report on RAP with the bytes in the lake.
+def print_comparison(rap: RapSimulator, entries: list[dict[str, Any]], earlier: int) -> int:
+    """Compare every report on RAP with the bytes in the lake; print the result and what this run did.
 
-    :param entries: the whole manifest.
-    :param before: how many of them earlier runs had written.
-    :returns: 0 where all are equal, else 1.
+    :param rap: the simulated RAP.
+    :param entries: the entries of the manifest.
+    :param earlier: number of entries from earlier runs.
+    :returns: 0 if the lake has every report with equal bytes, else 1.
     """
     reports = [report for folder in Folder for report in rap.files(folder)]
     landed = {
@@ -200,66 +208,76 @@ def show_proof(rap: RapSimulator, entries: list[dict[str, Any]], before: int) ->
     }
     differing = [report.text for report in reports if report.sha256 not in landed]
     seen = {kind: len(rap.events.of(kind)) for kind in ("login", "list", "open", "denied")}
-    say("This run", _dispositions(entries[before:]) or "downloaded nothing: every report had landed before")
-    say(
+    print_line(
+        "This run",
+        _format_dispositions(entries[earlier:]) or "downloaded nothing: every report had landed before",
+    )
+    print_line(
         "RAP saw",
-        "{login} logins in turn, {list} listings, {open} files opened, {denied} denied".format(**seen),
+        "{login} logins one after another, {list} listings, {open} files opened, {denied} denied".format(
+            **seen
+        ),
     )
     rules = Counter(entry["business_date_rule"] for entry in entries).most_common()
     dated = ", ".join(f"{count} by {rule}" for rule, count in rules)
-    say("Manifest", f"{len(entries)} entries: {_dispositions(entries)}; business dates: {dated}")
-    say(
+    print_line(
+        "Manifest", f"{len(entries)} entries: {_format_dispositions(entries)}; business dates: {dated}"
+    )
+    print_line(
         "SHA-256",
-        f"{len(reports) - len(differing)} of {len(reports)} reports on RAP have equal bytes in the lake",
+        f"{len(reports) - len(differing)} of {len(reports)} reports on RAP are in the lake with equal bytes",
     )
     for name in differing:
-        say("", f"[bold red]not so: {escape(name)}[/]")
-    show_next_steps(fresh=not before)
+        print_line("", f"[bold red]missing or different: {escape(name)}[/]")
+    print_next_steps(first_run=not earlier)
     return 1 if differing or not reports else 0
 
 
-def show_next_steps(*, fresh: bool) -> None:
-    """Say what to try next.
+def print_next_steps(*, first_run: bool) -> None:
+    """Print what to try next.
 
-    :param fresh: whether the lake was empty before this run.
+    :param first_run: whether the lake was empty before this run.
     """
     console.print("\n[bold]Next[/]")
     again = (
-        "again: RAP has every report still, and none is downloaded twice"
-        if fresh
-        else "after the next trading day: it lands beside this one"
+        "run it again: RAP still has every report, and none is downloaded twice"
+        if first_run
+        else "run it after the next trading day, which lands beside this one"
     )
-    say("make demo", again)
-    say("make clean", "remove the lake, and all else that was made here")
-    say("the DAGs", f"copy {DAG_FILE}; README.md says how to connect it")
-    say("the log", f"{LOG} has all that Airflow said")
-    say("the ledger", f"every file's origin and SHA-256, as JSON, in {LAKE}/_manifests")
+    print_line("make demo", again)
+    print_line("make clean", "remove the lake and everything else that make has created here")
+    print_line("the DAGs", f"copy {DAG_FILE}; README.md explains the connection")
+    print_line("the log", f"{LOG} has the output of Airflow")
+    print_line("the ledger", f"origin and SHA-256 of every file, as JSON, in {LAKE}/_manifests")
     console.print()
 
 
-def show_failure(error: AirflowCommandError) -> None:
-    """Say what failed, with the end of Airflow's log."""
+def print_failure(error: AirflowCommandError) -> None:
+    """Print the end of Airflow's log and the error."""
     lines = LOG.read_text(errors="replace").splitlines()
-    # Airflow says so every second while a failed task waits for its retry, which hides why it failed.
-    telling = [line for line in lines if "No tasks to run" not in line]
-    console.print(*telling[-_LOG_LINES_SHOWN:], sep="\n", markup=False, soft_wrap=True)
-    console.print(f"\n[bold red]{escape(str(error))}.[/] Above is the end of {LOG}.", soft_wrap=True)
+    # Airflow logs this line every second until a failed task is retried; it would hide the cause.
+    useful = [line for line in lines if "No tasks to run" not in line]
+    console.print(*useful[-_LOG_LINES_SHOWN:], sep="\n", markup=False, soft_wrap=True)
+    console.print(
+        f"\n[bold red]{escape(str(error))}.[/] The lines above are the end of {LOG}.", soft_wrap=True
+    )
 
 
-def say(label: str, text: str) -> None:
-    """Print one line of the report, its text aligned with the others'."""
+def print_line(label: str, text: str) -> None:
+    """Print one line of the summary: the label, then the text in a column of its own."""
     line = Table.grid(padding=(0, 2))
     line.add_column(width=10, style="bold")
     line.add_row(label, text)
     console.print(line)
 
 
-def _dispositions(entries: list[dict[str, Any]]) -> str:
+def _format_dispositions(entries: list[dict[str, Any]]) -> str:
     counts = Counter(entry["disposition"] for entry in entries)
     return ", ".join(f"{count} {disposition}" for disposition, count in counts.most_common())
 
 
 def _sha256(uri: str) -> str:
+    """Return the SHA-256 of the file at *uri*; an empty text if there is none."""
     path = Path(unquote(urlsplit(uri).path))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 

@@ -53,7 +53,7 @@ class Fault:
 
     While a file is read, from byte *at_byte* on:
 
-    - ``drop``: the connection is closed; if *at_byte* is the end of the file, when the client closes the file.
+    - ``drop``: the connection is closed; when the client closes the file if *at_byte* is the end of the file.
     - ``truncate``: the file ends there.
     - ``stall``: no request is answered until the fault is released.
     - ``grow``: the file grows by *by* bytes.
@@ -93,8 +93,8 @@ class Fault:
 
     :param kind: one of :data:`KINDS`.
     :param path: glob on the path on RAP, as text; ``*`` also matches ``/``.
-    :param account: glob on the account. In the stages ``banner`` and ``kex`` of ``stall_at`` the account is not
-        known yet and counts as empty.
+    :param account: glob on the account. In the stages ``banner`` and ``kex`` the account is not known yet and
+        counts as empty.
     :param times: how often the fault occurs: number of files opened, folders listed, keys answered, keys
         offered or connections; None for every time.
     :param at_byte: offset in bytes, from 0.

@@ -1,4 +1,4 @@
-"""The keys that open the simulated RAP, and what becomes of those uploaded (§3.2, §5, §6)."""
+"""The registered keys of the simulated RAP, and its answers to uploaded keys (§3.2, §5, §6)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 RESULT_KEPT = timedelta(hours=24)
 """How long a result file is available (§6)."""
 LINGER = timedelta(minutes=1)
-"""How long an uploaded file stays that ``lingers``."""
+"""How long the key folder lists an uploaded file if the file ``lingers``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,15 @@ class Upload:
     """One file uploaded to the key folder.
 
     :param account: the account that uploaded it.
-    :param name: the file's name in the bytes that came over the wire.
-    :param content: its bytes.
-    :param at: when it was complete, by the simulator's clock.
+    :param name: the file's name, in the bytes that were sent.
+    :param content: the file's content.
+    :param at: the time at which the upload was complete, by the simulator's clock.
     :param session: the number of the connection.
     """
 
     account: str
     name: bytes
-    # It may be a private key, uploaded by mistake.
+    # Left out of the repr, since it may be a private key that was uploaded by mistake.
     content: bytes = field(repr=False)
     at: pendulum.DateTime
     session: int
@@ -68,11 +68,12 @@ class Upload:
 class Result:
     """One result file (§6).
 
-    :param account: the account in whose key folder it is.
+    :param account: the account whose key folder contains the file.
     :param name: the file's name.
-    :param text: what is in it.
+    :param text: the file's content.
     :param accepted: whether the key was accepted (``.rcvd``) or rejected (``.rej``).
-    :param at: when it is generated, by the simulator's clock: later than the upload where it is delayed.
+    :param at: the time at which the file is generated, by the simulator's clock; later than the upload if the
+        result is delayed.
     """
 
     account: str
@@ -83,13 +84,13 @@ class Result:
 
 
 class KeyManagement:
-    """The keys of every account, and the answers to those uploaded.
+    """The keys of every account, and the answers to uploaded keys.
 
-    :param clock: gives the time; keys end, and files leave, by it alone.
-    :param faults: the rules that change an answer.
-    :param folders: the tree that holds each account's key folder.
+    :param clock: gives the time at which keys and files expire.
+    :param faults: rules that change an answer.
+    :param folders: for each account, the tree with its key folder.
     :param behaviour: how the key folder behaves if the guide leaves it open.
-    :param record: adds an event: its kind, account, session, path and detail.
+    :param record: adds an event to the log; called with kind, account, session, path and detail.
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class KeyManagement:
         record: Callable[[EventKind, str, int, bytes, str], None],
     ) -> None:
         self.uploads: list[Upload] = []
-        """The files uploaded, oldest first."""
+        """The uploaded files, oldest first."""
         self.results: list[Result] = []
-        """The result files generated, oldest first; also those that have left, and those to come."""
+        """All result files, oldest first: also those that have expired or have not appeared yet."""
         self._clock = clock
         self._faults = faults
         self._folders = folders
@@ -114,18 +115,18 @@ class KeyManagement:
         self._renewed: set[str] = set()
         self._unlisted: dict[str, list[ServedFile]] = defaultdict(list)
 
-    # Which keys log in.
+    # Registered keys.
 
     def register(self, account: str, key: SSHKey, expires: date | None = None) -> None:
         """Make *key* the only key of *account*, as a registration with HKEX does (§5).
 
         :param account: the account.
         :param key: an RSA key of 2048 or 4096 bits; only its fingerprint is kept.
-        :param expires: the last day in Hong Kong on which it logs in; None for two years less a day from now,
-            as for a renewed key (§6.1).
-        :raises KeyError: there is no such account.
-        :raises RapConfigurationError: the key is of another type or size (§3.2.1), or another account has it
-            (§3.2).
+        :param expires: last day, in Hong Kong, on which the key can log in; None for two years less a day
+            from now, as for a renewed key (§6.1).
+        :raises KeyError: if there is no such account.
+        :raises RapConfigurationError: if the key has another type or size (§3.2.1), or if another account has
+            the key (§3.2).
         """
         if account not in self._keys:
             raise KeyError(account)
@@ -141,7 +142,7 @@ class KeyManagement:
         if owner := self._other_owner(account, fingerprint):
             raise RapConfigurationError(
                 f"{account} cannot register the key {fingerprint}.",
-                why=f"It is the key of {owner}; each account has a key of its own (guide §3.2).",
+                why=f"It is the key of {owner}; each account needs a key of its own (guide §3.2).",
                 todo=f"Generate a key for {account}.",
                 account=account,
                 fingerprint=fingerprint,
@@ -152,20 +153,20 @@ class KeyManagement:
         self._set(account, (registered,), now)
 
     def valid(self, account: str) -> tuple[RegisteredKey, ...]:
-        """Return the keys that log in now: none, one, or the old and the renewed one (§6.3).
+        """Return the keys that can log in now: none, one, or the old key and the renewed key (§6.3).
 
         :param account: the account.
-        :raises KeyError: there is no such account.
+        :raises KeyError: if there is no such account.
         """
         today = self._clock().date()
         return tuple(key for key in self._keys[account] if key.is_valid(today))
 
     def opens(self, account: str, key: SSHKey) -> bool:
-        """Return whether *key* logs *account* in now."""
+        """Return whether *account* can log in with *key* now."""
         return fingerprint_of(key) in _fingerprints(self.valid(account))
 
     def is_renewed(self, account: str, key: SSHKey) -> bool:
-        """Return whether *key* is the newest of *account*, and was uploaded."""
+        """Return whether *key* is the newest key of *account* and was uploaded."""
         fingerprint = fingerprint_of(key)
         newest = self._keys[account][-1:]
         return fingerprint in self._renewed and fingerprint in _fingerprints(newest)
@@ -178,15 +179,15 @@ class KeyManagement:
         others = (other for other in list(self._keys) if other != account)
         return next((other for other in others if fingerprint in _fingerprints(self.valid(other))), None)
 
-    # What becomes of an upload (§6).
+    # Uploads and their results (§6).
 
     def may_replace(self, account: str, name: bytes) -> bool:
-        """Return whether *account* may upload *name* although it is there: the guide says no (§4.2)."""
+        """Return whether *account* may replace the file *name*; the guide does not allow it (§4.2)."""
         uploaded = {upload.name for upload in self.uploads if upload.account == account}
         return self._behaviour.reupload == "replaces" and name in uploaded
 
     def on_upload(self, upload: Upload) -> None:
-        """Keep an uploaded file as long as the variant says, and answer it."""
+        """Store an uploaded file as long as the behaviour says, and answer it with a result file."""
         self.uploads.append(upload)
         self._keep(upload)
         self._note(EventKind.UPLOAD, upload, upload.name, f"{len(upload.content)} bytes")
@@ -222,7 +223,7 @@ class KeyManagement:
     def _take(self, upload: Upload, reject: Fault | None) -> str:
         """Register an uploaded key by the two-key rule (§6.3); return its fingerprint.
 
-        :raises KeyRejectedError: it is not registered.
+        :raises KeyRejectedError: if the key is not accepted.
         """
         if reject:
             raise KeyRejectedError(reject.code, reject.message)
@@ -230,7 +231,7 @@ class KeyManagement:
         fingerprint = check_key_file(account, upload.name, upload.content).fingerprint
         if self._other_owner(account, fingerprint):
             raise KeyRejectedError.of(Rejection.KEY_OF_ANOTHER)
-        # The renewed key may be uploaded once more, as it would be where its result was lost.
+        # A client that lost the result of the renewed key may upload that key again.
         if fingerprint in _fingerprints(self.valid(account)[:1]):
             raise KeyRejectedError.of(Rejection.KEY_IN_USE)
         keys = keys_after_upload(self._keys[account], fingerprint, upload.at.date())
@@ -261,16 +262,16 @@ class KeyManagement:
         return next(name for name in names if name not in taken)
 
     def on_listed(self, account: str) -> None:
-        """Show in the next listing the results that wait for a fresh one (#2)."""
+        """Let the next listing show the results that appear in a ``fresh_listing`` only (§6, note 2)."""
         for file in self._unlisted.pop(account, ()):
             self._folders[account].put(file)
 
-    # The warning of a key about to expire (§6.2).
+    # The warning of keys that are about to expire (§6.2).
 
     def warning(self, account: str) -> ServedFile | None:
-        """Return today's ``SSHKeyExpireWarning.txt``; None where no key of *account* ends within 14 days.
+        """Return today's ``SSHKeyExpireWarning.txt``; None if no key of *account* expires within 14 days.
 
-        It is of midnight, or of the registration or upload of today that gave a key its last day.
+        Its mtime is midnight, or the time of the registration or upload if that was later today.
         """
         now = self._clock()
         text = self._behaviour.warning_text
@@ -297,7 +298,7 @@ def _file(
 
 
 def fingerprint_of(key: SSHKey) -> str:
-    """Return the MD5 fingerprint of a key (§3.2.2)."""
+    """Return the MD5 fingerprint of a key, in the form of §3.2.2."""
     return key.get_fingerprint("md5").removeprefix("MD5:")
 
 
@@ -306,5 +307,5 @@ def _fingerprints(keys: Iterable[RegisteredKey]) -> set[str]:
 
 
 def _another(fingerprint: str) -> str:
-    """Return a fingerprint that is no key's."""
+    """Return a fingerprint that belongs to no key."""
     return ":".join(reversed(fingerprint.split(":")))

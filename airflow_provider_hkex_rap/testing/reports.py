@@ -1,4 +1,4 @@
-"""Reports of a trading day, as RAP might publish them: the names are made up in the guide's manner."""
+"""Reports of a trading day as RAP might publish them; their names imitate those of the guide."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SIGMA = 1.3
 class ReportKind:
     """One report of the catalogue.
 
-    :param folder: the folder that it is published in.
-    :param name: the file's name, with the fields ``customer``, ``date`` (YYYYMMDD), ``stamp``
-        (YYYYMMDDHHMMSS) and ``month`` (YYYYMM).
-    :param hours: when it is published, from and to, in hours after midnight of the business date; 24 and more
-        are the next day.
-    :param monthly: whether it comes only on the last trading day of a month.
+    :param folder: the folder of the report.
+    :param name: the file name, with the fields ``customer``, ``date`` (YYYYMMDD), ``stamp`` (YYYYMMDDHHMMSS)
+        and ``month`` (YYYYMM).
+    :param hours: earliest and latest time of publication, in hours after midnight of the business date; 24
+        and more are on the next day.
+    :param monthly: whether the report is published only on the last trading day of a month.
     """
 
     folder: Folder
@@ -59,16 +59,16 @@ CATALOGUE = (
 def generate_day(
     business_date: date, customer: str, *, reports: int = 40, seed: int = 0
 ) -> Iterator[ServedFile]:
-    """Yield the reports of one business date; the same ones for the same arguments.
+    """Yield the reports of one business date; equal arguments give equal reports.
 
-    The catalogue is gone through again and again, with a number in the names from the second time on. Sizes
-    are lognormal, with a mean of about 33 kB. DCASS reports come through the day and until about 01:10 of the
-    night after, CCMS reports before midnight. The content is made as it is read.
+    The reports repeat the catalogue; from its second round on, their names contain the number of the round.
+    Sizes are lognormal with a mean of about 33 kB. DCASS reports are published during the day and until about
+    01:10 of the next day, CCMS reports before midnight. The content is generated when it is read.
 
-    :param business_date: the day that they are of.
+    :param business_date: the business date of the reports.
     :param customer: the DCASS customer code.
-    :param reports: how many.
-    :param seed: gives other sizes, times and content.
+    :param reports: number of reports.
+    :param seed: another seed gives other sizes, times and content.
     """
     random = Random(f"{seed} {customer} {business_date:%Y%m%d}")  # noqa: S311
     month_ends = next_trading_day(business_date).month != business_date.month

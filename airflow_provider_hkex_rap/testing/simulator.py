@@ -1,4 +1,4 @@
-"""A RAP on this machine."""
+"""The simulated RAP: one object to start, fill and look at."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ class RapSimulator:
     # Running.
 
     def start(self) -> Self:
-        """Start to serve; :attr:`port` is known, and stays, when this returns.
+        """Start the server; afterwards :attr:`port` is the real port, and a restart uses the same one.
 
-        :raises OSError: the port is taken.
+        :raises OSError: if the port is in use.
         """
         from airflow_provider_hkex_rap.testing._server import RapServer
 
@@ -120,7 +120,7 @@ class RapSimulator:
         return self
 
     def stop(self) -> None:
-        """End every session and stop to serve."""
+        """End every session and stop the server; do nothing if it is not running."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(_START_SECONDS)
             self._stop_loop(self._loop)
@@ -143,26 +143,27 @@ class RapSimulator:
     ) -> None:
         self.stop()
 
-    # Connecting to it.
+    # Keys and connections.
 
     @property
     def host_key(self) -> str:
-        """The server's public key to pin, in OpenSSH's one-line form."""
+        """The public host key, in OpenSSH's one-line form, for clients to pin."""
         return self._host_key.export_public_key("openssh").decode().strip()
 
     @property
     def keys(self) -> KeyManagement:
-        """The keys registered, and what becomes of those uploaded."""
+        """The registered keys, the uploaded keys and their results."""
         return self._facility.keys
 
     def register_key(self, account: str, public_key: str, expires: date | None = None) -> None:
-        """Register a key with HKEX, as where one is lost, compromised or expired (§5); no other key is left.
+        """Make a key the only key of *account*, as HKEX does if a key is lost, compromised or expired (§5).
 
         :param account: one of :attr:`accounts`.
-        :param public_key: the text of a public key file, in SSH2 form (RFC 4716) or OpenSSH's.
-        :param expires: the last day in Hong Kong on which it logs in; None for two years less a day from now.
-        :raises RapConfigurationError: the account does not exist, the text is no public key that HKEX accepts
-            (§3.2.1), or another account has that key (§3.2).
+        :param public_key: the text of a public key file, in SSH2 form (RFC 4716) or in OpenSSH's form.
+        :param expires: last day, in Hong Kong, on which the key can log in; None for two years less a day
+            from now.
+        :raises RapConfigurationError: if there is no such account, if HKEX does not accept the key (§3.2.1),
+            or if another account has the key (§3.2).
         """
         from asyncssh import import_public_key
 
@@ -170,19 +171,19 @@ class RapSimulator:
         self.keys.register(self._check(account), key, expires)
 
     def private_key(self, account: str) -> str:
-        """Return the private key with which *account* was first registered, in OpenSSH's PEM form.
+        """Return the private key that *account* had at first, in OpenSSH's PEM form.
 
         :param account: one of :attr:`accounts`.
-        :raises RapConfigurationError: it is not.
+        :raises RapConfigurationError: if there is no such account.
         """
         self._check(account)
         return private_pem(account)
 
     def connection(self, account: str) -> dict[str, Any]:
-        """Return an Airflow connection to this RAP, as the arguments of ``Connection``.
+        """Return the arguments of an Airflow ``Connection`` to this simulated RAP.
 
         :param account: one of :attr:`accounts`.
-        :raises RapConfigurationError: it is not.
+        :raises RapConfigurationError: if there is no such account.
         """
         return {
             "conn_type": "hkex_rap",
@@ -193,24 +194,24 @@ class RapSimulator:
         }
 
     def connection_json(self, account: str) -> str:
-        """Return the same as JSON, the form of an environment variable ``AIRFLOW_CONN_…``.
+        """Return the same connection as JSON, for an environment variable ``AIRFLOW_CONN_…``.
 
         :param account: one of :attr:`accounts`.
-        :raises RapConfigurationError: it is not.
+        :raises RapConfigurationError: if there is no such account.
         """
         return json.dumps(self.connection(account))
 
-    # What is on it.
+    # Files and events.
 
     def publish_day(self, business_date: date, reports: int = 40, seed: int = 0) -> list[ServedFile]:
-        """Publish the reports of one business date for every customer; return them all.
+        """Publish the reports of one business date for every customer; return them.
 
-        As on RAP, each one appears when the clock reaches its time: those of DCASS until about 01:10 of the
-        night after. A report without a date in its name takes the place of an earlier day's.
+        As on RAP, each report appears when the clock reaches its mtime; the last DCASS reports appear at
+        about 01:10 of the next day. A report without a date in its name replaces that of an earlier day.
 
-        :param business_date: the day that they are of.
-        :param reports: how many for each customer.
-        :param seed: gives other sizes, times and content; the same seed always the same.
+        :param business_date: the business date of the reports.
+        :param reports: number of reports for each customer.
+        :param seed: another seed gives other sizes, times and content.
         """
         published = []
         for customer, tree in self._facility.downloads.items():
@@ -229,15 +230,16 @@ class RapSimulator:
         account: str | None = None,
         kind: Kind = Kind.FILE,
     ) -> ServedFile:
-        """Put one entry into a folder, at once; it replaces one of the same name.
+        """Put one entry into a folder at once, or replace the entry of the same name; return it.
 
-        :param folder: a folder to download from, by name, or a path on RAP; one below a known folder is made.
-        :param name: the entry's name; bytes for one that is not UTF-8.
-        :param content: the bytes in it, or how many to generate.
-        :param mtime: its time, aware or in seconds since the epoch; None for now.
-        :param account: whose; None for every account's.
-        :param kind: what it is listed as.
-        :raises RapConfigurationError: the folder or the account does not exist.
+        :param folder: a download folder by name, such as ``DCASS``, or a path on RAP; a folder below a known
+            folder is created.
+        :param name: the entry's name; bytes if the name is not UTF-8.
+        :param content: the content, or the number of bytes to generate.
+        :param mtime: the mtime, as an aware time or in seconds since the epoch; None for now.
+        :param account: put the entry into the folder of this account; None for every account.
+        :param kind: the kind of entry: file, folder, symlink or other.
+        :raises RapConfigurationError: if there is no such folder or account.
         """
         raw = name.encode() if isinstance(name, str) else name
         path = _path(folder)
@@ -252,10 +254,10 @@ class RapSimulator:
     def remove(self, folder: Folder | str, name: str | bytes, *, account: str | None = None) -> None:
         """Remove one entry.
 
-        :param folder: its folder, as for :meth:`put`.
-        :param name: its name.
-        :param account: whose; None for every account's.
-        :raises KeyError: it is not there.
+        :param folder: the folder, as for :meth:`put`.
+        :param name: the entry's name.
+        :param account: remove the entry from the folder of this account; None for every account.
+        :raises KeyError: if the folder has no such entry.
         """
         raw = name.encode() if isinstance(name, str) else name
         path = _path(folder)
@@ -263,22 +265,22 @@ class RapSimulator:
             tree.remove(path, raw)
 
     def files(self, folder: Folder | str, *, account: str | None = None) -> list[ServedFile]:
-        """Return what a listing of a folder shows now, but ``.`` and ``..``.
+        """Return the entries that a listing of *folder* shows now, without ``.`` and ``..``.
 
         :param folder: the folder, as for :meth:`put`.
-        :param account: who looks; None for the first of :attr:`accounts`.
-        :raises RapConfigurationError: the folder or the account does not exist.
+        :param account: the account that lists the folder; None for the first of :attr:`accounts`.
+        :raises RapConfigurationError: if there is no such folder or account.
         """
         return self._facility.listing(self._check(account or self.accounts[0]), _path(folder))
 
     @property
     def events(self) -> EventLog:
-        """What has happened."""
+        """The log of logins, reads, uploads, denials and faults."""
         return self._facility.events
 
     @property
     def uploads(self) -> list[Upload]:
-        """The files uploaded, oldest first."""
+        """The uploaded files, oldest first."""
         return self.keys.uploads
 
     def _trees(self, path: str, account: str | None) -> list[Tree]:
@@ -292,15 +294,18 @@ class RapSimulator:
         if account not in self.accounts:
             raise RapConfigurationError(
                 f"{account!r} is not an account of this simulated RAP.",
-                why=f"It has {', '.join(self.accounts)}.",
-                todo="Name it in 'accounts' when the simulator is made.",
+                why=f"Its accounts are {', '.join(self.accounts)}.",
+                todo="Add it to the argument 'accounts' of RapSimulator.",
                 account=account,
             )
         return account
 
 
 def _path(folder: Folder | str) -> str:
-    """Return a folder's path on RAP."""
+    """Return the path of a folder on RAP.
+
+    :raises RapConfigurationError: if it is neither a folder of the guide (§4.2) nor below one.
+    """
     if isinstance(folder, Folder) or not folder.startswith("/"):
         return Folder.parse(folder).path
     path = folder.rstrip("/")

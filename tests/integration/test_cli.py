@@ -517,7 +517,7 @@ def test_the_commands_are_registered_and_a_simulated_rap_can_be_connected_to(
     ) as process:
         try:
             said = ""
-            while "Stop it by Ctrl-C" not in said:
+            while "Press Ctrl-C to stop" not in said:
                 text = process.stdout.readline()
                 assert text, said
                 said += text

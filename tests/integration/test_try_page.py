@@ -48,7 +48,7 @@ def seen(home: Path) -> list[str]:
     with start(f"exec {SIMULATE}", home) as rap:
         assert rap.stdout
         try:
-            said = [*takewhile(lambda line: line != "Stop it by Ctrl-C.\n", rap.stdout)]
+            said = [*takewhile(lambda line: line != "Press Ctrl-C to stop.\n", rap.stdout)]
             exports = [line for line in said if line.startswith("export ")]
             assert len(exports) == 2, said
             tour = start("".join(exports) + "echo -----\n".join(parts), home)

@@ -453,7 +453,7 @@ def _session(pid: int) -> int | None:
 def free_port() -> int:
     """Return a port of localhost on which no process listens.
 
-    The port is below the range from which the kernel takes the ports of outgoing connections, so no connection
+    It is below the range from which the kernel takes the ports of outgoing connections, so no connection
     takes it before the server under test listens. It is random, so that trials can run side by side.
     """
     while True:

@@ -283,7 +283,9 @@ def _check_pools() -> Iterator[Finding]:
             )
         elif slots != 1:
             yield Finding(
-                _WARN, "pool", f"{name} has {slots} slots: tasks end each other's sessions (§4.3). Give it one."
+                _WARN,
+                "pool",
+                f"{name} has {slots} slots: tasks end each other's sessions (§4.3). Give it one.",
             )
         else:
             yield Finding(_OK, "pool", f"{name} has one slot.")

@@ -188,7 +188,9 @@ class Ingest:
                 "%s lists %d entries, the newest of %s. Files per report: %s.",
                 folder.path,
                 len(listed),
-                f"{pendulum.from_timestamp(newest, HONG_KONG):YYYY-MM-DD HH:mm:ss} HKT" if newest else "no time",
+                f"{pendulum.from_timestamp(newest, HONG_KONG):YYYY-MM-DD HH:mm:ss} HKT"
+                if newest
+                else "no time",
                 reports or "none",
             )
         log.info(

@@ -246,7 +246,9 @@ def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
 
 def _authentication_error(client: RapClient, address: Address) -> RapAuthenticationError:
     account = client.login.account
-    offered = f"with key {', '.join(client.fingerprints)}" if client.fingerprints else "before any key was offered"
+    offered = (
+        f"with key {', '.join(client.fingerprints)}" if client.fingerprints else "before any key was offered"
+    )
     return RapAuthenticationError(
         f"RAP at {address} refused the login of {account} from {client.source_address} {offered}.",
         why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -27,6 +28,7 @@ from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 _POLL_SECONDS = 0.5
+_PORTS = 10_000, 32_000
 _START_SECONDS = 90
 _TRIES_OF_A_REQUEST = 20
 _LOCKED = ("Database error", "Database is locked")
@@ -449,7 +451,13 @@ def _session(pid: int) -> int | None:
 
 
 def free_port() -> int:
-    """Return a port of localhost on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port of localhost on which no process listens.
+
+    It is below the range from which the kernel takes the ports of outgoing connections, so no connection
+    takes it before the server under test listens. It is random, so that trials can run side by side.
+    """
+    while True:
+        port = random.randrange(*_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port

@@ -25,8 +25,8 @@ from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.probe import probe
 
+from ..simulated_rap import connection_to, login_to
 from .openssh import missing, openssh
-from .test_session import connection_to, login_to
 
 NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
 DAYS = [pendulum.date(2026, 11, day) for day in (16, 17, 18, 19, 20)]

@@ -3,101 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowTaskTimeout
-from airflow.sdk.execution_time.timeout import timeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
-from airflow_provider_hkex_rap.lake import landing
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapError,
-    RapHostKeyError,
     RapPermissionDenied,
     RapReportMissing,
     RapRetentionExpired,
-    RapSessionSuperseded,
-    RapTransferError,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
-from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator, ServerBehaviour
+from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 
+from ..simulated_rap import FOLDERS, MTIME, NOW, by_name, download, entries, in_a_run, landed, published, use
 from .openssh import missing, openssh
-
-if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
-
-NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
-MTIME = NOW.subtract(hours=2)
-ACCOUNTS = ("DCXYZ001", "DCXYZ002")
-FOLDERS = list(Folder)
-
-
-def use(monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], now: pendulum.DateTime = NOW) -> None:
-    """Make the default connection, and set the provider's clock to *now*."""
-    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
-    monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((now - pendulum.now()).total_seconds()))
-
-
-@pytest.fixture
-def rap(monkeypatch: pytest.MonkeyPatch) -> Iterator[RapSimulator]:
-    with RapSimulator(accounts=ACCOUNTS, now=NOW) as rap:
-        use(monkeypatch, rap.connection("DCXYZ001"))
-        yield rap
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    return tmp_path / "lake"
-
-
-def download(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any]:
-    arguments = {"folders": FOLDERS, "lake": lake.as_uri(), **arguments}
-    return RapDownloadOperator(task_id="land", **arguments).execute(context or {})
-
-
-def landed(lake: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in the lake but the manifest's, by path."""
-    return {
-        str(path.relative_to(lake)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in lake.rglob("*")
-        if path.is_file() and "_manifests" not in path.parts
-    }
-
-
-def entries(lake: Path) -> list[dict[str, Any]]:
-    paths = sorted((lake / "_manifests").rglob("*.json"))
-    return [entry for path in paths for entry in json.loads(path.read_bytes())["entries"]]
-
-
-def published(rap: RapSimulator) -> dict[tuple[str, str], str]:
-    return {
-        (folder.value, file.name.decode()): file.sha256 for folder in Folder for file in rap.files(folder)
-    }
-
-
-def by_name(lake: Path) -> dict[tuple[str, str], str]:
-    parts = {path: path.split("/") for path in landed(lake)}
-    return {
-        (parts[path][1].removeprefix("folder="), parts[path][-1]): digest
-        for path, digest in landed(lake).items()
-    }
 
 
 def test_a_trading_day_lands_once(rap: RapSimulator, lake: Path) -> None:
@@ -146,65 +72,6 @@ def test_a_trading_day_lands_from_openssh(lake: Path, monkeypatch: pytest.Monkey
         assert download(lake)["landed"] == 300
         assert download(lake)["already"] == 300
     assert len(landed(lake)) == 300
-
-
-@pytest.mark.parametrize("at_byte", [0, 1, 250_000, 499_999, 500_000])
-def test_a_login_cut_in_the_middle_of_a_file_loses_nothing(
-    rap: RapSimulator, lake: Path, at_byte: int
-) -> None:
-    for number in range(20):
-        rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 500_000, MTIME.add(seconds=number))
-    rap.faults.add(Fault("drop", path="*/R10_*", at_byte=at_byte))
-    # A cut after the last byte of the last file harms nothing, and may go unnoticed.
-    with pytest.raises(RapSessionSuperseded) if at_byte < 500_000 else suppress(RapSessionSuperseded):
-        download(lake)
-    source = published(rap)
-    done = by_name(lake)
-    assert done.items() <= source.items()
-    assert len(entries(lake)) == len(done)
-    assert not list(lake.rglob("*.part"))
-
-    rap.events.clear()
-    assert download(lake)["already"] == len(done)
-    assert by_name(lake) == source
-    assert len(rap.events.of("open")) == 20 - len(done)
-
-
-@pytest.mark.parametrize("kind", ["truncate", "grow", "rewrite"])
-def test_a_file_that_is_not_what_was_listed_is_deferred(rap: RapSimulator, lake: Path, kind: str) -> None:
-    rap.put(Folder.DCASS, "changing_20261120.csv", 100_000, MTIME)
-    rap.put(Folder.DCASS, "steady_20261120.csv", 100, MTIME)
-    rap.faults.add(Fault(kind, path="*/changing*", at_byte=50_000))
-    with pytest.raises(RapTransferError, match="changing_20261120") as caught:
-        download(lake)
-    assert caught.value.retryable
-    assert set(by_name(lake)) == {("DCASS", "steady_20261120.csv")}
-    download(lake)
-    assert by_name(lake) == published(rap)
-
-
-def test_names_that_would_leave_the_lake_are_quarantined(rap: RapSimulator, lake: Path) -> None:
-    for name in (b"../x", b"/abs", b"a\\b", b"nul\0"):
-        rap.put(Folder.DCASS, name, b"bad", MTIME)
-    rap.put(Folder.DCASS, "link", b"", MTIME, kind=Kind.SYMLINK)
-    rap.put(Folder.DCASS, "fine_20261120.csv", b"good", MTIME)
-    summary = download(lake)
-    assert (summary["landed"], summary["quarantined"]) == (1, 5)
-    assert set(by_name(lake)) == {("DCASS", "fine_20261120.csv")}
-    assert sum(entry["disposition"] == "quarantined" for entry in entries(lake)) == 5
-    assert download(lake)["quarantined"] == 5
-    assert sum(entry["disposition"] == "quarantined" for entry in entries(lake)) == 5
-
-
-def test_republished_content_lands_beside_the_old(rap: RapSimulator, lake: Path) -> None:
-    rap.put(Folder.DCASS, "TP001_20261120.csv", b"first", MTIME)
-    download(lake)
-    rap.put(Folder.DCASS, "TP001_20261120.csv", b"second", MTIME.add(minutes=5))
-    download(lake)
-    names = sorted(name for _, name in by_name(lake))
-    assert names == ["TP001_20261120.csv", "TP001_20261120.csv.v2"]
-    old, new = sorted(entries(lake), key=lambda entry: entry["committed"])
-    assert new["supersedes"] == old["uri"]
 
 
 def test_what_was_expected_and_did_not_come_is_named(rap: RapSimulator, lake: Path) -> None:
@@ -258,33 +125,6 @@ def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
         assert by_name(lake) == published(rap)
 
 
-@pytest.mark.parametrize("attributes", ["none", "no_size", "no_mtime"])
-def test_a_file_of_which_rap_says_nothing_lands_whole(
-    lake: Path, monkeypatch: pytest.MonkeyPatch, attributes: Any
-) -> None:
-    with RapSimulator(
-        now=NOW, server=ServerBehaviour(attributes=attributes, stat_attributes=attributes)
-    ) as rap:
-        use(monkeypatch, rap.connection("DCXYZ001"))
-        for size in (0, 3_000, 32 * 1024, 1_000_000):
-            rap.put(Folder.DCASS, f"R{size}_20261120.csv", size, MTIME)
-        download(lake)
-        assert by_name(lake) == published(rap)
-
-
-def test_a_file_of_the_same_size_and_no_time_is_read_again(
-    lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with RapSimulator(
-        now=NOW, server=ServerBehaviour(attributes="no_mtime", stat_attributes="no_mtime")
-    ) as rap:
-        use(monkeypatch, rap.connection("DCXYZ001"))
-        for content, count in ((b"first", 1), (b"again", 1), (b"again", 0)):
-            rap.put(Folder.DCASS, "TP001_20261120.csv", content, MTIME)
-            assert download(lake)["landed"] == count
-    assert {path.read_bytes() for path in lake.rglob("TP001*.csv*")} == {b"first", b"again"}
-
-
 def test_a_folder_that_is_denied_while_it_opens_is_asked_for_again(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,14 +172,6 @@ def test_one_pattern_may_stand_for_itself(rap: RapSimulator, lake: Path) -> None
     download(lake, exclude="*.tmp")
     assert ("DCASS", "x_20261120.tmp") not in by_name(lake)
     assert ("DCASS", "RPI03_20261120.csv") in by_name(lake)
-
-
-def test_a_failing_listing_holds_up_no_other_folder(rap: RapSimulator, lake: Path) -> None:
-    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
-    rap.faults.add(Fault("listing_error", path="*/DCASS_OTHERS"))
-    with pytest.raises(RapTransferError, match="DCASS_OTHERS"):
-        download(lake)
-    assert by_name(lake) == published(rap)
 
 
 def test_on_a_public_holiday_a_denied_folder_is_a_closed_one(
@@ -411,18 +243,6 @@ def test_a_login_that_is_no_account_is_refused_before_any_network(
     assert not rap.events
 
 
-def test_a_wrong_host_key_fails_without_retries(
-    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connection = rap.connection("DCXYZ001")
-    with RapSimulator(name="another") as other:
-        use(monkeypatch, {**connection, "extra": {**connection["extra"], "host_key": other.host_key}})
-        with pytest.raises(RapHostKeyError) as caught:
-            download(lake)
-    assert isinstance(caught.value, AirflowFailException)
-    assert not rap.events.of("login", "refused")
-
-
 @pytest.mark.parametrize(
     ("now", "opening"),
     [
@@ -464,64 +284,6 @@ def test_it_runs_where_a_loop_is_running_already(rap: RapSimulator, lake: Path) 
     assert asyncio.run(notebook())["landed"] == 1
 
 
-def test_being_killed_ends_the_session_at_once(rap: RapSimulator, lake: Path) -> None:
-    rap.put(Folder.DCASS, "stalls_20261120.csv", 300_000, MTIME)
-    fault = rap.faults.add(Fault("stall", path="*/stalls*", at_byte=100_000))
-    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
-
-    def kill() -> None:
-        rap.events.wait_for("fault")
-        operator.on_kill()
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    with pytest.raises(RapError, match="closed from our side"):
-        operator.execute({})
-    thread.join()
-    rap.events.wait_for("lost")
-    assert not by_name(lake)
-    rap.faults.release(fault)
-    download(lake)
-    assert by_name(lake) == published(rap)
-
-
-class KilledEarly(RapDownloadOperator):
-    """Is killed before it logs in."""
-
-    async def _land(self, *arguments: Any) -> Any:
-        self.on_kill()
-        await asyncio.sleep(0)
-        return await super()._land(*arguments)
-
-
-def test_a_task_that_is_killed_before_its_login_does_not_log_in(rap: RapSimulator, lake: Path) -> None:
-    operator = KilledEarly(task_id="land", folders="DCASS", lake=lake.as_uri())
-    with pytest.raises(RapUnavailable, match="not logged in"):
-        operator.execute({})
-    assert not rap.events
-    operator.on_kill()
-    download(lake)
-
-
-class TimedOut(RapDownloadOperator):
-    """Meets its execution_timeout while its event loop is at work."""
-
-    async def _land(self, hook: RapHook, *arguments: Any) -> Any:
-        async with hook.session() as session:
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGALRM)
-            await session.list_folder(Folder.DCASS)
-
-
-def test_an_execution_timeout_ends_a_task_that_is_at_work(rap: RapSimulator, lake: Path) -> None:
-    fault = rap.faults.add(Fault("listing_stall"))
-    operator = TimedOut(task_id="land", folders="DCASS", lake=lake.as_uri())
-    with pytest.raises(AirflowTaskTimeout), timeout(60):
-        operator.execute({})
-    rap.events.wait_for("lost")
-    rap.faults.release(fault)
-    download(lake)
-
-
 @pytest.mark.parametrize("given", ["['*']", "TP*,R*", '["TP001_*"]', "[]"])
 def test_a_list_that_a_template_has_made_a_text_is_refused(lake: Path, given: str) -> None:
     for field in ("include", "exclude", "expect"):
@@ -543,102 +305,6 @@ def test_what_a_template_leaves_blank_counts_as_left_out(rap: RapSimulator, lake
             with pytest.raises(RapConfigurationError):
                 download(lake, **{field: blank})
     assert by_name(lake) == published(rap)
-
-
-def in_a_run() -> Any:
-    """Return the little of a task's context that tells a run from a notebook."""
-    return {
-        "ti": SimpleNamespace(dag_id="daily", run_id="run", task_id="land", try_number=1),
-        "dag_run": SimpleNamespace(conf={}, run_after=NOW),
-    }
-
-
-def test_a_task_that_is_thrown_out_leaves_in_peace_and_goes_on(
-    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
-    for number in range(5):
-        rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
-    # One after the other, so that each session lands something.
-    monkeypatch.setattr(landing, "FILES_IN_FLIGHT", 1)
-    rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
-    summary = download(lake, in_a_run(), folders="DCASS")
-    assert by_name(lake) == published(rap)
-    assert (summary["landed"], summary["already"], summary["bytes"]) == (5, 0, 500_000)
-    assert len({event.session for event in rap.events.of("open") if "R3" not in event.path}) > 1
-    assert len(rap.events.of("login")) == 4
-    assert rap.events.peak_sessions("DCXYZ001") == 1
-
-
-def test_a_task_that_is_thrown_out_as_rap_shuts_waits_for_the_opening(
-    lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "4")
-    shuts = pendulum.datetime(2026, 11, 21, 3, 30, tz="Asia/Hong_Kong")
-    with RapSimulator(now=shuts.subtract(seconds=3), access=Access(enforce_hours=True)) as rap:
-        use(monkeypatch, rap.connection("DCXYZ001"), rap.clock())
-        rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
-        rap.faults.add(Fault("drop", at_byte=10))
-        with pytest.raises(AirflowRescheduleException):
-            download(lake, in_a_run(), folders="DCASS")
-        assert len(rap.events.of("connect")) == 1
-
-
-def test_a_task_that_is_thrown_out_a_fourth_time_fails(
-    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
-    rap.put(Folder.DCASS, "R_20261120.csv", 100_000, MTIME)
-    rap.faults.add(Fault("drop", path="*/R_*", at_byte=10, times=None))
-    with pytest.raises(RapSessionSuperseded):
-        download(lake, in_a_run(), folders="DCASS")
-    assert len(rap.events.of("login")) == 4
-
-
-def test_two_tasks_of_one_account_take_turns(rap: RapSimulator, tmp_path: Path) -> None:
-    for number in range(50):
-        rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 20_000, MTIME)
-    lakes = [tmp_path / f"lake{number}" for number in range(4)]
-    with ThreadPoolExecutor(4) as tasks:
-        summaries = list(tasks.map(lambda lake: download(lake, folders="DCASS"), lakes))
-    assert [summary["landed"] for summary in summaries] == [50] * 4
-    assert rap.events.peak_sessions("DCXYZ001") == 1
-    assert not rap.events.of("superseded")
-
-
-@contextmanager
-def hearing(words: str) -> Iterator[threading.Event]:
-    """Give an event that is set once a log of this package says *words*."""
-    heard = threading.Event()
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if words in record.getMessage():
-                heard.set()
-
-    logger, ear = logging.getLogger("airflow_provider_hkex_rap"), Ear()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(ear)
-    yield heard
-    logger.removeHandler(ear)
-    logger.setLevel(level)
-
-
-def test_what_landed_while_a_task_waited_for_its_turn_is_not_landed_again(
-    rap: RapSimulator, lake: Path
-) -> None:
-    for number in range(5):
-        rap.put(Folder.DCASS, f"R{number}_20261120.csv", 20_000, MTIME)
-    stall = rap.faults.add(Fault("stall"))
-    with ThreadPoolExecutor(2) as tasks, hearing("is in use on this host") as in_line:
-        first = tasks.submit(download, lake, folders="DCASS")
-        rap.events.wait_for("fault")
-        second = tasks.submit(download, lake, folders="DCASS")
-        assert in_line.wait(60)
-        rap.faults.release(stall)
-    assert (first.result()["landed"], second.result()["landed"]) == (5, 0)
-    assert len(entries(lake)) == 5
 
 
 def test_two_customers_share_a_lake_and_nothing_else(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,7 @@ import pytest
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.errors import RapTransferError, RapUnavailable
 
-from .test_download import MTIME, by_name, download, use
-from .test_session import connection_to
+from ..simulated_rap import MTIME, by_name, connection_to, download, use
 
 
 class NoFstat(asyncssh.SFTPServer):

@@ -15,8 +15,8 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.execution_time.timeout import timeout
 from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapSessionSuperseded, RapUnavailable
@@ -208,7 +208,9 @@ def test_a_runner_that_was_killed_before_it_ran_does_not_log_in(rap: RapSimulato
     assert not rap.events
 
 
-def test_lock_files_do_not_pile_up(rap: RapSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_files_do_not_pile_up(
+    rap: RapSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW__HKEX_RAP__LOCK_DIR", str(tmp_path / "locks"))
     assert account_is_free(rap)
     assert list((tmp_path / "locks").iterdir()) == []

@@ -1,23 +1,25 @@
 """The DAGs of dags/ under a real scheduler, around a week with a holiday and a Saturday.
 
-RAP keeps its service hours here, and counts what is asked of it. The week is played once, from Wednesday
-30 December 2026, 03:00, to Monday 4 January; Friday 1 January is no trading day.
+The simulator enforces its service hours and records every request. The week is played once, from Wednesday
+30 December 2026, 03:00, to Monday 4 January; Friday 1 January is not a trading day.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pendulum
 import pytest
 
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.rap.service_hours import is_open
 from airflow_provider_hkex_rap.testing.reports import generate_day
 
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, documented, name_of, shared_trial
+from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, documented, name_of
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing._tree import ServedFile
@@ -28,14 +30,16 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 
+START = pendulum.datetime(2026, 12, 30, 3, tz=HONG_KONG)
+
 _REPORTS = 12
-"""How many a day for each customer: one of each kind."""
+"""Reports a day for each customer: one of each kind."""
 
 DCASS, CCMS = "hkex_rap_daily_dcass", "hkex_rap_daily_ccms"
 
 
 class Week:
-    """What was published, by business date, and which runs were tried while RAP was shut."""
+    """The reports published, by business date, and the runs that started while RAP was shut."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
@@ -51,21 +55,26 @@ class Week:
         self.published["2027-01-02"] = [file]
 
     def wait_for_opening(self, dag_id: str, run_id: str) -> None:
-        """Wait until a run's task has found RAP shut."""
+        """Wait until a run's task has been rescheduled because RAP is shut."""
         task = self.trial.airflow.wait_for_task(dag_id, run_id, "up_for_reschedule")
         assert task["try_number"] == 1
         self.waited.append(f"{dag_id} {run_id}")
 
 
 @pytest.fixture(scope="module")
-def week(request: pytest.FixtureRequest) -> Week:
-    trial = shared_trial(request.config)
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with Trial(tmp_path_factory.mktemp("week"), START) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def week(trial: Trial) -> Week:
     airflow, rap, week = trial.airflow, trial.rap, Week(trial)
 
     def run_id(dag_id: str, day: str) -> str:
         return str(airflow.wait_for_run(dag_id, day, "running")["dag_run_id"])
 
-    # Wednesday 03:00: CCMS is shut since midnight, DCASS open for half an hour more.
+    # Wednesday 03:00: CCMS has been shut since midnight, DCASS stays open until 03:30.
     week.publish(pendulum.Date(2026, 12, 29))
     airflow.unpause(CCMS, DCASS)
     week.wait_for_opening(CCMS, run_id(CCMS, "2026-12-29"))
@@ -77,13 +86,13 @@ def week(request: pytest.FixtureRequest) -> Week:
     trial.move_to(12, 30, 23, 30)
     airflow.wait_for_run(CCMS, "2026-12-30")
 
-    # Thursday 05:00: nobody has looked at the clock since 01:30, and RAP is shut.
+    # Thursday 05:00: the run of 01:30 starts late, while RAP is shut.
     trial.move_to(12, 31, 5)
     week.wait_for_opening(DCASS, run_id(DCASS, "2026-12-30"))
     trial.move_to(12, 31, 7, 5)
     airflow.wait_for_run(DCASS, "2026-12-30")
 
-    # Thursday night: RAP is away until 02:00.
+    # Thursday night: RAP cannot be reached until 02:00.
     week.publish(pendulum.Date(2026, 12, 31))
     rap.stop()
     trial.move_to(12, 31, 23, 30)
@@ -95,14 +104,14 @@ def week(request: pytest.FixtureRequest) -> Week:
     trial.move_to(1, 1, 2)
     airflow.wait_for_run(DCASS, "2026-12-31")
 
-    # Saturday: CCMS opens, and catches up; its own run is at 12:30.
+    # Saturday: CCMS opens and the run of Thursday succeeds; Saturday's own run is at 12:30.
     trial.move_to(1, 2, 7, 20)
     airflow.wait_for_run(CCMS, "2026-12-31")
     week.publish_on_saturday("CCMS_SATURDAY_CXYZ_20270102.csv")
     trial.move_to(1, 2, 12, 30)
     airflow.wait_for_run(CCMS, "2027-01-02")
 
-    # Sunday: somebody tries by hand.
+    # Sunday: a user triggers a run by hand.
     trial.move_to(1, 3, 12)
     by_hand = airflow.trigger(DCASS)
     week.wait_for_opening(DCASS, by_hand)
@@ -121,7 +130,7 @@ def days(trial: Trial, dag_id: str) -> list[str]:
     return [date[:10] for date in dates]
 
 
-def test_one_run_a_trading_day_and_nobody_acts(week: Week) -> None:
+def test_each_trading_day_has_one_run_and_needs_no_manual_step(week: Week) -> None:
     airflow = week.trial.airflow
     assert days(week.trial, DCASS) == ["2026-12-29", "2026-12-30", "2026-12-31"]
     assert days(week.trial, CCMS) == ["2026-12-29", "2026-12-30", "2026-12-31", "2027-01-02"]
@@ -143,7 +152,7 @@ def test_every_report_lands_once_on_its_business_date(week: Week) -> None:
     assert set(published.values()) == {1}
 
 
-def test_every_report_is_opened_once_and_no_two_logins_meet(week: Week) -> None:
+def test_every_report_is_opened_once_and_logins_never_overlap(week: Week) -> None:
     events = week.trial.rap.events
     published = [file for files in week.published.values() for file in files]
     assert Counter(event.path for event in events.of("open", account=ACCOUNT)) == Counter(
@@ -154,14 +163,14 @@ def test_every_report_is_opened_once_and_no_two_logins_meet(week: Week) -> None:
     assert len(events.of("login", account=ACCOUNT)) == 8
 
 
-def test_nobody_logs_in_while_rap_is_shut(week: Week) -> None:
+def test_no_task_connects_while_rap_is_shut(week: Week) -> None:
     events = week.trial.rap.events
     assert not events.of("refused", "denied", "missing")
     assert all(any(is_open([service], event.at) for service in Service) for event in events.of("connect"))
     assert len(week.waited) == 3
 
 
-def test_waiting_for_the_opening_spends_no_try_but_an_outage_does(week: Week) -> None:
+def test_waiting_for_the_opening_uses_no_try_and_an_outage_uses_one(week: Week) -> None:
     airflow = week.trial.airflow
     tries = {
         (dag_id, run["logical_date"]): airflow.task_instances(dag_id, run["dag_run_id"])[0]["try_number"]
@@ -176,7 +185,7 @@ def test_catch_up_and_backfill_make_the_same_days(week: Week) -> None:
     trial = week.trial
     trial.move_to(1, 5, 9)
     expected = {
-        # Christmas and Boxing Day are public holidays; derivatives trade on them where they are weekdays.
+        # Christmas and Boxing Day are public holidays; derivatives trade on them if they are weekdays.
         "dcass": "12-24 12-25 12-28 12-29 12-30 12-31 01-04",
         "ccms": "12-24 12-25 12-28 12-29 12-30 12-31 01-02 01-04",
         "securities": "12-24 12-28 12-29 12-30 12-31 01-04",
@@ -188,7 +197,7 @@ def test_catch_up_and_backfill_make_the_same_days(week: Week) -> None:
     trial.airflow.unpause(*(f"catch_up_{name}" for name in wanted))
     for name, dates in wanted.items():
         trial.airflow.wait_for_run(f"catch_up_{name}", dates[-1])
-        # The next day has begun, but its run is not due.
+        # The next day has begun, but its run is not due yet.
         assert days(trial, f"catch_up_{name}") == dates
     bounds = ["--from-date", "2026-12-24", "--to-date", "2027-01-04"]
     for name in ("dcass", "ccms"):

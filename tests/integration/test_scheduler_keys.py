@@ -25,9 +25,9 @@ import pendulum
 import pytest
 from cryptography.fernet import Fernet
 
-from airflow_provider_hkex_rap.operators.task import POOL
 from airflow_provider_hkex_rap.keystore.record import KeyRecord
 from airflow_provider_hkex_rap.keystore.variable import PREFIX
+from airflow_provider_hkex_rap.operators.task import POOL
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.calendar import is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG

@@ -1,33 +1,37 @@
-"""Which trading day a task finds, for every way in which Airflow makes a run: one row each."""
+"""The trading day that a task computes, for every way in which Airflow creates a run: one row each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pendulum
 import pytest
 
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+
 from .real_airflow import RealAirflow, missing_faketime
-from .trial import Trial, shared_trial
+from .trial import Trial
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(missing_faketime() is not None, reason=str(missing_faketime())),
-    pytest.mark.timeout(200),
+    pytest.mark.timeout(300),
 ]
 
-# Every run is made on Sunday 10 January 2027, at noon in Hong Kong: by the hours of DCASS, Friday the 8th's.
+# Every run is created on this Sunday at noon. By the hours of DCASS it belongs to Friday the 8th.
+START = pendulum.datetime(2027, 1, 10, 12, tz=HONG_KONG)
 FRIDAY = "2027-01-08"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way in which a run is made.
+    """A way to create a run.
 
-    :param dag_id: whose run.
-    :param make: makes it.
-    :param run_type: what Airflow then calls it.
-    :param day: the trading day that the task finds.
+    :param dag_id: the DAG of the run.
+    :param make: creates the run.
+    :param run_type: the type that Airflow gives the run.
+    :param day: the trading day that the task must compute.
     """
 
     dag_id: str
@@ -87,14 +91,18 @@ ROWS = {
 
 
 @pytest.fixture(scope="module")
-def found(request: pytest.FixtureRequest) -> dict[str, tuple[str, str]]:
-    """Make every run; return the type of each, and the trading day that its task found."""
-    trial: Trial = shared_trial(request.config)
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with Trial(tmp_path_factory.mktemp("trading_day"), START) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def found(trial: Trial) -> dict[str, tuple[str, str]]:
+    """Create every run; return by row the type of the run and the trading day that its task computed."""
     airflow = trial.airflow
     airflow.unpause(*{row.dag_id for row in ROWS.values()})
     for dag_id in ("day_timetable", "day_cron"):
         airflow.wait_until(lambda dag_id=dag_id: airflow.runs(dag_id), f"the scheduled run of {dag_id}")
-    trial.move_to(1, 10, 12)
     made = {name: _run_made_by(row, airflow) for name, row in ROWS.items()}
     for name, row in ROWS.items():
         task = airflow.wait_for_task(row.dag_id, made[name]["dag_run_id"], "success", "failed")
@@ -120,5 +128,5 @@ def _run_made_by(row: Row, airflow: RealAirflow) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_runs_trading_day(found: dict[str, tuple[str, str]], name: str) -> None:
+def test_a_task_computes_the_trading_day_of_its_run(found: dict[str, tuple[str, str]], name: str) -> None:
     assert found[name] == (ROWS[name].run_type, ROWS[name].day)

@@ -1,13 +1,14 @@
-"""The ten days that RAP keeps, landed by a backfill; and what comes out of its order afterwards.
+"""A backfill lands the ten days that RAP keeps; later runs land reports that RAP publishes out of order.
 
 It is Friday 22 January 2027, 09:00. RAP keeps the reports since Tuesday the 12th; those of Monday the 11th,
-eleven days ago, are gone. Nothing of that time is in the lake.
+eleven days ago, are gone. The lake is empty.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, documented, name_of, shared_trial
+from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, documented, name_of
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing._tree import ServedFile
@@ -44,11 +45,11 @@ def at(day: int, hour: int, minute: int = 0) -> pendulum.DateTime:
 
 @dataclass
 class Backfill:
-    """What was played.
+    """The inputs and results of the backfill.
 
-    :param listed: the reports that RAP listed for the customer CXYZ, by business date and name.
-    :param gaps: what ``gaps`` said before and after.
-    :param one_day: the runs of the DAG one_day, by their day.
+    :param listed: the reports that RAP listed for the customer CXYZ, each with its business date.
+    :param gaps: the results of the command ``gaps`` before and after the backfill.
+    :param one_day: the run ids of the DAG one_day, by their day.
     """
 
     trial: Trial
@@ -58,11 +59,14 @@ class Backfill:
 
 
 @pytest.fixture(scope="module")
-def backfill(request: pytest.FixtureRequest) -> Backfill:
-    trial = shared_trial(request.config)
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with Trial(tmp_path_factory.mktemp("backfill"), at(22, 9)) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def backfill(trial: Trial) -> Backfill:
     airflow, rap, played = trial.airflow, trial.rap, Backfill(trial)
-    trial.move_to(1, 22, 9)
-    rap.events.clear()
     published = [
         (day.isoformat(), file)
         for day in trading_days(FIRST, LAST)
@@ -76,8 +80,7 @@ def backfill(request: pytest.FixtureRequest) -> Backfill:
     assert len(played.listed) == len(listed)
     played.gaps.append(gaps(trial))
 
-    # SQLite lets nobody else write while the runs are made.
-    # As an outage leaves it behind where Airflow was up.
+    # An outage leaves a failed run behind if Airflow was up.
     failed = airflow.trigger(DAILY, logical_date=f"{NINE_DAYS_AGO}T00:00:00Z")
     airflow.request("PATCH", f"dags/{DAILY}/dagRuns/{failed}", json={"state": "failed"})
     backfill = documented("backfill create")
@@ -86,7 +89,7 @@ def backfill(request: pytest.FixtureRequest) -> Backfill:
     since_gone = {"from_date": f"{GONE}T00:00:00Z", "to_date": f"{NINE_DAYS_AGO}T00:00:00Z"}
     airflow.request("POST", "backfills", json={"dag_id": "backfill_expecting", **since_gone})
 
-    # Each of the three DAGs has an account of its own.
+    # Each of the three DAGs uses its own account.
     airflow.unpause(DAILY, "one_day")
     for day in (GONE, NINE_DAYS_AGO):
         played.one_day[str(day)] = airflow.trigger("one_day", conf={"day": str(day)})
@@ -133,7 +136,7 @@ def test_every_report_lands_once_on_its_business_date(backfill: Backfill) -> Non
     )
 
 
-def test_nothing_is_fetched_twice_and_logins_take_turns(backfill: Backfill) -> None:
+def test_no_file_is_fetched_twice_and_logins_never_overlap(backfill: Backfill) -> None:
     trial = backfill.trial
     assert trial.fetched(ACCOUNT) == Counter(file.text for _, file in backfill.listed)
     runs = [run for run in trial.airflow.runs(DAILY) if run["start_date"] >= "2027-01-22"]
@@ -142,7 +145,7 @@ def test_nothing_is_fetched_twice_and_logins_take_turns(backfill: Backfill) -> N
     assert not trial.rap.events.of("refused", "denied", "missing", "superseded", "lost")
 
 
-def test_a_run_lands_all_there_is_and_is_judged_by_its_own_day(backfill: Backfill) -> None:
+def test_a_run_lands_every_listed_report_and_is_judged_by_its_own_day(backfill: Backfill) -> None:
     trial, dag_id = backfill.trial, "backfill_expecting"
     runs = {run["logical_date"][:10]: run for run in trial.airflow.runs(dag_id)}
     assert list(runs) == [str(GONE), str(FIRST), str(NINE_DAYS_AGO)]
@@ -162,7 +165,7 @@ def test_a_run_lands_all_there_is_and_is_judged_by_its_own_day(backfill: Backfil
     assert sum(trial.fetched(account).total() for account in SHARING_ACCOUNTS) == there.total()
 
 
-def test_a_day_that_has_left_rap_fails_at_once(backfill: Backfill) -> None:
+def test_a_day_past_the_retention_of_rap_fails_at_once(backfill: Backfill) -> None:
     trial, run_id = backfill.trial, backfill.one_day[str(GONE)]
     tasks = trial.airflow.task_instances("one_day", run_id)
     assert {(ti["task_id"], ti["state"], ti["try_number"]) for ti in tasks} == {
@@ -184,11 +187,11 @@ def test_a_day_that_is_nine_days_old_lands(backfill: Backfill) -> None:
     entries = [entry for entry in trial.landed("CABC") if entry["run"] == run_id]
     assert {entry["business_date"] for entry in entries} == {str(NINE_DAYS_AGO)}
     assert {name_of(entry) for entry in entries} == found != set()
-    # The two runs took turns: one login for each of their tasks.
+    # Two runs of two tasks, one login each.
     assert len(trial.rap.events.of("login", account=ONE_DAY_ACCOUNT)) == 4
 
 
-def test_gaps_says_what_an_outage_has_left_to_do(backfill: Backfill) -> None:
+def test_gaps_lists_the_days_that_an_outage_left_missing(backfill: Backfill) -> None:
     before, after = backfill.gaps
     assert (before.returncode, after.returncode) == (1, 0)
     assert (
@@ -203,7 +206,7 @@ def test_gaps_says_what_an_outage_has_left_to_do(backfill: Backfill) -> None:
     kept = [(day, folder.value) for day in [*DAYS, "2027-01-22"] for folder in DCASS]
     assert [list(row) for row in rows] == [kept, kept]
     for day, folder in kept:
-        # What is of today may still come.
+        # Today's reports may still be published.
         open_until_tonight = day == "2027-01-22"
         missing, awaited = ([], ["*"]) if open_until_tonight else (["*"], [])
         nothing, all_of_it = rows[0][day, folder], rows[1][day, folder]
@@ -216,7 +219,7 @@ def test_gaps_says_what_an_outage_has_left_to_do(backfill: Backfill) -> None:
         )
 
 
-def test_reports_out_of_their_order_land_with_the_next_daily_run(backfill: Backfill) -> None:
+def test_reports_published_out_of_order_land_with_the_next_daily_run(backfill: Backfill) -> None:
     trial = backfill.trial
     trial.move_to(1, 23, 1, 30)
     trial.airflow.wait_for_run(DAILY, "2027-01-22")
@@ -224,7 +227,7 @@ def test_reports_out_of_their_order_land_with_the_next_daily_run(backfill: Backf
     reissued = "TP001_CXYZ_20270118.csv"
     (first,) = [entry for entry in trial.landed("CXYZ") if name_of(entry) == reissued]
     put = {
-        # A Saturday's, a monthly one among them; one for the day after its run; one of a week ago, again.
+        # Two reports of Saturday, one of them monthly; one dated tomorrow; a correction of a week-old one.
         "WEEKLY_CXYZ_20270123.csv": (b"weekly", at(23, 14)),
         "MONTHLY_CXYZ_202701.csv": (b"monthly", at(23, 15)),
         "MARGIN_CXYZ_20270126.csv": (b"tomorrow", at(25, 20)),

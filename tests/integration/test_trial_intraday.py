@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +14,15 @@ from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, Trial, name_of, shared_trial
+from .trial import ACCOUNT, Trial, name_of
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(missing_faketime() is not None, reason=str(missing_faketime())),
-    pytest.mark.timeout(200),
+    pytest.mark.timeout(300),
 ]
 
+AT = pendulum.datetime(2027, 1, 27, 10, tz=HONG_KONG)
 INTRADAY = "hkex_rap_intraday_margin"
 MARGIN = "INTRADAY_MARGIN_CXYZ_20270127.csv"
 OTHER = "TP001_CXYZ_20270127.csv"
@@ -28,11 +30,11 @@ OTHER = "TP001_CXYZ_20270127.csv"
 
 @dataclass
 class Morning:
-    """What was played.
+    """The runs of the morning.
 
-    :param opened: how often each file was opened by the run of HH:MM.
-    :param runs: the runs, by the same HH:MM.
-    :param logins: how many each run made.
+    :param opened: by the run's HH:MM, how often the run opened each file.
+    :param runs: the runs, by HH:MM.
+    :param logins: the number of logins of each run.
     """
 
     trial: Trial
@@ -42,16 +44,20 @@ class Morning:
 
 
 @pytest.fixture(scope="module")
-def morning(request: pytest.FixtureRequest) -> Morning:
-    trial = shared_trial(request.config)
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with Trial(tmp_path_factory.mktemp("intraday"), AT.add(minutes=5)) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def morning(trial: Trial) -> Morning:
     played = Morning(trial)
-    at = pendulum.datetime(2027, 1, 27, 10, tz=HONG_KONG)
 
     def publish(content: bytes, minute: int) -> None:
-        trial.rap.put(Folder.DCASS, MARGIN, content, at.add(minutes=minute), account=ACCOUNT)
+        trial.rap.put(Folder.DCASS, MARGIN, content, AT.add(minutes=minute), account=ACCOUNT)
 
     def note(minute: int) -> None:
-        logical_date = at.add(minutes=minute).in_timezone("UTC").strftime("%Y-%m-%dT%H:%M:00Z")
+        logical_date = AT.add(minutes=minute).in_timezone("UTC").strftime("%Y-%m-%dT%H:%M:00Z")
 
         def run() -> dict[str, Any] | None:
             runs = trial.airflow.runs(INTRADAY)
@@ -64,11 +70,9 @@ def morning(request: pytest.FixtureRequest) -> Morning:
         trial.airflow.wait_until_idle()
         trial.rap.events.clear()
 
-    trial.move_to(1, 27, 10, 5)
-    trial.rap.events.clear()
     trial.airflow.unpause(INTRADAY)
     note(0)
-    trial.rap.put(Folder.DCASS, OTHER, b"other", at, account=ACCOUNT)
+    trial.rap.put(Folder.DCASS, OTHER, b"other", AT, account=ACCOUNT)
     publish(b"first", 8)
     trial.move_to(1, 27, 10, 10)
     note(10)
@@ -77,7 +81,7 @@ def morning(request: pytest.FixtureRequest) -> Morning:
     publish(b"second, longer", 28)
     trial.move_to(1, 27, 10, 30)
     note(30)
-    # Made anew, and no different.
+    # Published again with the same content.
     publish(b"second, longer", 38)
     trial.move_to(1, 27, 10, 40)
     note(40)
@@ -99,16 +103,16 @@ def test_every_new_version_lands_beside_the_last(morning: Morning) -> None:
     }
 
 
-def test_what_has_not_changed_is_not_opened_again_and_other_reports_never_are(morning: Morning) -> None:
+def test_unchanged_reports_are_not_opened_again_and_other_reports_never(morning: Morning) -> None:
     assert morning.opened == {
         "10:00": Counter(),
         "10:10": Counter([MARGIN]),
         "10:20": Counter(),
         "10:30": Counter([MARGIN]),
-        # By its time alone it might be another; its bytes are the same, and do not land again.
+        # The new mtime may mean new content; the bytes prove to be the same and do not land again.
         "10:40": Counter([MARGIN]),
     }
-    # The first may be two: the scheduler catches up one run of the time when the DAG was paused.
+    # The first number may be 2: unpausing the DAG also creates the last run that was due before.
     assert morning.logins[1:] == [1, 1, 1, 1]
     assert OTHER in {file.text for file in morning.trial.rap.files(Folder.DCASS, account=ACCOUNT)}
     assert {name_of(e) for e in morning.trial.landed("CXYZ") if e["dag"] == INTRADAY} == {MARGIN}

@@ -1,11 +1,12 @@
-"""The report sensor under a real scheduler: reports that come late, twice or never, and RAP shut.
+"""The report sensor under a real scheduler: reports that come late, twice or never, and a shut RAP.
 
-The evening is that of Thursday 28 January 2027, from 18:00; the night and the weekend after it follow.
+It starts on Thursday 28 January 2027 at 18:00 and goes on through the night and the weekend.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, name_of, shared_trial
+from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, name_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,10 +35,10 @@ EVENING = pendulum.datetime(2027, 1, 28, 18, tz=HONG_KONG)
 
 @dataclass
 class Evening:
-    """What was played.
+    """The runs of the evening.
 
-    :param runs: the id of each DAG's run.
-    :param states: the states of each DAG's wait, look by look.
+    :param runs: the run id of each DAG.
+    :param states: by DAG, the state of its sensor after each poke.
     """
 
     trial: Trial
@@ -50,16 +51,21 @@ class Evening:
 
 
 @pytest.fixture(scope="module")
-def evening(request: pytest.FixtureRequest) -> Evening:
-    trial = shared_trial(request.config)
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with Trial(tmp_path_factory.mktemp("report_sensor"), EVENING) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def evening(trial: Trial) -> Evening:
     airflow, played = trial.airflow, Evening(trial, states={dag_id: [] for dag_id in ACCOUNTS})
 
     def put(name: str, content: bytes, minutes: float) -> None:
         account = ACCOUNT if "CXYZ" in name else SHARING_ACCOUNTS[0]
         trial.rap.put(Folder.DCASS, name, content, EVENING.add(seconds=round(minutes * 60)), account=account)
 
-    def look(number: int) -> None:
-        """Wait for the end of each sensor's next look."""
+    def wait_for_poke(number: int) -> None:
+        """Wait until each sensor that still waits has ended its next poke."""
         for dag_id, account in ACCOUNTS.items():
             if played.states[dag_id][-1:] in (["success"], ["failed"]):
                 continue
@@ -68,22 +74,20 @@ def evening(request: pytest.FixtureRequest) -> Evening:
         for dag_id, states in played.states.items():
             states.append(played.wait(dag_id)["state"])
 
-    trial.move_to(1, 28, 18)
-    trial.rap.events.clear()
     airflow.unpause(*ACCOUNTS)
     put(FIRST, b"first", -30)
     played.runs |= {dag_id: airflow.trigger(dag_id) for dag_id in ACCOUNTS}
-    look(1)
+    wait_for_poke(1)
     put(FIRST, b"first, again", 10)
     put(SECOND, b"second", 5)
     trial.move_to(1, 28, 18, 10)
-    look(2)
+    wait_for_poke(2)
     put(LATE, b"half", 20)
     trial.move_to(1, 28, 18, 20)
-    look(3)
+    wait_for_poke(3)
     put(LATE, b"half and half", 20.5)
     trial.move_to(1, 28, 18, 30)
-    look(4)
+    wait_for_poke(4)
     for dag_id in ("wait_late", "wait_twice"):
         assert trial.end_of(dag_id, played.runs[dag_id]) == "success"
     airflow.wait_until_idle()
@@ -91,12 +95,12 @@ def evening(request: pytest.FixtureRequest) -> Evening:
     return played
 
 
-def test_each_waits_until_all_its_reports_are_whole(evening: Evening) -> None:
+def test_each_sensor_waits_until_all_its_reports_are_complete(evening: Evening) -> None:
     waiting = ["up_for_reschedule"] * 4
     assert evening.states == {
-        # Nothing, nothing, half of it, all of it.
+        # Twice nothing, then half of the file, then all of it.
         "wait_late": [*waiting[:3], "success"],
-        # One of the two, the first one being written anew, both.
+        # One of the two reports; then both, the first too fresh; then both.
         "wait_twice": [*waiting[:2], "success", "success"],
         "wait_never": [*waiting[:3], "failed"],
     }
@@ -111,19 +115,19 @@ def test_each_waits_until_all_its_reports_are_whole(evening: Evening) -> None:
         assert said in log
 
 
-def test_a_look_is_one_login_and_one_listing_and_spends_no_try(evening: Evening) -> None:
+def test_a_poke_is_one_login_and_one_listing_and_uses_no_try(evening: Evening) -> None:
     events = evening.trial.rap.events
-    looks = {dag_id: len(states) for dag_id, states in evening.states.items()}
-    looks["wait_twice"] -= 1
+    pokes = {dag_id: len(states) for dag_id, states in evening.states.items()}
+    pokes["wait_twice"] -= 1
     for dag_id, account in ACCOUNTS.items():
         landings = dag_id != "wait_never"
-        assert len(events.of("login", account=account)) == looks[dag_id] + landings
-        assert len(events.of("list", account=account)) == looks[dag_id] + landings
+        assert len(events.of("login", account=account)) == pokes[dag_id] + landings
+        assert len(events.of("list", account=account)) == pokes[dag_id] + landings
         assert events.peak_sessions(account) == 1
         assert evening.wait(dag_id)["try_number"] == 1
 
 
-def test_what_was_waited_for_lands_once_and_whole(evening: Evening) -> None:
+def test_the_awaited_reports_land_once_and_complete(evening: Evening) -> None:
     trial = evening.trial
     for customer, dag_id, contents in (
         ("CXYZ", "wait_late", {LATE: b"half and half"}),
@@ -141,7 +145,7 @@ def test_what_was_waited_for_lands_once_and_whole(evening: Evening) -> None:
         assert {file["name"]: file["size"] for file in found} == {n: len(c) for n, c in contents.items()}
 
 
-def test_what_never_comes_is_named_when_time_is_up(evening: Evening) -> None:
+def test_a_report_that_never_comes_is_named_when_the_sensor_times_out(evening: Evening) -> None:
     run_id = evening.runs["wait_never"]
     log = evening.trial.log("wait_never", run_id, "wait")
     assert "AirflowSensorTimeout" in log
@@ -153,7 +157,9 @@ def test_what_never_comes_is_named_when_time_is_up(evening: Evening) -> None:
     assert {ti["task_id"]: ti["state"] for ti in tasks} == {"wait": "failed", "land": "upstream_failed"}
 
 
-def test_while_rap_is_shut_it_waits_without_a_login_and_looks_after_the_opening(evening: Evening) -> None:
+def test_the_sensor_waits_without_a_login_while_rap_is_shut_and_pokes_after_the_opening(
+    evening: Evening,
+) -> None:
     trial, airflow = evening.trial, evening.trial.airflow
 
     def try_at(day: int, hour: int, minute: int = 0, **conf: str) -> str:
@@ -166,14 +172,14 @@ def test_while_rap_is_shut_it_waits_without_a_login_and_looks_after_the_opening(
     trial.rap.put(Folder.DCASS, EARLY, b"early", EVENING, account=ACCOUNT)
     trial.rap.events.clear()
     airflow.unpause(SHUT)
-    # The night's runs are of Thursday; one of the two waits for a report of a day that has none.
+    # Both runs belong to Thursday; one waits for a report of Wednesday, which has none.
     at_once = try_at(29, 3, 40)
     in_vain = try_at(29, 5, business_date="2027-01-27")
     assert not trial.rap.events
     trial.move_to(1, 29, 7, 1)
     assert trial.end_of(SHUT, at_once) == "success"
     assert trial.end_of(SHUT, in_vain) == "failed"
-    # A minute's timeout, after two hours: yet it has looked once, and says what for.
+    # Its timeout of one minute passed while RAP was shut; it pokes once and names the missing report.
     log = trial.log(SHUT, in_vain, "wait")
     assert "RAP is shut until Fri 2027-01-29 07:00 HKT (§4.1); waiting without a login." in log
     assert (

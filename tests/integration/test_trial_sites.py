@@ -1,6 +1,6 @@
-"""HKEX moves RAP to its other site, and one data center serves two customers, under a real scheduler.
+"""Under a real scheduler, HKEX moves RAP to its other site, and two customers download side by side.
 
-It is Wednesday 3 February 2027, 20:00; the customers' turn comes in the night after Thursday.
+It starts on Wednesday 3 February 2027 at 20:00; the two customers download in the night after Thursday.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, name_of, shared_trial
+from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial, name_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,10 +39,10 @@ def name(number: int) -> str:
 
 @dataclass
 class Move:
-    """What was played.
+    """The move from the primary to the secondary site.
 
-    :param runs: the runs, in their order.
-    :param shown: the connection's extra as the REST API showed it before it was changed.
+    :param runs: the run ids, oldest first.
+    :param shown: the connection's extra as the REST API showed it before the change.
     """
 
     trial: Trial
@@ -52,7 +52,7 @@ class Move:
     shown: dict[str, Any] = field(default_factory=dict)
 
     def publish(self, *numbers: int) -> None:
-        """Publish reports; the secondary site writes its copies later."""
+        """Publish reports; the copies on the secondary site are 37 s younger."""
         for site, delay in ((self.primary, 0), (self.secondary, 37)):
             for number in numbers:
                 mtime = EVENING.subtract(hours=1).add(seconds=delay)
@@ -66,7 +66,7 @@ class Move:
         assert self.trial.end_of(SITES, self.runs[-1]) == "success"
 
     def switch(self) -> None:
-        """Set the connection's site as the form does, which shows no secret and sends back what it shows."""
+        """Set the connection's site as the form does: it shows masked secrets and sends them back masked."""
         path = f"connections/{CONNECTION}"
         shown = self.trial.airflow.request("GET", path)
         self.shown = json.loads(shown["extra"])
@@ -76,9 +76,13 @@ class Move:
 
 
 @pytest.fixture(scope="module")
-def move(request: pytest.FixtureRequest) -> Iterator[Move]:
-    trial = shared_trial(request.config)
-    trial.move_to(2, 3, 20)
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with Trial(tmp_path_factory.mktemp("sites"), EVENING) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def move(trial: Trial) -> Iterator[Move]:
     sites = [RapSimulator((MOVING_ACCOUNT,), EVENING, name=site) for site in ("primary", "secondary")]
     with sites[0] as primary, sites[1] as secondary:
         played = Move(trial, primary, secondary)
@@ -107,7 +111,7 @@ def move(request: pytest.FixtureRequest) -> Iterator[Move]:
         yield played
 
 
-def test_a_running_task_ends_on_its_site_and_the_next_login_goes_to_the_other(move: Move) -> None:
+def test_a_running_task_finishes_on_its_site_and_the_next_login_goes_to_the_other(move: Move) -> None:
     kinds = ("login", "open", "logout", "refused", "denied", "missing", "superseded", "lost")
     on = {site: site.events.of(*kinds) for site in (move.primary, move.secondary)}
     assert Counter(event.kind for event in on[move.primary]) == {"login": 1, "open": 3, "logout": 1}
@@ -115,7 +119,7 @@ def test_a_running_task_ends_on_its_site_and_the_next_login_goes_to_the_other(mo
     assert move.primary.events.of("logout")[0].at < move.secondary.events.of("login")[0].at
 
 
-def test_nothing_lands_twice_although_the_other_sites_files_have_other_times(move: Move) -> None:
+def test_no_file_lands_twice_although_its_mtime_differs_between_the_sites(move: Move) -> None:
     entries = list(move.trial.landed("CDEF"))
     assert Counter((name_of(e), e["site"], e["run"], e["supersedes"]) for e in entries) == Counter(
         [(name(number), "primary", move.runs[0], None) for number in (1, 2, 3)]
@@ -124,7 +128,7 @@ def test_nothing_lands_twice_although_the_other_sites_files_have_other_times(mov
     landed = [path.name for path in move.trial.lake.glob("customer=CDEF/**/*.csv*")]
     assert sorted(landed) == [name(number) for number in (1, 2, 3, 4)]
     summaries = [move.trial.airflow.xcom(SITES, run_id, "land") for run_id in move.runs]
-    # On the third run nothing is read again: the ledger knows the times of both sites.
+    # The third run reads no file again: the ledger has the mtimes of both sites.
     assert [(s["landed"], s["already"]) for s in summaries] == [(3, 0), (1, 3), (0, 4)]
 
 
@@ -136,14 +140,13 @@ def test_the_form_that_changes_the_site_shows_no_key_and_keeps_it(move: Move) ->
         assert key not in path.read_text()
 
 
-def test_two_customers_on_one_airflow_do_not_meet(request: pytest.FixtureRequest) -> None:
-    trial = shared_trial(request.config)
+def test_two_customers_on_one_airflow_download_side_by_side(trial: Trial) -> None:
     airflow, rap = trial.airflow, trial.rap
     customers = {"xyz": ("CXYZ", ACCOUNT), "abc": ("CABC", SHARING_ACCOUNTS[0])}
     trial.move_to(2, 5, 1, 30)
     published = {id(file) for file in rap.publish_day(THURSDAY, reports=12)}
     rap.events.clear()
-    # Each holds its login until the other has one: neither pool nor lock keeps them apart.
+    # Each stalls in a transfer until both are logged in: neither pool nor lock may serialize them.
     for _, account in customers.values():
         rap.faults.add(Fault("stall", account=account))
     airflow.unpause(*(f"daily_{dag}" for dag in customers))
@@ -168,7 +171,7 @@ def test_two_customers_on_one_airflow_do_not_meet(request: pytest.FixtureRequest
         )
         assert rap.events.peak_sessions(account) == len(rap.events.of("login", account=account)) == 1
     assert not rap.events.of("refused", "denied", "missing", "superseded", "lost")
-    # Reports of the same name are not the same report.
+    # Both customers have reports of the same name, which must not count as one report.
     both = [
         {name_of(e) for e in trial.landed(customer) if e["dag"] == f"daily_{dag}"}
         for dag, (customer, _) in customers.items()

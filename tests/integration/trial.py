@@ -1,22 +1,16 @@
-"""A simulated RAP and a real Airflow that show the same time: one pair for the whole test session.
-
-Their time goes forward only: the modules that share them play one after another, in the order of their names.
-"""
+"""A simulated RAP and a real Airflow that show the same time; each module of trials starts its own pair."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pendulum
-import pytest
 
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.testing import Access, RapSimulator
@@ -28,14 +22,12 @@ TRIAL_DAGS = Path(__file__).with_name("trial_dags.py")
 
 ACCOUNT = "DCXYZ001"
 SHARING_ACCOUNTS = ("DCABC001", "DCABC002")
-"""Two accounts of another customer, which share a backfill."""
+"""Two accounts of another customer, which share one backfill."""
 
-START = pendulum.datetime(2026, 12, 30, 3, tz=HONG_KONG)
-
-# Nothing may depend on the machine's time zone; where it has none of its own, one far from Hong Kong's.
+# The provider must not depend on the machine's time zone; if TZ is unset, use one far from Hong Kong's.
 _TIME_ZONE = os.environ.get("TZ", "America/New_York")
 
-# Each task is a fork of the scheduler, and imports these: here, once for all.
+# Each task is a fork of the scheduler: import once, before the forks, the modules that every task needs.
 _PRELOADING = """
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
@@ -63,30 +55,31 @@ class PreloadingPlugin(AirflowPlugin):
 
 _THE_BACKFILLS_ACCOUNTS = '{"hkex_rap_default": "hkex_rap"}'
 _SHARED = {"hkex_rap_abc1": "hkex_rap_abc1", "hkex_rap_abc2": "hkex_rap_abc2"}
-_STASHED: pytest.StashKey[Trial] = pytest.StashKey()
 
 
 class Trial:
-    """RAP and Airflow; the time in both is that of Hong Kong, from Wednesday 30 December 2026, 03:00.
+    """RAP and Airflow, which show the same time; use it in a ``with`` block, which starts and ends both.
 
-    :param home: an empty directory.
+    The time only moves forward: Airflow does not schedule by a clock that goes back.
+
+    :param home: an empty directory for the lake and for everything that Airflow writes.
+    :param start: the time in Hong Kong that both show first.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, start: pendulum.DateTime) -> None:
         self.lake = home / "lake"
-        # A port of its own that it keeps, so that RAP can be away and come back.
+        # A fixed port, so that RAP can stop and start again at the same address.
         self.rap = RapSimulator(
-            (ACCOUNT, *SHARING_ACCOUNTS), START, port=free_port(), access=Access(enforce_hours=True)
+            (ACCOUNT, *SHARING_ACCOUNTS), start, port=free_port(), access=Access(enforce_hours=True)
         )
-        self.rap.start()
         (home / "plugins").mkdir()
         (home / "plugins" / "preloading.py").write_text(_PRELOADING)
         connections = zip(("default", "abc1", "abc2"), self.rap.accounts, strict=True)
         self.airflow = RealAirflow(
             home,
             dags=_dags(),
-            now=START,
-            # Nothing here is deferred, so there is nothing for a triggerer to do.
+            now=start,
+            # No task is deferred, so no triggerer is needed.
             parts=("api-server", "scheduler", "dag-processor"),
             environment={
                 f"AIRFLOW_CONN_HKEX_RAP_{name.upper()}": self.rap.connection_json(account)
@@ -95,15 +88,33 @@ class Trial:
             | {
                 "AIRFLOW_VAR_HKEX_RAP_LAKE": self.lake.as_uri(),
                 "AIRFLOW__HKEX_RAP__POOLS": ",".join(_SHARED.values()),
-                # The end of a task's process is often seen one interval late.
+                # Airflow often notices one interval late that a task's process has ended.
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
                 "TZ": _TIME_ZONE,
             },
         )
 
+    def __enter__(self) -> Self:
+        self.rap.start()
+        try:
+            self.airflow.__enter__()
+        except BaseException:
+            self.rap.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.airflow.__exit__()
+        finally:
+            self.rap.stop()
+
     def move_to(self, month: int, day: int, hour: int, minute: int = 0) -> None:
-        """Let both show that time of the winter of 2026 now, once no task is at work."""
-        year = START.year if month == START.month else START.year + 1
+        """Wait until no task is running, then set both clocks.
+
+        :param month: a month of the winter of 2026: December is that of 2026, any other is of 2027.
+        """
+        year = 2026 if month == 12 else 2027
         to = pendulum.datetime(year, month, day, hour, minute, tz=HONG_KONG)
         self.airflow.wait_until_idle()
         self.rap.clock.set(to)
@@ -120,19 +131,19 @@ class Trial:
         return str(self.airflow.wait_until(state, f"the end of {dag_id} {run_id}"))
 
     def landed(self, customer: str) -> Iterator[dict[str, Any]]:
-        """Yield the entries of a customer's manifest for files that are in the lake."""
+        """Yield the manifest entries of the files that landed for a customer."""
         for path in sorted(self.lake.glob(f"_manifests/customer={customer}/**/*.json")):
             for entry in json.loads(path.read_bytes())["entries"]:
                 if entry["disposition"] == "landed":
                     yield entry
 
     def log(self, dag_id: str, run_id: str, task_id: str) -> str:
-        """Return what a task's tries and looks have logged, oldest first."""
+        """Return the logs of all tries and pokes of a task, oldest first."""
         logs = self.airflow.home.glob(f"logs/dag_id={dag_id}/run_id={run_id}/task_id={task_id}/*.log")
         return "".join(path.read_text() for path in sorted(logs))
 
     def fetched(self, account: str) -> Counter[str]:
-        """Return how often each file was opened by an account, by its name."""
+        """Return how often the account opened each file, by the file's name."""
         return Counter(event.path.rpartition("/")[2] for event in self.rap.events.of("open", account=account))
 
 
@@ -144,28 +155,12 @@ def documented(command: str) -> list[str]:
 
 
 def name_of(entry: dict[str, Any]) -> str:
-    """Return the name on RAP of a manifest's entry."""
+    """Return the file name on RAP that a manifest entry records."""
     return str(entry["rap_path"]).rpartition("/")[2]
 
 
-def shared_trial(config: pytest.Config) -> Trial:
-    """Return the trial of this test session; the first call takes half a minute.
-
-    :param config: pytest's, which ends the trial at its own end.
-    """
-    if _STASHED not in config.stash:
-        home = Path(tempfile.mkdtemp(prefix="trial-"))
-        config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
-        trial = Trial(home)
-        config.add_cleanup(trial.rap.stop)
-        trial.airflow.__enter__()
-        config.add_cleanup(lambda: trial.airflow.__exit__())
-        config.stash[_STASHED] = trial
-    return config.stash[_STASHED]
-
-
 def _dags() -> dict[str, str]:
-    """Return the DAGs that users copy, the backfill with the accounts filled in, and those of the trials."""
+    """Return the DAGs of ``dags/``, the backfill with two accounts filled in, and the trials' own DAGs."""
     texts = {path.name: path.read_text() for path in [*DAGS.glob("*.py"), TRIAL_DAGS]}
     assert _THE_BACKFILLS_ACCOUNTS in texts["hkex_rap_backfill.py"]
     texts["hkex_rap_backfill.py"] = texts["hkex_rap_backfill.py"].replace(

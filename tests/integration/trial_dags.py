@@ -6,8 +6,8 @@ import pendulum
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, get_current_context, task
 
-from airflow_provider_hkex_rap.operators.task import trading_day
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.operators.task import trading_day
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.folders import Service
 from airflow_provider_hkex_rap.sensors.report import RapReportSensor

@@ -1,0 +1,5 @@
+"""Fixtures of the tests that inject faults."""
+
+from ..simulated_rap import empty_key_store, lake, rap, unused_port
+
+__all__ = ["empty_key_store", "lake", "rap", "unused_port"]

@@ -1,7 +1,7 @@
 """Print how often conditions and question words occur in the prose of the project, per 1,000 words.
 
-The prose of Python files is their docstrings and comments; that of Markdown files is all text outside code blocks.
-The figures are for comparison with other code bases; no check fails because of them.
+The prose of a Python file is its docstrings and comments; the prose of a Markdown file is the text outside code
+blocks. Compare the rates with those of other code bases; no check fails because of them.
 
     python tests/style/words.py                     # the project, part by part
     python tests/style/words.py path/to/a/package   # any files and directories
@@ -30,7 +30,11 @@ def python_prose(source: str) -> Iterator[str]:
     Every string that stands alone as a statement counts as a docstring, also below an attribute.
     """
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             yield node.value.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

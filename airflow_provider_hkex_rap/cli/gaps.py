@@ -88,8 +88,8 @@ def gaps(args: Namespace) -> int:
         print("Without --expect, * stands for any file: each folder must have one a day.", file=sys.stderr)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
-        f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Run the download task:"
-        " it lands all that RAP lists and the lake lacks; 'airflow hkex-rap ls' shows what RAP lists.",
+        f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Run the download"
+        " task: it lands all that RAP lists and the lake lacks; 'airflow hkex-rap ls' shows what RAP lists.",
         file=sys.stderr,
     )
     return FAILED

@@ -35,8 +35,8 @@ class RapTradingDayTimetable(Timetable):
             ...
 
     The run of trading day D has the data interval from D 00:00 UTC to D+1 00:00 UTC, so ``{{ ds }}`` is D. It
-    starts at *at* in Hong Kong time; the time zone of the DAG does not matter. Without catch-up, only the last
-    missed day is run. Set the DAG's ``end_date`` to midnight UTC of its last trading day, because Airflow
+    starts at *at* in Hong Kong time; the time zone of the DAG does not matter. Without catch-up, only the
+    last missed day is run. Set the DAG's ``end_date`` to midnight UTC of its last trading day, because Airflow
     starts no task whose logical date is after it.
 
     With ``service="CCMS"`` the DAG also runs on the Saturdays when CCMS opens. If *at* is after 12:30, a
@@ -125,7 +125,7 @@ class RapTradingDayTimetable(Timetable):
         if not candidates:
             return None
         day = self._day_from(max(candidates))
-        # Compare dates in Hong Kong: midnight of D there is on D-1 in UTC, and a backfill includes its bounds.
+        # Compare dates in Hong Kong: midnight of D there is on D-1 in UTC, and bounds are inclusive.
         if restriction.latest and day > restriction.latest.in_timezone(HONG_KONG).date():
             return None
         return DagRunInfo(run_after=self._run_after(day), data_interval=_interval(day))

@@ -1,7 +1,7 @@
 """Print how often conditions and question words occur in the prose of the project, per 1,000 words.
 
-The prose of a Python file is its docstrings and comments; the prose of a Markdown file is the text outside code
-blocks. Compare the rates with those of other code bases; no check fails because of them.
+The prose of a Python file is its docstrings and comments; the prose of a Markdown file is the text outside
+code blocks. Compare the rates with those of other code bases; no check fails because of them.
 
     python tests/style/words.py                     # the project, part by part
     python tests/style/words.py path/to/a/package   # any files and directories

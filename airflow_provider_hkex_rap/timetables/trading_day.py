@@ -36,8 +36,8 @@ class RapTradingDayTimetable(Timetable):
 
     The run of trading day D has the data interval from D 00:00 UTC to D+1 00:00 UTC, so ``{{ ds }}`` is D. It
     starts at *at* in Hong Kong time; the time zone of the DAG does not matter. Without catch-up, only the
-    last missed day is run. Set the DAG's ``end_date`` to midnight UTC of its last trading day, because Airflow
-    starts no task whose logical date is after it.
+    last missed day is run. Set the DAG's ``end_date`` to midnight UTC of its last trading day, because
+    Airflow starts no task whose logical date is after it.
 
     With ``service="CCMS"`` the DAG also runs on the Saturdays when CCMS opens. If *at* is after 12:30, a
     Saturday's run starts at 12:30.

@@ -111,16 +111,16 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Settings of the HKEX RAP provider.",
                 "options": {
                     "clock_offset": {
-                        "description": "Seconds to add to the clock, for trials against a simulator that is set"
-                        " to another date. Refused if an address of the connection is not on this machine.",
+                        "description": "Seconds to add to the clock, for trials against a simulator that is"
+                        " set to another date. Refused if an address of the connection is not on this machine.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "-86400",
                         "default": "0",
                     },
                     "superseded_wait": {
-                        "description": "Seconds to wait before the tasks of a host log in again with an account"
-                        " after another login has ended the session of one of them. A download waits at"
+                        "description": "Seconds to wait before the tasks of a host log in again with an"
+                        " account after another login has ended the session of one of them. A download waits at"
                         " most three times.",
                         "version_added": "0.1.0",
                         "type": "float",

@@ -112,7 +112,8 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "clock_offset": {
                         "description": "Seconds to add to the clock, for trials against a simulator that is"
-                        " set to another date. Refused if an address of the connection is not on this machine.",
+                        " set to another date. Refused if an address of the connection is not on this"
+                        " machine.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "-86400",
@@ -120,8 +121,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "superseded_wait": {
                         "description": "Seconds to wait before the tasks of a host log in again with an"
-                        " account after another login has ended the session of one of them. A download waits at"
-                        " most three times.",
+                        " account after another login has ended the session of one of them. A download"
+                        " waits at most three times.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "600",

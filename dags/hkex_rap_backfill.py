@@ -1,9 +1,9 @@
-"""Land the reports of chosen trading days, the days shared among the customer's accounts.
+"""Land the reports of a range of trading days, and divide the days among several accounts of a customer.
 
-Trigger it with the first and the last day; RAP keeps ten calendar days (guide §4.1). Each account of
-``ACCOUNTS`` logs in for days of its own, so no file is fetched twice; what has landed before is not fetched
-again. An account needs a connection and a pool with one slot: list the pools beside ``hkex_rap`` in the
-setting ``[hkex_rap] pools``, and the scheduler makes them when it starts.
+Trigger it with the first and the last day. RAP keeps reports for ten calendar days (guide §4.1). Each account
+in ``ACCOUNTS`` downloads its own days, so no file is downloaded twice; files that are already in the lake are
+skipped. An account needs a connection, and a pool with one slot. List pools other than ``hkex_rap`` in the
+option ``[hkex_rap] pools``; the scheduler creates them when it starts.
 """
 
 from datetime import date, timedelta
@@ -13,13 +13,13 @@ from airflow.sdk import DAG, Param, task
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.calendar import trading_days
 
-# The pool of each account, by its connection.
+# The connection of each account, and its pool.
 ACCOUNTS = {"hkex_rap_default": "hkex_rap"}
 
 
 @task
 def share(number: int, first_day: str, last_day: str) -> list[str]:
-    """Return every so many-th trading day, oldest first: those of one account."""
+    """Return the trading days of one account: every n-th day of the range, if there are n accounts."""
     days = trading_days(date.fromisoformat(first_day), date.fromisoformat(last_day))
     return [day.isoformat() for day in days][number :: len(ACCOUNTS)]
 

@@ -1,7 +1,8 @@
-"""Land the reports on intraday margin, each new version beside the last, every ten minutes of the day.
+"""Land the reports on intraday margin every ten minutes during the day; keep each new version.
 
-They are the ones that RAP lets you fetch more than once a day (guide §4.1). Name them in ``REPORTS``, set the
-Airflow Variable ``hkex_rap_lake`` to the lake's root, and make the connection ``hkex_rap_default``.
+HKEX asks participants to download all other reports once per day only (guide §4.1). Name the reports in
+``REPORTS``, set the Airflow Variable ``hkex_rap_lake`` to the root of the lake, and create the connection
+``hkex_rap_default``.
 """
 
 import pendulum
@@ -9,7 +10,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 
-# Patterns of file names; put those of your own subscription here, and no others.
+# Patterns of file names. Name only the intraday margin reports of your own subscription.
 REPORTS = ["*INTRADAY*MARGIN*"]
 
 with DAG(

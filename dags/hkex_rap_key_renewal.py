@@ -1,7 +1,8 @@
-"""Renew the SSH keys of RAP accounts, thirty days before they end, and say loudly where that failed.
+"""Renew the SSH keys of RAP accounts thirty days before they expire, and alert if a renewal fails.
 
-Name the connections of all your accounts in ``CONNECTIONS``. Each is looked at every day; where nothing is
-due, the key store is read and nothing is sent to RAP. Replace ``alert`` by the notifier of your choice.
+Name the connections of all your accounts in ``CONNECTIONS``. The DAG checks each of them every weekday. If no
+renewal is due, nothing is sent to RAP; but if the last day of a key is unknown, the DAG logs in to look for
+RAP's warning. Replace ``alert`` by your own notifier.
 """
 
 import logging
@@ -16,7 +17,7 @@ CONNECTIONS = ["hkex_rap_default"]
 
 
 def alert(context):
-    """Say that a key was not renewed, and why."""
+    """Log the key that was not renewed, and the reason."""
     task, error = context["task_instance"].task_id, context.get("exception")
     logging.getLogger(__name__).error("A RAP key needs attention (%s): %s", task, error)
 

@@ -21,7 +21,7 @@ from airflow_provider_hkex_rap.cli.command import (
 )
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
-from airflow_provider_hkex_rap.rap.retention import days_left, first_kept
+from airflow_provider_hkex_rap.rap.retention import days_until_removed, first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class _Row:
             "bytes": sum(file.size for file in self.files.values()),
             "missing": self.missing,
             "awaited": self.awaited,
-            "days_left": days_left(self.business_date, today),
+            "days_left": days_until_removed(self.business_date, today),
         }
 
 
@@ -89,8 +89,8 @@ def gaps(args: Namespace) -> int:
         print("Without --expect, * stands for any file: each folder must have one a day.", file=sys.stderr)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
-        f" to fetch it, today included: {days_left(first, now.date())} (§4.1). Run the download task: it"
-        " lands all that RAP lists and the lake lacks; 'airflow hkex-rap ls' shows what RAP lists.",
+        f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Run the download"
+        " task: it lands all that RAP lists and the lake lacks; 'airflow hkex-rap ls' shows what RAP lists.",
         file=sys.stderr,
     )
     return FAILED

@@ -1,1 +1,1 @@
-"""What Airflow loads as a plugin."""
+"""The Airflow plugin of the provider."""

@@ -1,4 +1,4 @@
-"""The provider's Airflow plugin: what Airflow finds only through one."""
+"""Register the parts of the provider that Airflow loads only from a plugin."""
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -7,8 +7,8 @@ from airflow_provider_hkex_rap.timetables.trading_day import RapTradingDayTimeta
 
 
 class HkexRapPlugin(AirflowPlugin):
-    """Makes the pools of RAP tasks when a scheduler starts, and makes the timetable known."""
+    """Create the pools of RAP tasks when the scheduler starts, and register the timetable."""
 
     name = "hkex_rap"
-    listeners = [pools]  # noqa: RUF012 - as Airflow declares it
+    listeners = [pools]  # noqa: RUF012 - declared as in AirflowPlugin
     timetables = [RapTradingDayTimetable]  # noqa: RUF012

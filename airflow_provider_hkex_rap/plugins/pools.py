@@ -1,6 +1,7 @@
-"""The pools that keep RAP tasks apart, made where they are missing.
+"""Create the pools that keep two RAP tasks from running at the same time.
 
-A task whose pool does not exist stays scheduled for ever, and nothing but the scheduler's log says so.
+If the pool of a task does not exist, the task stays *scheduled* for ever, and only the log of the scheduler
+says why.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from airflow.listeners import hookimpl
 
 from airflow_provider_hkex_rap.operators.task import POOL
 
-_DESCRIPTION = "RAP lets an account log in once: keep one slot."
+_DESCRIPTION = "RAP allows one login per account: keep one slot."
 
 log = logging.getLogger(__name__)
 
 
 def pool_names() -> list[str]:
-    """Return the pools that RAP tasks name: ours, and those of the setting ``[hkex_rap] pools``."""
+    """Return the pools of RAP tasks: the default pool, and the pools of the option ``[hkex_rap] pools``."""
     names = [POOL, *map(str.strip, conf.get("hkex_rap", "pools", fallback="").split(","))]
     return list(dict.fromkeys(filter(None, names)))
 
 
 def create_missing_pools() -> list[str]:
-    """Make each pool that RAP tasks name and that does not exist, with one slot.
+    """Create each missing pool of RAP tasks, with one slot.
 
-    :returns: the names of the pools made.
+    :returns: the names of the pools that were created.
     """
     return [name for name in pool_names() if _create_if_missing(name)]
 
@@ -42,14 +43,14 @@ def _create_if_missing(name: str) -> bool:
                 return False
             session.add(Pool(pool=name, slots=1, description=_DESCRIPTION, include_deferred=False))
     except IntegrityError:
-        # Another component made it in between.
+        # Another component has created it in the meantime.
         return False
     return True
 
 
 @hookimpl
 def on_starting(component: object) -> None:
-    """Make the missing pools when the scheduler, or another component with the database, starts."""
-    # The kind of job is not known yet at this moment; a task runner, which has no database, is no Job at all.
-    if type(component).__qualname__ == "Job" and (made := create_missing_pools()):
-        log.info("Made the pools of RAP tasks: %s", ", ".join(made))
+    """Create the missing pools when the scheduler, or another component with database access, starts."""
+    # job_type is not set yet at this point. A task runner, which has no database access, is not a Job.
+    if type(component).__qualname__ == "Job" and (created := create_missing_pools()):
+        log.info("Created the pools of RAP tasks: %s", ", ".join(created))

@@ -1,1 +1,1 @@
-"""The RAP technical guide as code: pure rules, without Airflow and without network."""
+"""The rules of the RAP technical guide as pure Python: no Airflow, no network."""

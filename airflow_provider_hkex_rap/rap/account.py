@@ -1,4 +1,4 @@
-"""RAP user accounts (§3.1)."""
+"""Parse RAP user accounts (§3.1)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ _FORM = re.compile(r"D(C[A-Z0-9]{3})00[1-4]")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A RAP user account, such as ``DCXYZ001`` of the customer code ``CXYZ`` (§3.1).
+    """A RAP user account (§3.1).
 
-    :param name: ``DC``, three capital letters or digits, and ``001`` to ``004``.
-    :raises RapConfigurationError: the name has another form; RAP is case sensitive.
+    ::
+
+        Account("DCXYZ001").customer  # "CXYZ"
+
+    :param name: ``DC``, three capital letters or digits, and ``001`` to ``004``. RAP is case sensitive.
+    :raises RapConfigurationError: if the name does not have this form.
     """
 
     name: str
@@ -24,7 +28,7 @@ class Account:
         if not _FORM.fullmatch(self.name):
             raise RapConfigurationError(
                 f"{self.name!r} is not a RAP user account.",
-                why="An account is DC, three of A-Z and 0-9, and 001 to 004, all capitals (guide §3.1).",
+                why="An account is DC, three of A-Z and 0-9, and 001 to 004, in capitals (guide §3.1).",
                 todo="Set the connection's login to the account as HKEX assigned it, such as DCXYZ001.",
                 account=self.name,
             )

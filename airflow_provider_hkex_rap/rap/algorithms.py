@@ -1,4 +1,4 @@
-"""The algorithms of the SFTP facility (§2.1): the guide's and no others, the fastest safe ones first."""
+"""The algorithms of the guide (§2.1), in order of preference. No others are ever offered."""
 
 KEY_EXCHANGE = (
     "curve25519-sha256@libssh.org",
@@ -16,4 +16,4 @@ CIPHERS = (
 )
 MACS = ("hmac-sha2-256", "hmac-sha2-512-96")
 PUBLIC_KEY = ("rsa-sha2-256", "rsa-sha2-512", "ssh-rsa")
-"""For host keys and for signatures alike; SHA-1 (``ssh-rsa``) comes last."""
+"""Used for host keys and for signatures. ``ssh-rsa`` comes last because it signs with SHA-1."""

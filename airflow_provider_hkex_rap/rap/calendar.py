@@ -1,4 +1,4 @@
-"""Trading days and public holidays of Hong Kong (§4.1)."""
+"""Find the trading days and public holidays of Hong Kong (§4.1)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ if TYPE_CHECKING:
     from holidays import HolidayBase
 
 _DAY = timedelta(days=1)
-_SATURDAY = 5
 
 
 class Calendar(StrEnum):
-    """Which days are trading days."""
+    """The market that decides if a day is a trading day."""
 
     DERIVATIVES = "derivatives"
-    """Weekdays but 1 January: derivatives trade on the other public holidays too (since May 2022)."""
+    """All weekdays except 1 January. Since May 2022 derivatives also trade on the other public holidays."""
     SECURITIES = "securities"
-    """The days on which the securities market (XHKG) trades, without those lost to severe weather."""
+    """The trading days of the securities market (XHKG). Past days closed by severe weather are left out."""
 
 
 def is_trading_day(day: date, calendar: Calendar = Calendar.DERIVATIVES) -> bool:
-    """Return whether *day* is a trading day (§4.1).
+    """Tell if *day* is a trading day (§4.1).
 
     :param day: a date in Hong Kong.
-    :param calendar: the market whose days count.
+    :param calendar: the market whose trading days count.
     """
-    if day.weekday() >= _SATURDAY:
+    if day.isoweekday() > 5:
         return False
     if calendar is Calendar.DERIVATIVES:
         return (day.month, day.day) != (1, 1)
@@ -42,11 +41,11 @@ def is_trading_day(day: date, calendar: Calendar = Calendar.DERIVATIVES) -> bool
 def trading_days(
     start: date, end: date, calendar: Calendar = Calendar.DERIVATIVES
 ) -> Iterator[pendulum.Date]:
-    """Yield the trading days from *start* to *end*, both included, in order.
+    """Yield the trading days from *start* to *end*, oldest first.
 
-    :param start: the first date; nothing is yielded where it is after *end*.
-    :param end: the last date.
-    :param calendar: the market whose days count.
+    :param start: the first date, included. Nothing is yielded if it is after *end*.
+    :param end: the last date, included.
+    :param calendar: the market whose trading days count.
     """
     for ordinal in range(start.toordinal(), end.toordinal() + 1):
         day = pendulum.Date.fromordinal(ordinal)
@@ -55,29 +54,37 @@ def trading_days(
 
 
 def previous_trading_day(day: date, calendar: Calendar = Calendar.DERIVATIVES) -> pendulum.Date:
-    """Return the last trading day before *day*, never *day* itself.
+    """Return the last trading day before *day*.
 
     :param day: a date in Hong Kong.
-    :param calendar: the market whose days count.
+    :param calendar: the market whose trading days count.
     """
     return _nearest(day, -_DAY, calendar)
 
 
 def next_trading_day(day: date, calendar: Calendar = Calendar.DERIVATIVES) -> pendulum.Date:
-    """Return the first trading day after *day*, never *day* itself.
+    """Return the first trading day after *day*.
 
     :param day: a date in Hong Kong.
-    :param calendar: the market whose days count.
+    :param calendar: the market whose trading days count.
     """
     return _nearest(day, _DAY, calendar)
 
 
 def is_public_holiday(day: date) -> bool:
-    """Return whether *day* is a public holiday of Hong Kong; Sundays as such are not counted.
+    """Tell if *day* is a public holiday of Hong Kong. A Sunday alone does not count as one.
 
     :param day: a date in Hong Kong.
     """
     return day in _public_holidays()
+
+
+def is_saturday(day: date) -> bool:
+    """Tell if *day* is a Saturday, when only CCMS may open (§4.1).
+
+    :param day: a date in Hong Kong.
+    """
+    return day.isoweekday() == 6
 
 
 def _nearest(day: date, step: timedelta, calendar: Calendar) -> pendulum.Date:
@@ -89,7 +96,7 @@ def _nearest(day: date, step: timedelta, calendar: Calendar) -> pendulum.Date:
 
 @cache
 def _securities_holidays() -> HolidayBase:
-    # 0.25 s to import, and DAG parsing needs none of it for derivatives.
+    # Imported on first use: it takes 0.25 s, and parsing a DAG of the derivatives calendar does not need it.
     from holidays import financial_holidays
 
     return financial_holidays("XHKG")
@@ -100,6 +107,6 @@ def _public_holidays() -> HolidayBase:
     from holidays import country_holidays
     from holidays.constants import OPTIONAL
 
-    # The library's 'public' are the statutory holidays of employment law, without Easter Saturday. What Hong
-    # Kong calls public holidays, the general holidays of Cap. 149, are its 'optional'.
+    # The library's category 'public' has the statutory holidays of employment law, which lack Easter
+    # Saturday. Its category 'optional' has the general holidays of Cap. 149, Hong Kong's public holidays.
     return country_holidays("HK", categories=OPTIONAL)

@@ -1,4 +1,4 @@
-"""The folders of RAP and the services that fill them (§4.2)."""
+"""The folders of RAP, and the service that fills each of them (§4.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 
 class Service(StrEnum):
-    """What an account subscribes to; each has service hours of its own (§4.1)."""
+    """A kind of report that an account subscribes to, with its own service hours (§4.1)."""
 
     DCASS = "DCASS"
     """DCASS and pre-trade risk management reports."""
@@ -17,7 +17,7 @@ class Service(StrEnum):
 
 
 class Folder(StrEnum):
-    """A folder that reports are downloaded from (§4.2)."""
+    """A folder with reports to download (§4.2)."""
 
     DCASS = "DCASS"
     DCASS_OTHERS = "DCASS_OTHERS"
@@ -25,47 +25,47 @@ class Folder(StrEnum):
 
     @property
     def path(self) -> str:
-        """The folder's path on RAP."""
+        """The path of the folder on RAP, such as ``/download/DCASS``."""
         return f"/download/{self.value}"
 
     @property
     def service(self) -> Service:
-        """The subscription that opens the folder."""
+        """The service that an account must subscribe to for this folder."""
         return Service.CCMS if self is Folder.HKCC_SEOCH_CCMS_GLOB else Service.DCASS
 
     @classmethod
     def parse(cls, text: str) -> Folder:
-        """Return the folder of that name.
+        """Return the folder that *text* names.
 
-        :param text: a folder's name, or its path on RAP.
-        :raises RapConfigurationError: RAP has no such folder to download from.
+        :param text: the name of a folder, such as ``DCASS``, or its path on RAP.
+        :raises RapConfigurationError: if RAP has no download folder of this name.
         """
         try:
             return cls(str(text).removeprefix("/download/").removesuffix("/"))
         except ValueError:
             raise RapConfigurationError(
                 f"{text!r} is not a folder to download from.",
-                why=f"RAP has {', '.join(cls)} (guide §4.2).",
-                todo="Name one or more of these, in capital letters.",
+                why=f"The folders with reports are {', '.join(cls)} (guide §4.2).",
+                todo="Name one or more of them, in capital letters.",
                 folder=text,
             ) from None
 
 
 KEY_FOLDER = "/key_management/publickey"
-"""Where public keys are renewed; upload of new files and download only (§4.2, §6)."""
+"""The folder for key renewal. It allows upload and download, but no change and no removal (§4.2, §6)."""
 
 
 def parse_folders(folders: str | Iterable[str]) -> tuple[Folder, ...]:
-    """Return the folders named, each once, in the order given.
+    """Return the folders that are named, in the given order and without duplicates.
 
-    :param folders: one folder or several, by name or by path on RAP.
-    :raises RapConfigurationError: none is given, or one does not exist.
+    :param folders: one or more folders, as names or as paths on RAP.
+    :raises RapConfigurationError: if no folder is given, or if RAP has no download folder of a given name.
     """
     names = [folders] if isinstance(folders, str) else list(folders or ())
     if not names:
         raise RapConfigurationError(
             "No folder is given.",
-            why=f"RAP has {', '.join(Folder)} (guide §4.2).",
-            todo="Name at least one in 'folders'.",
+            why=f"The folders with reports are {', '.join(Folder)} (guide §4.2).",
+            todo="Name at least one of them in 'folders'.",
         )
     return tuple(dict.fromkeys(Folder.parse(name) for name in names))

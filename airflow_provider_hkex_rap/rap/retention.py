@@ -1,7 +1,7 @@
-"""How long RAP keeps a report: ten calendar days from the date it is generated (§4.1).
+"""Compute how long RAP keeps a report: ten calendar days from the day it is generated (§4.1).
 
-The guide leaves open whether day 10 is still inside. Here it is, and a listing is the truth: these dates say
-what to expect and when to hurry, never that a file which is listed is gone.
+The guide does not say if the tenth day is still included; this module includes it. If a listing disagrees
+with these dates, trust the listing: a file that RAP lists is there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pendulum
 from airflow_provider_hkex_rap.rap.errors import RapRetentionExpired
 
 RETENTION_DAYS = 10
-"""Calendar days for which RAP keeps a report, after its own day (§4.1)."""
+"""Calendar days for which RAP keeps a report after the day of the report (§4.1)."""
 
 
 def first_kept(today: date) -> pendulum.Date:
-    """Return the first business date whose reports RAP should still have (§4.1).
+    """Return the oldest business date whose reports RAP should still have (§4.1).
 
     :param today: the date in Hong Kong.
     """
@@ -27,31 +27,31 @@ def first_kept(today: date) -> pendulum.Date:
 def left_on(business_date: date) -> pendulum.Date:
     """Return the first day (HKT) on which RAP no longer has the reports of a business date (§4.1).
 
-    :param business_date: the day that the reports are of.
+    :param business_date: the business date of the reports.
     """
     return _plus(business_date, RETENTION_DAYS + 1)
 
 
-def days_left(business_date: date, today: date) -> int:
-    """Return on how many days, today included, the reports of a business date can still be fetched (§4.1).
+def days_until_removed(business_date: date, today: date) -> int:
+    """Count the days until RAP removes the reports of a business date, today included (§4.1).
 
-    :param business_date: the day that the reports are of.
+    :param business_date: the business date of the reports.
     :param today: the date in Hong Kong.
-    :returns: 1 on the last day, 0 once they are gone.
+    :returns: the number of days; 1 on the last day, 0 when the reports are gone.
     """
     return max(0, left_on(business_date).toordinal() - today.toordinal())
 
 
-def retention_expired(business_date: date, where: str, what: str = "Nothing") -> RapRetentionExpired:
-    """Return the error of a business date whose reports are not listed any more (§4.1).
+def retention_expired(business_date: date, folders: str, reports: str = "Nothing") -> RapRetentionExpired:
+    """Return the error for a business date whose reports RAP no longer lists (§4.1).
 
-    :param business_date: the day that the reports are of.
-    :param where: the folders that were listed.
-    :param what: the reports that are not, as the words begin.
+    :param business_date: the business date of the reports.
+    :param folders: the paths of the folders that were listed.
+    :param reports: the subject of the message, such as ``None of TP001_*``.
     """
     gone = left_on(business_date).isoformat()
     return RapRetentionExpired(
-        f"{what} of {business_date.isoformat()} is in {where}: its reports left RAP on {gone}.",
+        f"{reports} of {business_date.isoformat()} is in {folders}: its reports left RAP on {gone}.",
         why="RAP keeps reports for the past ten calendar days (guide §4.1).",
         todo="Ask HKEX for these reports; no later try can fetch them.",
         business_date=business_date.isoformat(),

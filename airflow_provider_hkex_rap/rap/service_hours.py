@@ -1,4 +1,10 @@
-"""When RAP answers: the service hours of §4.1, in Hong Kong time."""
+"""Compute the service hours of RAP (§4.1), in Hong Kong time.
+
+::
+
+    if not is_open([Service.DCASS], clock()):
+        opens_at = next_opening([Service.DCASS], clock())
+"""
 
 from __future__ import annotations
 
@@ -9,22 +15,21 @@ from typing import Final, Literal
 
 import pendulum
 
-from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_trading_day
+from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_saturday, is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Service
 
 KEY_WORK: Final = "KEY_WORK"
-"""Renewing keys. The guide gives it no hours: ours are those in which every kind of account can log in."""
+"""The renewal of keys. The guide names no hours for it; it uses the hours when all accounts can log in."""
 
 Wanted = Service | Literal["KEY_WORK"]
-"""What a task wants RAP to be open for."""
+"""A service, or key work, that a task needs to be open."""
 
 DAY_OPENS = timedelta(hours=7)
-"""When the first service of a trading day opens, after midnight; before is the night of the day before."""
+"""The time after midnight when the first service opens. Earlier times belong to the trading day before."""
 
 _EDGE = timedelta(minutes=5)
 
-_SATURDAY = 5
 _TRADING_DAY_HOURS: dict[Wanted, tuple[timedelta, timedelta]] = {
     Service.DCASS: (DAY_OPENS, timedelta(hours=27, minutes=30)),
     Service.CCMS: (timedelta(hours=7, minutes=15), timedelta(hours=24)),
@@ -35,10 +40,10 @@ _CCMS_SATURDAY_HOURS = (timedelta(hours=7, minutes=15), timedelta(hours=13))
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One opening of a service.
+    """A period in which a service is open.
 
-    :param opens: the first instant at which it is open, in Hong Kong time.
-    :param closes: the first instant at which it no longer is.
+    :param opens: the first instant of the period, in Hong Kong time.
+    :param closes: the first instant after the period, in Hong Kong time.
     """
 
     opens: pendulum.DateTime
@@ -49,15 +54,15 @@ class Window:
 
 
 def window(wanted: Wanted, day: date) -> Window | None:
-    """Return the window that opens on *day*; that of DCASS closes on the next (§4.1).
+    """Return the window that opens on *day* (§4.1). The window of DCASS closes on the day after.
 
     :param wanted: a service, or key work.
     :param day: a date in Hong Kong.
-    :returns: None where nothing opens on that day.
+    :returns: None if it does not open on that day.
     """
     if is_trading_day(day):
         opens, closes = _TRADING_DAY_HOURS[wanted]
-    elif wanted is Service.CCMS and day.weekday() == _SATURDAY and not is_public_holiday(day):
+    elif wanted is Service.CCMS and is_saturday(day) and not is_public_holiday(day):
         opens, closes = _CCMS_SATURDAY_HOURS
     else:
         return None
@@ -66,30 +71,30 @@ def window(wanted: Wanted, day: date) -> Window | None:
 
 
 def is_open(wanted: Iterable[Wanted], at: datetime) -> bool:
-    """Return whether all that is wanted is open at an instant (§4.1).
+    """Tell if all wanted services are open at an instant (§4.1).
 
     :param wanted: services, or key work.
-    :param at: an aware time.
+    :param at: a timezone-aware time.
     """
     return next_opening(wanted, at) == at
 
 
 def is_near_edge(wanted: Iterable[Wanted], at: datetime) -> bool:
-    """Return whether an opening or a closing is less than five minutes away, where clocks may differ.
+    """Tell if an opening or closing is at most five minutes away, so that a clock difference can matter.
 
     :param wanted: services, or key work.
-    :param at: an aware time.
+    :param at: a timezone-aware time.
     """
     everything = tuple(wanted)
     return len({is_open(everything, at + by) for by in (-_EDGE, timedelta(), _EDGE)}) > 1
 
 
 def next_opening(wanted: Iterable[Wanted], at: datetime) -> pendulum.DateTime:
-    """Return the first instant, *at* or later, at which all that is wanted is open (§4.1).
+    """Return the first instant, not before *at*, when all wanted services are open (§4.1).
 
-    :param wanted: services, or key work; they are all open together on every trading day, 07:15 to 24:00.
-    :param at: an aware time.
-    :returns: *at* itself where all is open then; in Hong Kong time.
+    :param wanted: services, or key work. All are open together from 07:15 to 24:00 on every trading day.
+    :param at: a timezone-aware time.
+    :returns: the instant in Hong Kong time; *at* itself if all are open then.
     """
     everything = tuple(wanted)
     instant = _in_hong_kong(at)
@@ -103,8 +108,8 @@ def next_opening(wanted: Iterable[Wanted], at: datetime) -> pendulum.DateTime:
 def latest_opened_trading_day(service: Service, at: datetime) -> pendulum.Date:
     """Return the last day whose window had opened at an instant (§4.1).
 
-    :param service: the service whose windows count; for CCMS the Saturdays on which it opens are days too.
-    :param at: an aware time.
+    :param service: the service whose windows count. Saturdays when CCMS opens count as days of CCMS.
+    :param at: a timezone-aware time.
     """
     instant = _in_hong_kong(at)
     day = instant.date()
@@ -114,7 +119,7 @@ def latest_opened_trading_day(service: Service, at: datetime) -> pendulum.Date:
 
 
 def _opening(wanted: Wanted, at: pendulum.DateTime) -> pendulum.DateTime:
-    # A window may have opened on the day before and still be open.
+    # The window of the day before may still be open.
     day = at.date().subtract(days=1)
     while (found := window(wanted, day)) is None or at >= found.closes:
         day = day.add(days=1)

@@ -1,4 +1,4 @@
-"""The two sites of RAP and their addresses (§2.2, §7.1)."""
+"""Parse the sites of RAP and their addresses (§2.2, §7.1)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RAP_PORT = 18801
 
 
 class Address(NamedTuple):
-    """One address of a site."""
+    """A host and a port of a site."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the address is on this machine."""
+        """True if the address is on this machine."""
         if self.host == "localhost":
             return True
         try:
@@ -32,17 +32,17 @@ class Address(NamedTuple):
 
 
 class Site(StrEnum):
-    """A data centre of HKEX; only the one that HKEX announces is active (§2.2)."""
+    """A data centre of HKEX. One of them is active; HKEX announces a switch to the other (§2.2)."""
 
     PRIMARY = "primary"
     SECONDARY = "secondary"
 
     @classmethod
     def parse(cls, text: str) -> Site:
-        """Return the site of that name.
+        """Return the site that *text* names.
 
         :param text: ``primary`` or ``secondary``.
-        :raises RapConfigurationError: it is neither.
+        :raises RapConfigurationError: if *text* is neither of them.
         """
         try:
             return cls(text)
@@ -50,7 +50,7 @@ class Site(StrEnum):
             raise RapConfigurationError(
                 f"{text!r} is not a site of RAP.",
                 why="RAP has two sites, primary and secondary (guide §2.2).",
-                todo="Set the connection's extra 'site' to the one that HKEX says is active.",
+                todo="Set the connection's extra 'site' to the site that HKEX has announced as active.",
                 site=text,
             ) from None
 
@@ -62,12 +62,16 @@ GUIDE_ADDRESSES = {
 
 
 def parse_addresses(text: str, *, default_port: int = RAP_PORT, field: str = "host") -> tuple[Address, ...]:
-    """Return the addresses in a comma-separated text, in its order.
+    """Parse comma-separated addresses, in the given order.
 
-    :param text: one or more ``host`` or ``host:port``; an IPv6 address with a port stands in brackets.
-    :param default_port: the port where none is given.
-    :param field: the field that the text comes from, for the error.
-    :raises RapConfigurationError: a part is not of that form.
+    ::
+
+        parse_addresses("10.0.0.1, [fd00::1]:18802")
+
+    :param text: ``host`` or ``host:port``, separated by commas. An IPv6 address with a port needs brackets.
+    :param default_port: the port of an address that names no port.
+    :param field: the connection field of *text*, named in the error.
+    :raises RapConfigurationError: if a part is not an address.
     """
     return tuple(
         _parse_address(part.strip(), default_port, field) for part in text.split(",") if part.strip()
@@ -88,7 +92,7 @@ def _parse_address(text: str, default_port: int, field: str) -> Address:
         raise RapConfigurationError(
             f"{text!r} in {field!r} is not an address.",
             why="An address is host or host:port, with a port from 1 to 65535.",
-            todo="Separate several by commas, or leave the field blank for the guide's addresses (§7.1).",
+            todo="Separate addresses by commas, or leave the field blank for the guide's addresses (§7.1).",
             address=text,
         )
     return Address(host, int(port))

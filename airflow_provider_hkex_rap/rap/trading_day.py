@@ -1,4 +1,4 @@
-"""The trading day of a run, resolved when its task runs."""
+"""Find the trading day of a DAG run while its task runs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ def run_trading_day(
     service: Service,
     now: datetime,
 ) -> pendulum.Date:
-    """Return the trading day of a run: the first of these that says one.
+    """Return the trading day of a DAG run.
 
-    The run's conf; the interval, which starts at D 00:00 UTC; a logical date of exactly midnight UTC, which
-    means that date; else the last day whose window (§4.1) had opened at the logical date, at *run_after*, or
-    now, whichever is known first.
+    The first rule that applies decides:
 
-    :param conf_business_date: ``dag_run.conf["business_date"]`` (YYYY-MM-DD).
-    :param logical_date: the run's logical date, where it has one.
-    :param run_after: the earliest time at which the run may start, where there is a run.
+    1. If *conf_business_date* is set, it is the trading day.
+    2. If *logical_date* is exactly midnight UTC, its date is the trading day.
+    3. Otherwise it is the last day whose window (§4.1) had opened at *logical_date*; without a logical date,
+       at *run_after*; without a run, at *now*.
+
+    :param conf_business_date: ``dag_run.conf["business_date"]`` as YYYY-MM-DD; None or blank if not set.
+    :param logical_date: the logical date of the run; None if it has none.
+    :param run_after: the earliest time when the run may start; None outside a run.
     :param service: the service whose windows count.
-    :param now: the clock's time, for an execution outside any run.
-    :raises RapConfigurationError: *conf_business_date* is not a date of that form.
+    :param now: the current time, used outside a run.
+    :raises RapConfigurationError: if *conf_business_date* is not a date in the form YYYY-MM-DD.
     """
     if day := parse_business_date(conf_business_date, field='dag_run.conf["business_date"]'):
         return day
@@ -46,16 +49,16 @@ def run_trading_day(
 
 
 def parse_business_date(value: str | date | None, *, field: str = "business_date") -> pendulum.Date | None:
-    """Return the date that an argument names.
+    """Parse a business date.
 
-    :param value: YYYY-MM-DD, or a date; a template may have rendered to nothing.
-    :param field: where the value comes from, for the error.
-    :returns: None where *value* is None or blank.
-    :raises RapConfigurationError: *value* is anything else.
+    :param value: a text in the form YYYY-MM-DD, or a date. A template may render to a blank text.
+    :param field: the name of the argument, for the error.
+    :returns: None if *value* is None or blank.
+    :raises RapConfigurationError: if *value* is neither a date nor a text in this form.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    # A time has a date only in some time zone, and nothing here says which.
+    # A datetime is refused: its date depends on a time zone that is not known here.
     if isinstance(value, date) and not isinstance(value, datetime):
         return pendulum.Date(value.year, value.month, value.day)
     try:

@@ -1,4 +1,4 @@
-"""The timetables."""
+"""Timetables for DAGs that follow the trading days of RAP."""
 
 from airflow_provider_hkex_rap.timetables.trading_day import RapTradingDayTimetable
 

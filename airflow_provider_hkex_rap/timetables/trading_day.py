@@ -1,4 +1,4 @@
-"""The timetable that runs a DAG once a trading day."""
+"""Run a DAG once on each trading day."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, Timetable
 
-from airflow_provider_hkex_rap.rap.calendar import Calendar, is_trading_day, next_trading_day
+from airflow_provider_hkex_rap.rap.calendar import Calendar, is_saturday, is_trading_day, next_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Service
@@ -18,9 +18,8 @@ from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, Window, windo
 from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
 
 _DAY = timedelta(days=1)
-_SATURDAY = 5
-_SATURDAY_AT = timedelta(hours=12, minutes=30)
-"""The latest time of a Saturday's run: CCMS closes at 13:00 (§4.1)."""
+_LATEST_ON_SATURDAY = timedelta(hours=12, minutes=30)
+"""The latest time of a run on a Saturday, when CCMS closes at 13:00 (§4.1)."""
 
 _FORM = re.compile(r"(?P<hours>[01][0-9]|2[0-3]):(?P<minutes>[0-5][0-9])")
 
@@ -28,19 +27,28 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class RapTradingDayTimetable(Timetable):
-    """Run a DAG once a trading day, within the service hours of that day (§4.1).
+    """Run a DAG once on each trading day, within the service hours of that day (§4.1).
 
-    The run of a trading day D has the logical date D 00:00 UTC and the data interval from there to D+1 00:00
-    UTC, so that ``{{ ds }}`` is D. It starts at *at* in Hong Kong, whatever the DAG's time zone. For CCMS the
-    Saturdays on which it opens are days too; there an *at* after 12:30 becomes 12:30. Without catch-up, only
-    the last of the days that were missed is run. Give the DAG's ``end_date`` in UTC, as midnight of its last
-    trading day: Airflow starts no task of a logical date after it.
+    ::
 
-    :param at: HH:MM in Hong Kong, inside the service's window of D; before 07:00 it is the night after D.
-    :param service: whose window: ``DCASS`` (07:00 to 03:30) or ``CCMS`` (07:15 to 24:00).
-    :param calendar: which days are trading days: ``derivatives`` (weekdays but 1 January) or ``securities``
-        (those of XHKG).
-    :raises RapConfigurationError: an argument has another form, or *at* is outside the service hours.
+        with DAG("daily", schedule=RapTradingDayTimetable(at="01:30", service="DCASS"), ...):
+            ...
+
+    The run of trading day D has the data interval from D 00:00 UTC to D+1 00:00 UTC, so ``{{ ds }}`` is D. It
+    starts at *at* in Hong Kong time; the time zone of the DAG does not matter. Without catch-up, only the
+    last missed day is run. Set the DAG's ``end_date`` to midnight UTC of its last trading day, because
+    Airflow starts no task whose logical date is after it.
+
+    With ``service="CCMS"`` the DAG also runs on the Saturdays when CCMS opens. If *at* is after 12:30, a
+    Saturday's run starts at 12:30.
+
+    :param at: the start time as HH:MM in Hong Kong, within the service hours of D. A time before 07:00 is in
+        the night after D.
+    :param service: the service whose hours apply: ``DCASS`` (07:00 to 03:30) or ``CCMS`` (07:15 to 24:00).
+    :param calendar: the trading days: ``derivatives`` (weekdays except 1 January) or ``securities`` (the
+        trading days of XHKG).
+    :raises RapConfigurationError: if *service* or *calendar* is unknown, or if *at* is not HH:MM within the
+        service hours.
     """
 
     def __init__(
@@ -63,18 +71,18 @@ class RapTradingDayTimetable(Timetable):
 
     @property
     def summary(self) -> str:
-        """The time and the service, for the list of DAGs."""
+        """The start time and the service, as the list of DAGs shows them."""
         return f"{self._at} HKT, {self._service} days"
 
     def serialize(self) -> dict[str, Any]:
-        """Return the arguments, for the database."""
+        """Return the arguments to store in Airflow's database."""
         return {"at": self._at, "service": self._service.value, "calendar": self._calendar.value}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Self:
-        """Return the timetable with the arguments that :meth:`serialize` gave.
+        """Return a timetable from its stored arguments.
 
-        :param data: those arguments.
+        :param data: the arguments that :meth:`serialize` returned.
         """
         return cls(**data)
 
@@ -85,9 +93,9 @@ class RapTradingDayTimetable(Timetable):
         return hash(tuple(self.serialize().values()))
 
     def infer_manual_data_interval(self, *, run_after: pendulum.DateTime) -> DataInterval:
-        """Return the interval of the trading day that a manual run is for.
+        """Return the data interval for the trading day of a manual run.
 
-        :param run_after: the logical date given; of exactly midnight UTC, it means that date.
+        :param run_after: the logical date of the run. If it is exactly midnight UTC, its date is the day.
         """
         day = run_trading_day(
             conf_business_date=None,
@@ -104,8 +112,8 @@ class RapTradingDayTimetable(Timetable):
         """Return the run of the next trading day.
 
         :param last_automated_data_interval: the interval of the last scheduled or backfill run, if any.
-        :param restriction: the earliest logical date, the last day, and whether to catch up.
-        :returns: None where no day is left, or where neither a start date nor a run says where to begin.
+        :param restriction: the earliest and latest logical date, and the DAG's ``catchup``.
+        :returns: None if no day is left, or if there is neither a start date nor an earlier run.
         """
         candidates = []
         if restriction.earliest:
@@ -117,13 +125,13 @@ class RapTradingDayTimetable(Timetable):
         if not candidates:
             return None
         day = self._day_from(max(candidates))
-        # A bound of midnight in Hong Kong is D-1 in UTC, and means D: a backfill's bounds are inclusive.
+        # Compare dates in Hong Kong: midnight of D there is on D-1 in UTC, and bounds are inclusive.
         if restriction.latest and day > restriction.latest.in_timezone(HONG_KONG).date():
             return None
         return DagRunInfo(run_after=self._run_after(day), data_interval=_interval(day))
 
     def _is_day(self, day: date) -> bool:
-        if self._service is Service.CCMS and day.weekday() == _SATURDAY:
+        if self._service is Service.CCMS and is_saturday(day):
             return window(Service.CCMS, day) is not None
         return is_trading_day(day, self._calendar)
 
@@ -140,28 +148,31 @@ class RapTradingDayTimetable(Timetable):
 
     def _run_after(self, day: date) -> pendulum.DateTime:
         on_the_day = _midnight_in_hong_kong(day) + self._after_midnight
-        if day.weekday() != _SATURDAY:
+        if not is_saturday(day):
             return on_the_day
-        return min(on_the_day, _midnight_in_hong_kong(day) + _SATURDAY_AT)
+        return min(on_the_day, _midnight_in_hong_kong(day) + _LATEST_ON_SATURDAY)
 
 
 def _choice(options: type[Choice], value: str, name: str) -> Choice:
-    """Return the option of that name."""
+    """Return the option that *value* names.
+
+    :raises RapConfigurationError: if there is no such option.
+    """
     try:
         return options(value)
     except ValueError:
         raise RapConfigurationError(
-            f"{value!r} in {name!r} of the timetable is unknown.",
-            why=f"There is {' and '.join(repr(option.value) for option in options)}.",
-            todo="Write it as one of these.",
+            f"{value!r} is not a valid {name!r} of the timetable.",
+            why=f"Valid are {' and '.join(repr(option.value) for option in options)}.",
+            todo="Use one of these values.",
             **{name: value},
         ) from None
 
 
 def _after_midnight(at: str, service: Service) -> timedelta:
-    """Return how long after the trading day's midnight a run starts.
+    """Return the time from midnight of the trading day to the start of its run.
 
-    :raises RapConfigurationError: *at* is not a time within the service hours.
+    :raises RapConfigurationError: if *at* is not HH:MM, or is outside the service hours.
     """
     hours = _hours_of_a_trading_day(service)
     if match := _FORM.fullmatch(str(at)):
@@ -171,9 +182,9 @@ def _after_midnight(at: str, service: Service) -> timedelta:
             return after_midnight
     opens, last = hours.opens.format("HH:mm"), hours.closes.subtract(minutes=1).format("HH:mm")
     raise RapConfigurationError(
-        f"{at!r} in 'at' of the timetable is no time at which {service} is open.",
-        why=f"On a trading day {service} can be used from {opens} to {last} in Hong Kong (§4.1).",
-        todo=f"Write HH:MM from {opens} to {last}; a time before 07:00 is in the night after the day.",
+        f"{at!r} is not a valid 'at' of the timetable for {service}.",
+        why=f"On a trading day {service} is open from {opens} to {last} in Hong Kong (guide §4.1).",
+        todo=f"Write HH:MM from {opens} to {last}. A time before 07:00 is in the night after that day.",
         at=at,
         service=service,
     )
@@ -187,7 +198,7 @@ def _hours_of_a_trading_day(service: Service) -> Window:
 
 def _first_day(earliest: pendulum.DateTime) -> pendulum.Date:
     """Return the first date whose logical date is not before *earliest*."""
-    # Airflow makes no tasks in a run from before the start date.
+    # Airflow creates no tasks for a run whose logical date is before the start date.
     day = _utc_date(earliest)
     return day if _interval(day).start >= earliest else day + _DAY
 

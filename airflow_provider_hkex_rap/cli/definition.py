@@ -70,9 +70,9 @@ _COMMANDS = (
     ActionCommand(
         name="doctor",
         help="Check the setup of RAP tasks",
-        description="Check the setup of RAP tasks, one line for each check, with advice. The connection to RAP"
-        " ends after the host key; --login logs in, and ends a session of the account"
-        " that is open elsewhere (guide §4.3). The lake is checked by a file that is removed. Exit status 1"
+        description="Check the setup of RAP tasks, one line for each check, with advice. The connection to"
+        " RAP ends after the host key; --login logs in, and ends a session of the account that is open"
+        " elsewhere (guide §4.3). The lake is checked by a file that is removed. Exit status 1"
         " if a check failed.",
         func=lazy_load_command(f"{_ROOM}.doctor.doctor"),
         args=(
@@ -193,8 +193,8 @@ _COMMANDS = (
     ActionCommand(
         name="gaps",
         help="Show the reports of the last ten days that have landed, and those that are missing",
-        description="Show the landed and the missing reports of each folder, for each trading day that RAP still"
-        " keeps (guide §4.1). It reads the lake only. Exit status 1 if a report is missing; a report is"
+        description="Show the landed and the missing reports of each folder, for each trading day that RAP"
+        " still keeps (guide §4.1). It reads the lake only. Exit status 1 if a report is missing; a report is"
         " awaited until the service hours of its day end.",
         func=lazy_load_command(f"{_ROOM}.gaps.gaps"),
         args=(

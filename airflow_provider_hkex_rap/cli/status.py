@@ -104,7 +104,7 @@ class AccountStatus:
 
     @property
     def logs_in(self) -> bool:
-        """Whether RAP accepts one of the keys, as far as is known; a key that waits for HKEX does not count."""
+        """Whether RAP accepts one of the keys, as far as is known; an unregistered key does not count."""
         record = self.record
         kept = [key for key in (record.current, record.previous) if key and not key.refused]
         untried = bool(self._own) and not record.knows(self._own or "")

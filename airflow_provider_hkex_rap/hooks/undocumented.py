@@ -1,7 +1,7 @@
 """The parts of the SFTP provider that are used beyond its documentation.
 
-``tests/unit/test_sftp_provider.py`` fails when one of them changes, and ``pyproject.toml`` bounds the version of
-the provider.
+``tests/unit/test_sftp_provider.py`` fails when one of them changes, and ``pyproject.toml`` bounds the
+version of the provider.
 """
 
 from __future__ import annotations

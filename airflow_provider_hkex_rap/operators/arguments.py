@@ -80,8 +80,8 @@ def check_poke_interval(sensor: BaseSensorOperator) -> None:
     """Check that a sensor does not log in more often than once a minute (§4.1).
 
     :param sensor: the sensor.
-    :raises RapConfigurationError: if ``poke_interval`` or ``max_wait`` is below 60 s, or ``poke_interval`` below
-        120 s with ``exponential_backoff``.
+    :raises RapConfigurationError: if ``poke_interval`` or ``max_wait`` is below 60 s, or ``poke_interval``
+        below 120 s with ``exponential_backoff``.
     """
     # Airflow's exponential backoff begins with half of the interval.
     shortest = SHORTEST_POKE_INTERVAL * (2 if sensor.exponential_backoff else 1)

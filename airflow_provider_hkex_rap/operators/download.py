@@ -31,9 +31,9 @@ _SUPERSEDED_RETRIES = 3
 class RapDownloadOperator(RapTask, BaseOperator):
     """Land whatever RAP lists and the lake lacks, in one login, oldest first.
 
-    Files that have landed before, by this account or another of the customer, are not read again. A file that
-    changes while it is read is deferred to the next run; one whose name would leave the lake is quarantined in
-    the manifest. Outside the service hours the task reschedules itself to the opening (§4.1). ::
+    Files that have landed before, by this account or another of the customer, are not read again. A file
+    that changes while it is read is deferred to the next run; one whose name would leave the lake is
+    quarantined in the manifest. Outside the service hours the task reschedules itself to the opening (§4.1). ::
 
         RapDownloadOperator(task_id="land", folders=["DCASS"], lake="s3://aws_default@bucket/rap")
 
@@ -50,8 +50,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         seconds; and the URI of the manifest.
     :raises RapReportMissing: if an expected report has not landed; a later try may find it.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
-    :raises RapRetentionExpired: if nothing of the day is listed, it is past the ten days (§4.1), and an expected
-        report, or anything of *business_date*, has not landed.
+    :raises RapRetentionExpired: if nothing of the day is listed, it is past the ten days (§4.1), and an
+        expected report, or anything of *business_date*, has not landed.
     :raises RapPermissionDenied: if RAP does not show a folder to the account; the others have landed.
     :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
     """
@@ -205,8 +205,10 @@ def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.D
 
 def _format_summary(summary: dict[str, Any]) -> str:
     return (
-        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were in the lake already. Deferred:"
-        " {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(**summary)
+        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were in the lake already."
+        " Deferred: {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(
+            **summary
+        )
     )
 
 

@@ -19,11 +19,11 @@ from airflow_provider_hkex_rap.lake.manifest import Ledger
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
-from airflow_provider_hkex_rap.rap.files import RemoteFile
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.outcomes import LandingProgress
     from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder
     from airflow_provider_hkex_rap.rap.report_name import Naming
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
@@ -181,7 +181,7 @@ class Ingest:
         now = self.source.clock()
         for folder in self.request.folders:
             listed = [file for file in files if file.folder is folder]
-            newest = max((file.mtime for file in listed if file.mtime), default=None)
+            newest = max((file.mtime for file in listed if file.mtime), default=0)
             counts = Counter(self.request.naming.read(f.text, f.mtime, now).report for f in listed)
             reports = ", ".join(f"{report} {count}" for report, count in sorted(counts.items()))
             log.info(
@@ -196,6 +196,12 @@ class Ingest:
         log.info(
             "%d files are to land; %d are in the lake already.", len(self.plan.todo), len(self.plan.already)
         )
+
+
+def _format_time(seconds: int) -> str:
+    if not seconds:
+        return "no time"
+    return f"{pendulum.from_timestamp(seconds, HONG_KONG):YYYY-MM-DD HH:mm:ss} HKT"
 
 
 class _ProgressLog:

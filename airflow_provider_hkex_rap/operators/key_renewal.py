@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
 
 KEY_RENEWED = AssetAlias("hkex_rap_key_renewed")
-"""Emits an event of the asset ``hkex-rap://key/<account>`` for each renewed key, with fingerprints and dates."""
+"""Emits an event of ``hkex-rap://key/<account>`` for each renewed key, with fingerprints and dates."""
 
 
 class RapKeyRenewalOperator(RapTask, BaseOperator):

@@ -51,8 +51,8 @@ class RapTask:
     def ending(self, context: Context) -> Iterator[None]:
         """Check the task's pool, and end the task as Airflow expects.
 
-        A closed RAP reschedules the task to the opening; no try is spent. In a run, an error that no retry can
-        help fails the task without retries; it is the cause of the `AirflowFailException`.
+        A closed RAP reschedules the task to the opening; no try is spent. In a run, an error that no retry
+        can help fails the task without retries; it is the cause of the `AirflowFailException`.
 
         :param context: the task's context; empty outside a run.
         """

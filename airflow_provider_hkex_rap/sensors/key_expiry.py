@@ -27,8 +27,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
     """Look for ``SSHKeyExpireWarning.txt``, by which RAP warns of a key in its last 14 days (§6.2).
 
     RAP repeats the warning daily, even if the key was renewed, until the old key is removed. By default the
-    sensor looks once, and skips if there is no warning: give it a ``timeout`` to wait, and ``soft_fail=False``
-    to fail then. The renewal of keys does not depend on it. Outside the service hours the task reschedules
+    sensor looks once, and skips if there is no warning: give it a ``timeout`` to wait, and
+    ``soft_fail=False`` to fail then. The renewal of keys does not depend on it. Outside the service hours the task reschedules
     itself to the opening. ::
 
         RapKeyExpiryWarningSensor(task_id="warned") >> tell_the_team()

@@ -51,13 +51,13 @@ class FileReader:
         :returns: the file's size and mtime once its last byte had been read.
         :raises asyncssh.Error: if RAP refused this file, or the session ended.
         """
-        async with self._window.reserve(min(_FILE_WINDOW if file.size is None else file.size, _FILE_WINDOW)):
-            async with self._opened(file) as handle:
-                size = (await self._attributes(handle)).size if file.size is None else file.size
-                async with aclosing(self._blocks(handle, size)) as blocks:
-                    async for block in blocks:
-                        write(block)
-                return await self._attributes(handle, size)
+        window = _FILE_WINDOW if file.size is None else min(file.size, _FILE_WINDOW)
+        async with self._window.reserve(window), self._opened(file) as handle:
+            size = (await self._attributes(handle)).size if file.size is None else file.size
+            async with aclosing(self._blocks(handle, size)) as blocks:
+                async for block in blocks:
+                    write(block)
+            return await self._attributes(handle, size)
 
     @asynccontextmanager
     async def _opened(self, file: RemoteFile) -> AsyncIterator[SFTPClientFile]:
@@ -108,7 +108,7 @@ class FileReader:
         return Attributes(attrs.size, mtime_of(attrs))
 
     async def _blocks(self, handle: SFTPClientFile, size: int | None) -> AsyncGenerator[bytes]:
-        """Yield a file's blocks in order, many requested ahead; up to the end of the file if *size* is None."""
+        """Yield a file's blocks in order, many requested ahead; to the end of the file if *size* is None."""
         block = self._block
         offsets = iter(itertools.count(0, block) if size is None else range(0, size, block))
         ahead: deque[asyncio.Task[bytes]] = deque()

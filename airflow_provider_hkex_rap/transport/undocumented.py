@@ -1,7 +1,7 @@
 """The parts of asyncssh that are used beyond its documentation.
 
-``tests/unit/transport/test_undocumented.py`` fails when one of them changes, and ``pyproject.toml`` bounds the
-version of asyncssh.
+``tests/unit/transport/test_undocumented.py`` fails when one of them changes, and ``pyproject.toml`` bounds
+the version of asyncssh.
 """
 
 from __future__ import annotations

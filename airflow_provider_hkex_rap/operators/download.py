@@ -33,7 +33,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
 
     Files that have landed before, by this account or another of the customer, are not read again. A file
     that changes while it is read is deferred to the next run; one whose name would leave the lake is
-    quarantined in the manifest. Outside the service hours the task reschedules itself to the opening (§4.1). ::
+    quarantined in the manifest. Outside the service hours the task reschedules itself to the opening
+    (§4.1). ::
 
         RapDownloadOperator(task_id="land", folders=["DCASS"], lake="s3://aws_default@bucket/rap")
 

@@ -188,9 +188,7 @@ class Ingest:
                 "%s lists %d entries, the newest of %s. Files per report: %s.",
                 folder.path,
                 len(listed),
-                f"{pendulum.from_timestamp(newest, HONG_KONG):YYYY-MM-DD HH:mm:ss} HKT"
-                if newest
-                else "no time",
+                _format_time(newest),
                 reports or "none",
             )
         log.info(

@@ -28,8 +28,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
 
     RAP repeats the warning daily, even if the key was renewed, until the old key is removed. By default the
     sensor looks once, and skips if there is no warning: give it a ``timeout`` to wait, and
-    ``soft_fail=False`` to fail then. The renewal of keys does not depend on it. Outside the service hours the task reschedules
-    itself to the opening. ::
+    ``soft_fail=False`` to fail then. The renewal of keys does not depend on it. Outside the service hours
+    the task reschedules itself to the opening. ::
 
         RapKeyExpiryWarningSensor(task_id="warned") >> tell_the_team()
 

@@ -1,8 +1,11 @@
-"""What a client of the simulated RAP meets: the guide's rules, and the variants that it leaves open."""
+"""The simulated RAP follows the rules of the guide, in every way that the guide leaves open."""
 
 import asyncio
+import re
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncssh
@@ -583,3 +586,19 @@ def test_reports_appear_when_they_are_generated() -> None:
         assert {file.text for folder in Folder for file in rap.files(folder)} == {
             file.text for file in published
         }
+
+
+# The documentation.
+
+
+def test_the_example_of_a_pytest_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+
+    (example,) = re.findall(r"::\n\n((?: {8}.*\n|\n)+)", RapSimulator.__doc__ or "")
+    names = {
+        "pendulum": pendulum,
+        "RapSimulator": RapSimulator,
+        "RapDownloadOperator": RapDownloadOperator,
+    }
+    exec(textwrap.dedent(example), names)
+    names["test_a_report_lands"](monkeypatch, tmp_path)

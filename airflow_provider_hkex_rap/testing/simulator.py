@@ -60,7 +60,7 @@ class RapSimulator:
     :param now: the aware time that :attr:`clock` shows first; None for the machine's time.
     :param port: the TCP port; 0 for a free one.
     :param name: the name of the server; each name has a host key of its own.
-    :param access: who may log in, until when, and which files they see; by default every account, at any hour.
+    :param access: who may log in, until when, and which files they see; by default every account, always.
     :param server: how the SSH and SFTP server behaves if the guide leaves it open.
     :param key_folder: how the key folder behaves if the guide leaves it open.
     :raises RapConfigurationError: if an account's name has another form than §3.1 gives, or if *now* has no

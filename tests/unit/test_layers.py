@@ -1,4 +1,4 @@
-"""Who may import whom: rap/ nobody, the rooms around it rap/ only, Airflow the Airflow layer alone."""
+"""The direction of imports: a room imports rap/ and itself, and only the Airflow layer imports Airflow."""
 
 import ast
 from pathlib import Path
@@ -17,14 +17,14 @@ FORBIDDEN = {
     "lake": {"airflow", "asyncssh"},
     "keystore": {"airflow"},
 }
-"""What a room imports nowhere, not even inside a function."""
+"""The packages that a room must not import, not even inside a function."""
 
 ALLOWED = {"keystore/variable.py"}
-"""The one place that cannot do without Airflow: it imports it inside its functions."""
+"""The modules that may import Airflow, but only inside functions."""
 
 
 def imports(source, module):
-    """Return the absolute names that a module imports, and those of them that loading it imports."""
+    """Return the absolute names that a module imports, and those that it imports when it is loaded."""
     tree = ast.parse(source)
     deferred = {
         node
@@ -94,7 +94,7 @@ def test_the_simulator_loads_without_airflow():
     assert not wrong
 
 
-def test_the_rules_of_the_guide_are_looked_at():
+def test_the_check_reads_the_modules_of_rap():
     assert len(list(modules("rap"))) > 10
 
 

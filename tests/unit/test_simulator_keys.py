@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.rap.expiry_warning import ExpiryWarning
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
 from airflow_provider_hkex_rap.rap.result_file import Received, Rejected, ResultName
-from airflow_provider_hkex_rap.testing import KeyFolderBehaviour, RapSimulator
+from airflow_provider_hkex_rap.testing import KeyFolderBehaviour, RapSimulator, ServerBehaviour
 from airflow_provider_hkex_rap.testing._key_answers import (
     KeyRejectedError,
     Rejection,
@@ -179,10 +179,16 @@ def test_a_wrong_warning_text_is_refused(text: str) -> None:
         KeyFolderBehaviour(warning_text=text)
 
 
-@pytest.mark.parametrize("variant", ["results", "uploaded_file", "reupload"])
-def test_a_behaviour_that_is_not_a_choice_is_refused(variant: str) -> None:
-    with pytest.raises(RapConfigurationError, match=rf"'{variant}' cannot be 'never'.*Valid: '"):
-        KeyFolderBehaviour(**{variant: "never"})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("behaviour", "name"),
+    [
+        *((KeyFolderBehaviour, name) for name in ("results", "uploaded_file", "reupload")),
+        *((ServerBehaviour, name) for name in ("supersede", "unsubscribed", "attributes", "stat_attributes")),
+    ],
+)
+def test_a_behaviour_that_is_not_a_choice_is_refused(behaviour: type, name: str) -> None:
+    with pytest.raises(RapConfigurationError, match=rf"'{name}' cannot be 'never'.*Valid: '"):
+        behaviour(**{name: "never"})
 
 
 def test_an_upload_shows_nothing_of_its_content() -> None:

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--account", action="append", help="RAP user account; repeatable (default: DCXYZ001)")
     parser.add_argument("--port", type=int, default=0, help="TCP port (default: a free one)")
     parser.add_argument(
-        "--days", type=int, default=3, help="number of past trading days to publish (default: 3)"
+        "--days", type=int, default=3, help="number of trading days to publish, up to today (default: 3)"
     )
     parser.add_argument("--now", type=_parse_time, help="time of its clock, in Hong Kong (default: now)")
     parser.add_argument(

@@ -32,7 +32,7 @@ class Facility:
     :param subscriptions: the services of each account.
     :param clock: the clock of every rule.
     :param faults: the rules that make something go wrong.
-    :param access: who may log in, until when, and what they see.
+    :param access: who may log in, until when, and which files they see.
     :param server: how the SSH and SFTP server behaves.
     :param key_folder: how the key folder behaves.
     """

@@ -74,6 +74,7 @@ class RapServer:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
+        # The tasks belong to connections that were just aborted, so their errors say nothing new.
         await asyncio.gather(*tasks, return_exceptions=True)
         while self.connections:
             await asyncio.sleep(0)

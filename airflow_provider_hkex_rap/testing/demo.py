@@ -89,8 +89,8 @@ def main() -> int:
 def choose_day(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]:
     """Return the trading day before *at*, and the time for the simulator's clock.
 
-    The time is the first one after that day's service hours at which both services are open (§4.1). RAP has
-    every report of the day then, also those from after midnight.
+    The time is the first one after the day's service hours at which both services are open (§4.1). RAP then
+    has every report of the day, also those from after midnight.
 
     :param at: the present time, in Hong Kong.
     """

@@ -37,17 +37,21 @@ _START_SECONDS = 10
 class RapSimulator:
     """Run a simulated RAP on 127.0.0.1 that follows the rules of the guide; use it in a ``with`` block.
 
-    A pytest that lands one report::
+    A pytest in which a task lands one report. The clock of tasks must show the simulator's time, since tasks
+    wait if RAP is shut::
 
         NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
 
         def test_a_report_lands(monkeypatch, tmp_path):
             with RapSimulator(["DCXYZ001"], NOW) as rap:
                 rap.put("DCASS", "TP001_CXYZ_20261120.csv", b"1,2,3")
+                offset = (NOW - pendulum.now()).total_seconds()
+                monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str(offset))
                 monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", rap.connection_json("DCXYZ001"))
-                ...  # run the task that downloads to tmp_path
+                task = RapDownloadOperator(task_id="land", folders=["DCASS"], lake=tmp_path.as_uri())
+                task.execute({})
                 assert rap.events.of("open", path="/download/DCASS/TP001_CXYZ_20261120.csv")
-                assert rap.events.peak_sessions("DCXYZ001") == 1
+                assert [path.read_bytes() for path in tmp_path.rglob("TP001_*")] == [b"1,2,3"]
 
     The server runs in a thread of its own. Each account has one registered RSA key, which no other account
     has. Add to :attr:`faults` to make something go wrong, and move :attr:`clock` to let time pass.
@@ -56,7 +60,7 @@ class RapSimulator:
     :param now: the aware time that :attr:`clock` shows first; None for the machine's time.
     :param port: the TCP port; 0 for a free one.
     :param name: the name of the server; each name has a host key of its own.
-    :param access: who may log in, until when, and what they see; by default every account, at any hour.
+    :param access: who may log in, until when, and which files they see; by default every account, always.
     :param server: how the SSH and SFTP server behaves if the guide leaves it open.
     :param key_folder: how the key folder behaves if the guide leaves it open.
     :raises RapConfigurationError: if an account's name has another form than §3.1 gives, or if *now* has no

@@ -1,8 +1,11 @@
-"""What a client of the simulated RAP meets: the guide's rules, and the variants that it leaves open."""
+"""The simulated RAP follows the rules of the guide, in every way that the guide leaves open."""
 
 import asyncio
+import re
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncssh
@@ -61,7 +64,7 @@ def ask(
     account: str = ACCOUNT,
     **options: Any,
 ) -> T:
-    """Return what one login with one question gives."""
+    """Log in, run *question*, and return its result."""
 
     async def answer() -> T:
         async with sftp(rap, account, **options) as client:
@@ -71,7 +74,7 @@ def ask(
 
 
 async def read(client: asyncssh.SFTPClient, path: str = PATH, size: int = 1 << 20, offset: int = 0) -> bytes:
-    """Read once, without asking again for what a short answer left out."""
+    """Send one READ; do not ask again if the reply is short."""
     async with client.open(path, "rb", block_size=0) as file:
         return bytes(await file.read(size, offset))
 
@@ -87,7 +90,7 @@ async def names(client: asyncssh.SFTPClient, path: str = DCASS.path) -> set[Any]
 # Reading and listing.
 
 
-def test_what_is_published_is_what_is_read(rap: RapSimulator) -> None:
+def test_published_reports_are_read_unchanged(rap: RapSimulator) -> None:
     published = rap.publish_day(NOW.date(), reports=30)
     rap.clock.advance(hours=2)
 
@@ -125,7 +128,7 @@ def test_dots_are_listed_or_not() -> None:
     [("full", True, True), ("no_mtime", True, False), ("no_size", False, True), ("none", False, False)],
 )
 @pytest.mark.parametrize("of", ["attributes", "stat_attributes"])
-def test_attributes_come_or_not(of: str, variant: Any, size: bool, mtime: bool) -> None:
+def test_attributes_are_listed_or_left_out(of: str, variant: Any, size: bool, mtime: bool) -> None:
     async def look(client: asyncssh.SFTPClient) -> list[asyncssh.SFTPAttrs]:
         return [(await entries(client))["TP001"], await client.stat(PATH)]
 
@@ -155,13 +158,13 @@ def test_other_entries_are_listed_as_what_they_are(rap: RapSimulator) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 32 * 1024])
-def test_one_read_gives_as_much_as_the_server_likes(limit: int) -> None:
+def test_one_read_returns_at_most_the_read_limit(limit: int) -> None:
     with RapSimulator(now=NOW, server=ServerBehaviour(read_limit=limit)) as rap:
         rap.put(DCASS, "TP001", CONTENT)
         assert ask(rap, read) == CONTENT[:limit]
 
 
-def test_limits_are_told_or_not(rap: RapSimulator) -> None:
+def test_limits_are_announced_or_not(rap: RapSimulator) -> None:
     async def limit(client: asyncssh.SFTPClient) -> int:
         return client.limits.max_read_len
 
@@ -315,7 +318,7 @@ def test_an_upload_cannot_be_resumed(rap: RapSimulator) -> None:
         ask(rap, resume)
 
 
-def test_an_upload_that_is_not_closed_is_none(rap: RapSimulator) -> None:
+def test_an_upload_that_is_not_closed_does_not_happen(rap: RapSimulator) -> None:
     async def abandon() -> None:
         async with connecting(rap) as connection:
             client = await connection.start_sftp_client()
@@ -428,14 +431,14 @@ def test_the_newest_login_wins(supersede: Any) -> None:
         assert rap.events.peak_sessions(ACCOUNT) == 2
 
 
-def test_logins_after_each_other_do_not_meet(rap: RapSimulator) -> None:
+def test_logins_one_after_another_do_not_overlap(rap: RapSimulator) -> None:
     for _ in range(3):
         ask(rap, names)
     assert rap.events.peak_sessions(ACCOUNT) == 1
     assert not rap.events.of("superseded")
 
 
-def test_other_accounts_are_left_alone() -> None:
+def test_a_login_does_not_end_sessions_of_other_accounts() -> None:
     async def log_in_both() -> set[Any]:
         async with sftp(rap, "DCXYZ001") as one, sftp(rap, "DCXYZ002"):
             return await names(one)
@@ -449,7 +452,7 @@ def test_other_accounts_are_left_alone() -> None:
 
 
 async def offer(rap: RapSimulator) -> dict[str, list[str]]:
-    """Return what the server offers, read from its first key exchange message."""
+    """Return the algorithms that the server offers in its first KEXINIT."""
     reader, writer = await asyncio.open_connection(rap.host, rap.port)
     await reader.readline()
     writer.write(b"SSH-2.0-test\r\n")
@@ -503,11 +506,11 @@ def test_accounts_may_sign_with_some_algorithms_only(allowed: str) -> None:
                 ask(rap, names, signature_algs=[other])
 
 
-def test_another_signature_is_refused_where_the_server_does_not_say() -> None:
+def test_another_signature_is_refused_if_the_server_sends_no_server_sig_algs() -> None:
     with RapSimulator(
         now=NOW, server=ServerBehaviour(client_signatures=["rsa-sha2-256"], server_sig_algs=False)
     ) as rap:
-        # Without the server's word asyncssh signs with SHA-1.
+        # asyncssh signs with SHA-1 if the server sends no server-sig-algs.
         with pytest.raises(asyncssh.PermissionDenied):
             ask(rap, names)
         assert rap.events.of("refused", detail="signature algorithm ssh-rsa")
@@ -557,7 +560,7 @@ def test_a_service_is_shut_while_another_is_open() -> None:
 
 
 @pytest.mark.parametrize("days", [9, 10])
-def test_a_report_leaves_after_its_days(days: int) -> None:
+def test_a_report_expires_after_the_retention_days(days: int) -> None:
     with RapSimulator(now=NOW, access=Access(retention_days=days)) as rap:
         rap.put(DCASS, "TP001", CONTENT, NOW.start_of("day"))
         rap.put(KEY_FOLDER, "old", b"", NOW.subtract(years=1))
@@ -583,3 +586,19 @@ def test_reports_appear_when_they_are_generated() -> None:
         assert {file.text for folder in Folder for file in rap.files(folder)} == {
             file.text for file in published
         }
+
+
+# The documentation.
+
+
+def test_the_example_of_a_pytest_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+
+    (example,) = re.findall(r"::\n\n((?: {8}.*\n|\n)+)", RapSimulator.__doc__ or "")
+    names = {
+        "pendulum": pendulum,
+        "RapSimulator": RapSimulator,
+        "RapDownloadOperator": RapDownloadOperator,
+    }
+    exec(textwrap.dedent(example), names)
+    names["test_a_report_lands"](monkeypatch, tmp_path)

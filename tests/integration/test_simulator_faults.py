@@ -1,4 +1,4 @@
-"""What a client of the simulated RAP meets where a fault is injected, and that it works again afterwards."""
+"""Each fault does what its documentation says, and the simulated RAP works again afterwards."""
 
 import asyncio
 import threading
@@ -101,7 +101,7 @@ def test_a_truncated_file(rap: RapSimulator, at_byte: int) -> None:
     assert ask(rap, read) == CONTENT
 
 
-def test_a_stalled_read_goes_on_when_released(rap: RapSimulator) -> None:
+def test_a_stalled_read_resumes_when_released(rap: RapSimulator) -> None:
     fault = rap.faults.add(Fault("stall", at_byte=50_000))
     release = threading.Thread(target=lambda: rap.events.wait_for("fault") and rap.faults.release(fault))
     release.start()
@@ -160,7 +160,7 @@ def test_a_rewritten_file(rap: RapSimulator) -> None:
         ("refuse_login", asyncssh.PermissionDenied, names),
     ],
 )
-def test_a_refusal_is_a_fault_and_nothing_of_the_guide(
+def test_a_refusal_is_logged_as_a_fault_and_not_as_denied(
     rap: RapSimulator, kind: str, error: Any, question: Callable[[asyncssh.SFTPClient], Awaitable[Any]]
 ) -> None:
     rap.faults.add(Fault(kind))
@@ -174,7 +174,7 @@ def test_a_refusal_is_a_fault_and_nothing_of_the_guide(
 
 @pytest.mark.parametrize("kind", ["listing_cut", "listing_error"])
 @pytest.mark.parametrize("arrive", [0, 1, 127, 128, 300])
-def test_some_of_a_listing_arrives(rap: RapSimulator, kind: str, arrive: int) -> None:
+def test_a_listing_ends_after_some_entries(rap: RapSimulator, kind: str, arrive: int) -> None:
     for number in range(297):
         rap.put(Folder.DCASS, f"{number}")
     seen = []
@@ -189,7 +189,7 @@ def test_some_of_a_listing_arrives(rap: RapSimulator, kind: str, arrive: int) ->
     assert len(seen) == arrive
 
 
-def test_a_stalled_listing_goes_on_when_released(rap: RapSimulator) -> None:
+def test_a_stalled_listing_resumes_when_released(rap: RapSimulator) -> None:
     fault = rap.faults.add(Fault("listing_stall", entries=1))
     release = threading.Thread(target=lambda: rap.events.wait_for("fault") and rap.faults.release(fault))
     release.start()
@@ -198,7 +198,7 @@ def test_a_stalled_listing_goes_on_when_released(rap: RapSimulator) -> None:
 
 
 @pytest.mark.parametrize("stage", ["banner", "kex", "auth"])
-def test_a_stalled_login_goes_on_when_released(rap: RapSimulator, stage: str) -> None:
+def test_a_stalled_login_resumes_when_released(rap: RapSimulator, stage: str) -> None:
     fault = rap.faults.add(Fault("stall_at", stage=stage))
     release = threading.Thread(target=lambda: rap.events.wait_for("fault") and rap.faults.release(fault))
     release.start()
@@ -208,7 +208,7 @@ def test_a_stalled_login_goes_on_when_released(rap: RapSimulator, stage: str) ->
 
 
 @pytest.mark.parametrize("stage", ["banner", "kex", "auth"])
-def test_the_simulator_ends_with_a_login_stalled(stage: str) -> None:
+def test_the_simulator_stops_while_a_login_is_stalled(stage: str) -> None:
     with RapSimulator((ACCOUNT,), NOW) as rap:
         rap.faults.add(Fault("stall_at", stage=stage))
         with ThreadPoolExecutor() as client:
@@ -218,7 +218,7 @@ def test_the_simulator_ends_with_a_login_stalled(stage: str) -> None:
     assert isinstance(asked.exception(), (OSError, asyncssh.Error))
 
 
-def test_a_rule_applies_where_and_as_often_as_it_says(rap: RapSimulator) -> None:
+def test_a_rule_applies_to_its_path_and_as_often_as_times(rap: RapSimulator) -> None:
     rap.put(Folder.DCASS, "OI002", b"1")
     rap.faults.add(Fault("deny", path="*/TP*", account=ACCOUNT, times=2))
     rap.faults.add(Fault("deny", account="DCABC001"))

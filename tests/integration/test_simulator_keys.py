@@ -1,4 +1,4 @@
-"""What a client of the simulated RAP meets when it renews a key (§6), and the variants that are left open."""
+"""The simulated RAP answers uploaded keys as the guide says (§6), in every way that the guide leaves open."""
 
 import asyncio
 import re
@@ -51,7 +51,7 @@ def ask(
     key: PrivateKey | None = None,
     account: str = ACCOUNT,
 ) -> T:
-    """Return what one login with one question gives, by the first registered key where none is given."""
+    """Log in, run *question*, and return its result; without *key*, use the first registered key."""
 
     async def answer() -> T:
         private_key = imported(exported(key) if key else rap.private_key(account))
@@ -84,7 +84,7 @@ async def times(client: asyncssh.SFTPClient) -> dict[str, int]:
 
 
 async def nothing(client: asyncssh.SFTPClient) -> None:
-    """Log in, and no more."""
+    """Do nothing after the login."""
 
 
 def upload(
@@ -158,7 +158,7 @@ n24VYtYtsMu74qXviYjziVucWKjjKEb11juqnF0GD1B3VVMxHLmxnAz643WK42Z7dLM5
 sY29ouezv4Xz2PuMch5VGPP+CDqzCM41oWgV
 ---- END SSH2 PUBLIC KEY ----
 """
-"""The key of §3.2.1: a DSA one, which the guide does not take."""
+"""The example of §3.2.1: a DSA key, which the guide itself does not accept."""
 
 
 def public(algorithm: str, form: str, **size: int) -> bytes:
@@ -183,7 +183,7 @@ def public(algorithm: str, form: str, **size: int) -> bytes:
         (NAME, public("ssh-rsa", "rfc4716", key_size=3072), "4003"),
     ],
 )
-def test_what_is_no_new_key_of_the_account_is_rejected(
+def test_an_upload_that_is_not_a_new_key_of_the_account_is_rejected(
     rap: RapSimulator, name: str, content: bytes | None, code: str
 ) -> None:
     good = new().public_key.to_rfc4716(ACCOUNT).encode()
@@ -207,7 +207,7 @@ def test_a_key_that_is_registered_is_rejected(rap: RapSimulator, owner: str, cod
     ]
 
 
-# How long keys log in (§5, §6.1, §6.3).
+# How long keys are valid (§5, §6.1, §6.3).
 
 
 def test_the_timeline_of_the_guide() -> None:
@@ -229,7 +229,7 @@ def test_the_timeline_of_the_guide() -> None:
 
 
 @pytest.mark.parametrize(("left", "last_day"), [(0, 1), (5, 6), (13, 14), (14, 14), (500, 14)])
-def test_an_earlier_end_of_the_old_key_stays(left: int, last_day: int) -> None:
+def test_an_earlier_expiry_of_the_old_key_is_not_extended(left: int, last_day: int) -> None:
     with RapSimulator((ACCOUNT,), NOW, access=Access(key_expires=NOW.add(days=left).date())) as rap:
         upload(rap)
         rap.clock.set(pendulum.datetime(2024, 3, last_day, 23, 59, tz="Asia/Hong_Kong"))
@@ -246,7 +246,7 @@ def test_a_registered_key_lasts_two_years(rap: RapSimulator) -> None:
     assert not logs_in(rap)
 
 
-def test_a_registration_leaves_no_other_key(rap: RapSimulator) -> None:
+def test_a_registration_removes_every_other_key(rap: RapSimulator) -> None:
     upload(rap)
     rap.register_key(ACCOUNT, new(2).public_key.to_openssh(), NOW.date())
     assert [logs_in(rap), logs_in(rap, new()), logs_in(rap, new(2))] == [False, False, True]
@@ -278,7 +278,7 @@ def test_ten_years_of_renewals(rap: RapSimulator) -> None:
     assert [result.accepted for result in rap.keys.results] == [True] * 6
 
 
-# Result files: when they are there, and what they are called.
+# Result files: when they appear, and their names.
 
 
 def test_a_result_is_gone_after_24_hours(rap: RapSimulator) -> None:
@@ -297,7 +297,7 @@ def test_a_delayed_result() -> None:
         (ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(results="delayed", result_delay=600)
     ) as rap:
         upload(rap)
-        # The key does not wait for it.
+        # The key is valid before the result appears.
         assert logs_in(rap, new())
         assert not results(rap)
         rap.clock.set(rap.keys.uploads[0].at.add(seconds=600))
@@ -341,7 +341,7 @@ def test_a_result_without_pub_in_its_name() -> None:
 @pytest.mark.parametrize(
     ("variant", "after"), [("consumed", ()), ("lingers", (0,)), ("stays", (0, 60, 9999))]
 )
-def test_the_uploaded_file_stays_or_not(variant: Any, after: tuple[int, ...]) -> None:
+def test_the_uploaded_file_lingers_is_consumed_or_stays(variant: Any, after: tuple[int, ...]) -> None:
     with RapSimulator((ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(uploaded_file=variant)) as rap:
         upload(rap)
         at = rap.uploads[0].at
@@ -351,7 +351,7 @@ def test_the_uploaded_file_stays_or_not(variant: Any, after: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("reupload", ["denied", "replaces"])
-def test_an_upload_while_the_file_is_there(reupload: Any) -> None:
+def test_a_second_upload_while_the_first_file_is_listed(reupload: Any) -> None:
     with RapSimulator(
         (ACCOUNT,), NOW, key_folder=KeyFolderBehaviour(uploaded_file="stays", reupload=reupload)
     ) as rap:
@@ -392,7 +392,7 @@ async def warning(client: asyncssh.SFTPClient) -> tuple[str, int] | None:
     return (await read(client, EXPIRY_WARNING_FILE)).decode(), listed[EXPIRY_WARNING_FILE]
 
 
-def test_a_warning_comes_daily_in_the_last_14_days() -> None:
+def test_a_warning_is_generated_daily_in_the_last_14_days() -> None:
     last_day = NOW.date().add(days=20)
     with RapSimulator((ACCOUNT,), NOW, access=Access(key_expires=last_day)) as rap:
         for days in (0, 6, 7, 8, 20):
@@ -406,7 +406,7 @@ def test_a_warning_comes_daily_in_the_last_14_days() -> None:
                 assert mtime == day.start_of("day").int_timestamp
 
 
-def test_a_warning_goes_on_after_a_renewal_until_the_old_key_is_removed() -> None:
+def test_a_warning_is_generated_after_a_renewal_until_the_old_key_is_removed() -> None:
     with RapSimulator((ACCOUNT,), NOW, access=Access(key_expires=NOW.date().add(days=4))) as rap:
         assert ask(rap, warning)
         upload(rap)
@@ -417,7 +417,7 @@ def test_a_warning_goes_on_after_a_renewal_until_the_old_key_is_removed() -> Non
             assert not found or ExpiryWarning.parse(found[0].encode()).fingerprints == (fingerprint(rap),)
 
 
-def test_the_text_of_the_warning_is_hkex_s() -> None:
+def test_the_text_of_the_warning_can_be_chosen() -> None:
     text = "Dear {account}, {{your}} key ends on {last_day:%d/%m/%Y}"
     with RapSimulator(
         (ACCOUNT,),
@@ -463,7 +463,7 @@ def test_no_result(rap: RapSimulator) -> None:
     assert converges(rap)
 
 
-def test_a_result_that_comes_later(rap: RapSimulator) -> None:
+def test_a_result_that_appears_later(rap: RapSimulator) -> None:
     rap.faults.add(Fault("delay_result", seconds=1000))
     upload(rap)
     assert not results(rap)
@@ -500,7 +500,7 @@ def test_a_denied_upload(rap: RapSimulator) -> None:
 
 
 @pytest.mark.parametrize("at_byte", [0, 100, 1 << 20])
-def test_an_upload_that_is_cut_is_none(rap: RapSimulator, at_byte: int) -> None:
+def test_an_upload_that_is_cut_does_not_happen(rap: RapSimulator, at_byte: int) -> None:
     rap.faults.add(Fault("drop_upload", at_byte=at_byte))
     with pytest.raises(GONE):
         upload(rap)
@@ -511,7 +511,7 @@ def test_an_upload_that_is_cut_is_none(rap: RapSimulator, at_byte: int) -> None:
     assert converges(rap)
 
 
-def test_an_upload_that_is_not_confirmed_is_one(rap: RapSimulator) -> None:
+def test_an_upload_that_is_not_confirmed_does_happen(rap: RapSimulator) -> None:
     rap.faults.add(Fault("drop_after_upload"))
     with pytest.raises(GONE):
         upload(rap)
@@ -522,7 +522,7 @@ def test_an_upload_that_is_not_confirmed_is_one(rap: RapSimulator) -> None:
     assert converges(rap)
 
 
-def test_a_key_whose_answer_was_lost_is_uploaded_once_more(rap: RapSimulator) -> None:
+def test_a_key_whose_result_was_lost_is_accepted_again(rap: RapSimulator) -> None:
     rap.faults.add(Fault("no_result"))
     upload(rap)
     rap.clock.advance(days=2)

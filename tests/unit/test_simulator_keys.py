@@ -1,4 +1,4 @@
-"""The answers of the simulated RAP to uploaded keys, and its account of the keys, without a network."""
+"""The answers of the simulated RAP to uploaded keys, and the keys that it registers, without a network."""
 
 from functools import cache
 
@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.rap.expiry_warning import ExpiryWarning
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
 from airflow_provider_hkex_rap.rap.result_file import Received, Rejected, ResultName
-from airflow_provider_hkex_rap.testing import KeyFolderBehaviour, RapSimulator
+from airflow_provider_hkex_rap.testing import KeyFolderBehaviour, RapSimulator, ServerBehaviour
 from airflow_provider_hkex_rap.testing._key_answers import (
     KeyRejectedError,
     Rejection,
@@ -74,14 +74,14 @@ def test_a_received_key_is_read_back(digest):
     assert Received.parse(received_text(fingerprint, ACCOUNT).encode()) == (fingerprint, ACCOUNT)
 
 
-def test_a_key_file_of_the_guide_is_taken():
+def test_a_key_file_as_in_the_guide_is_accepted():
     content = key_file(0)
     assert check_key_file(ACCOUNT, NAME, content) == key(0)
     assert check_key_file(ACCOUNT, NAME, content.replace(b"\n", b"\r\n")) == key(0)
 
 
 @given(st.binary() | st.tuples(st.integers(0, 400), st.binary(max_size=3)))
-def test_no_other_file_breaks_anything(damage):
+def test_no_damaged_key_file_is_accepted(damage):
     content = key_file(0)
     if isinstance(damage, tuple):
         at, put = damage
@@ -96,7 +96,7 @@ def test_no_other_file_breaks_anything(damage):
 
 
 @given(st.binary(min_size=1).filter(lambda name: name != NAME))
-def test_no_other_name_is_taken(name):
+def test_no_other_file_name_is_accepted(name):
     with pytest.raises(KeyRejectedError) as rejected:
         check_key_file(ACCOUNT, name, key_file(0))
     plain = all(byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-" for byte in name)
@@ -117,7 +117,7 @@ def test_an_account_has_two_keys_at_most_and_is_warned_in_time(history):
         before = valid(rap)
         was_accepted = upload(rap, number).endswith(".rcvd")
         assert was_accepted == (key(number).fingerprint not in before[:1])
-        # The old key stays whatever is uploaded (§6.3), and the uploaded one is the newest.
+        # The old key stays valid after any upload (§6.3), and the uploaded key is the newest.
         assert valid(rap) == ([*before[:1], key(number).fingerprint] if was_accepted else before)
         warning = rap.keys.warning(ACCOUNT)
         today = rap.clock().date()
@@ -141,7 +141,7 @@ def test_results_of_one_second_are_numbered(uploads):
     assert accepted == [None, *map(str, range(1, len(accepted)))]
 
 
-def test_a_name_is_free_again_when_its_file_has_left() -> None:
+def test_a_result_name_is_used_again_after_its_file_has_expired() -> None:
     rap = RapSimulator((ACCOUNT,), NOW)
     for at in (NOW, NOW.add(days=1).subtract(microseconds=1), NOW.add(days=1), NOW.add(days=1)):
         rap.keys.on_upload(Upload(ACCOUNT, NAME, b"", at, 1))
@@ -157,7 +157,7 @@ def test_a_key_of_two_accounts_is_refused() -> None:
         rap.register_key("DCXYZ002", text)
     assert upload(rap, 0, "DCXYZ002").endswith(".rej")
     assert rap.keys.results[-1].text.startswith("4005 ")
-    # Once it has ended it is nobody's.
+    # An expired key belongs to no account.
     rap.clock.advance(days=800)
     rap.register_key("DCXYZ002", text)
     assert valid(rap, "DCXYZ002") == [key(0).fingerprint]
@@ -179,10 +179,16 @@ def test_a_wrong_warning_text_is_refused(text: str) -> None:
         KeyFolderBehaviour(warning_text=text)
 
 
-@pytest.mark.parametrize("variant", ["results", "uploaded_file", "reupload"])
-def test_a_variant_that_does_not_exist_is_refused(variant: str) -> None:
-    with pytest.raises(RapConfigurationError, match=rf"'{variant}' cannot be 'never'.*Valid: '"):
-        KeyFolderBehaviour(**{variant: "never"})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("behaviour", "name"),
+    [
+        *((KeyFolderBehaviour, name) for name in ("results", "uploaded_file", "reupload")),
+        *((ServerBehaviour, name) for name in ("supersede", "unsubscribed", "attributes", "stat_attributes")),
+    ],
+)
+def test_a_behaviour_that_is_not_a_choice_is_refused(behaviour: type, name: str) -> None:
+    with pytest.raises(RapConfigurationError, match=rf"'{name}' cannot be 'never'.*Valid: '"):
+        behaviour(**{name: "never"})
 
 
 def test_an_upload_shows_nothing_of_its_content() -> None:

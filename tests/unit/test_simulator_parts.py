@@ -117,7 +117,7 @@ def test_monthly_reports_come_at_the_end_of_a_month():
 # Clock.
 
 
-def test_the_clock_ticks_from_where_it_is_set():
+def test_the_clock_ticks_from_the_time_that_is_set():
     clock = SimulatedClock(NOW)
     assert NOW <= clock() < NOW.add(minutes=1)
     assert clock().timezone_name == "Asia/Hong_Kong"
@@ -142,7 +142,7 @@ def test_without_a_start_the_clock_shows_the_real_time():
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from([ACCOUNT, "DCXYZ002"]))))
-def test_peak_sessions_is_the_most_alive_at_once(steps):
+def test_peak_sessions_is_the_largest_number_at_the_same_time(steps):
     log, alive, peak = EventLog(), set(), 0
     for session, account in steps:
         ends = (session, account) in alive
@@ -152,7 +152,7 @@ def test_peak_sessions_is_the_most_alive_at_once(steps):
     assert log.peak_sessions(ACCOUNT) == peak
 
 
-def test_events_are_found_by_what_they_say():
+def test_events_are_found_by_their_values():
     log = EventLog()
     first = Event(EventKind.OPEN, ACCOUNT, 1, "/download/DCASS/%FF", NOW, "x")
     second = replace(first, kind=EventKind.CLOSE, session=2)
@@ -170,7 +170,7 @@ def test_events_are_found_by_what_they_say():
     assert len(log) == 0
 
 
-def test_waiting_ends_when_the_event_comes():
+def test_waiting_ends_when_the_event_happens():
     log = EventLog()
     event = Event(EventKind.LOGIN, ACCOUNT, 1, "", NOW)
     waiting = threading.Thread(target=lambda: found.extend(log.wait_for("login", 2)))
@@ -182,7 +182,7 @@ def test_waiting_ends_when_the_event_comes():
     assert found == [event, event]
 
 
-def test_waiting_in_vain_says_what_there_was():
+def test_a_wait_that_times_out_lists_the_events():
     log = EventLog()
     log.record(Event(EventKind.CONNECT, "", 1, "", NOW))
     with pytest.raises(TimeoutError, match=r"'login'.*the log has: connect"):
@@ -219,7 +219,7 @@ def test_a_rule_is_for_its_moment_path_account_and_stage():
     assert rules.take("connect", stage="kex")
 
 
-def test_releasing_wakes_and_ends_a_rule():
+def test_releasing_a_rule_wakes_the_server_and_removes_it():
     woken = []
     rules = FaultRules(lambda: woken.append(1))
     first, second = rules.add(Fault("stall", times=None)), rules.add(Fault("stall", times=None))
@@ -257,7 +257,7 @@ def test_a_wrong_folder_is_refused():
         rap.connection_json("DCXYZ009")
 
 
-def test_what_is_put_can_be_seen_and_removed():
+def test_an_entry_is_put_listed_and_removed():
     rap = RapSimulator(now=NOW)
     file = rap.put("DCASS", "x", b"1", 100)
     rap.put(Folder.DCASS, "large", 1 << 30)
@@ -279,7 +279,7 @@ def test_a_key_of_another_kind_cannot_be_registered(algorithm):
         RapSimulator(now=NOW).keys.register(ACCOUNT, key)
 
 
-def test_keys_are_one_an_account_and_stay_for_the_process():
+def test_each_account_has_one_key_for_the_whole_process():
     rap, again = RapSimulator((ACCOUNT, "DCXYZ002")), RapSimulator((ACCOUNT,))
     assert rap.private_key(ACCOUNT) == again.private_key(ACCOUNT) != rap.private_key("DCXYZ002")
     assert rap.host_key == again.host_key != RapSimulator(name="other").host_key

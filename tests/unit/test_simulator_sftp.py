@@ -1,4 +1,4 @@
-"""The SFTP of the simulated RAP, given requests that no client should send."""
+"""The SFTP server of the simulated RAP answers any request, also those that no client should send."""
 
 import struct
 
@@ -107,7 +107,7 @@ def test_paths_are_resolved_within_the_root(parts):
     assert resolved == b"/" + b"/".join(expected)
 
 
-def test_a_version_is_settled():
+def test_init_is_answered_with_version_3():
     wire = Wire()
     wire.session.data_received(string(struct.pack(">BI", sftp.FXP_INIT, 6)), None)
     assert wire.packets() == [struct.pack(">BI", sftp.FXP_VERSION, 3)]

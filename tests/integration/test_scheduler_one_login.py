@@ -1,9 +1,9 @@
 """One login per account under a real scheduler, despite killed processes and logins by hand (§4.3).
 
 The story is played once. Eight tasks of one account in two DAGs are serialized by the lock alone, while
-the scheduler is killed and restarted; then they are serialized by their pool. On other accounts, a task is killed,
-then the supervisor of a download, then that of a renewal; and a user logs in by hand while a sensor lists a
-folder, and while a download reads a file.
+the scheduler is killed and restarted; then they are serialized by their pool. On other accounts, a task is
+killed, then the supervisor of a download, then that of a renewal; and a user logs in by hand while a sensor
+lists a folder, and while a download reads a file.
 """
 
 from __future__ import annotations

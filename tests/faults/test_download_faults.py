@@ -1,6 +1,6 @@
 """Faults of a download: no file is lost, landed twice or landed in part, and a clean rerun converges.
 
-The numbers are those of the list of faults in the design, §6.
+The numbers are those of the list in ``tests/faults/__init__.py``.
 """
 
 from __future__ import annotations

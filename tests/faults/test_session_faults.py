@@ -1,6 +1,6 @@
 """Faults of a session: each ends in bounded time, with an error of its own.
 
-The numbers are those of the list of faults in the design, §6.
+The numbers are those of the list in ``tests/faults/__init__.py``.
 """
 
 from __future__ import annotations

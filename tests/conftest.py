@@ -1,4 +1,4 @@
-"""Settings of every test: an Airflow home of its own, and no skips where none are wanted."""
+"""Settings of every test: a private Airflow home, and the option ``--no-skips``."""
 
 import os
 import shutil
@@ -8,23 +8,23 @@ from collections.abc import Generator
 
 import pytest
 
-# Airflow reads its environment once, when it is first imported; the user's own must not show through.
+# Airflow reads its environment once, when it is first imported. The user's settings must not reach a test.
 for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
     del os.environ[name]
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-")
 os.environ |= {
     "AIRFLOW_HOME": AIRFLOW_HOME,
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    # Five minutes in real life.
+    # Seconds; the default is five minutes.
     "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": "0.1",
 }
 
-# Where a shell has started the tests in the background, SIGINT would be ignored by every command under test.
+# If a shell has started the tests in the background, every command under test would ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--no-skips", action="store_true", help="Fail where a test would be skipped.")
+    parser.addoption("--no-skips", action="store_true", help="Fail if a test would be skipped.")
 
 
 def pytest_unconfigure() -> None:

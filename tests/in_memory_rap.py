@@ -1,4 +1,4 @@
-"""A RAP in memory for the lake's tests, and what must hold of a lake after any of them."""
+"""A RAP in memory for the tests of the lake, and the check that every such test ends with."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORIGIN = Origin(
 
 
 class InMemoryRap:
-    """One folder of files; reads are counted, and may be told to go wrong."""
+    """One folder of files; it records each read, and a test can make reads of a file fail."""
 
     def __init__(self, folder: Folder = Folder.DCASS) -> None:
         self.folder = folder
@@ -108,13 +108,13 @@ def run(rap: InMemoryRap, lake: Lake, **options) -> LandingResult:
 
 
 def landed(lake: Lake) -> dict[str, bytes]:
-    """Return what is visible in a lake, but for its manifest."""
+    """Return by path the files of a lake, manifests excepted."""
     paths = (path for path in lake.walk("") if not path.startswith(MANIFESTS))
     return {path: lake.read(path) for path in paths}
 
 
 def assert_holds_once(lake: Lake, rap: InMemoryRap) -> None:
-    """Check that the lake has each content of each file once, and whole."""
+    """Check that the lake holds each content of each file once and complete."""
     held = Counter(
         (path.rpartition("/")[2].partition(".v")[0], hashlib.sha256(content).hexdigest())
         for path, content in landed(lake).items()

@@ -1,7 +1,9 @@
-"""A process that renews a key and is killed at a step: run by the tests of the renewal's faults.
+"""Processes that renew a key and kill themselves at a step: run by the tests of the renewal's faults.
 
-Its arguments come as JSON: the connection's fields, the directory of keys, RAP's time, and the step before
-which the process kills itself; none to let it live.
+The argument is a JSON list with an object for each process: the fields of the connection, the directory of
+keys, RAP's time, and the number of steps after which the process kills itself; null if it must not. The
+processes are forks of one that has imported every module, since each import takes a second. Prints a JSON
+list of the processes' return codes.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """Counts what the process does, and ends it.
+    """Counts the steps of the process, and kills it.
 
-    :param last: how many steps it lives to see; None for all.
+    :param last: the number of steps before the kill; None for no kill.
     """
 
     def __init__(self, last: int | None = None) -> None:
@@ -101,7 +103,7 @@ class Logins:
         self._step()
 
 
-def main(connection: dict[str, Any], keys: str, now: str, last: int | None) -> None:
+def renew(connection: dict[str, Any], keys: str, now: str, last: int | None) -> None:
     at = pendulum.parse(now)
     assert isinstance(at, pendulum.DateTime)
     fields = {name: connection[name] for name in ("login", "host", "port", "extra")}
@@ -111,8 +113,23 @@ def main(connection: dict[str, Any], keys: str, now: str, last: int | None) -> N
     account_keys = AccountKeys(store, login.account, mask=lambda secret: None)
     logins = Logins(login, account_keys, lambda: at, store.step)
     renewal = Renewal(account_keys, logins, lambda: at, key_size=2048)
-    print(json.dumps(asyncio.run(renewal.run()).as_dict()))
+    asyncio.run(renewal.run())
+
+
+def in_processes(renewals: list[dict[str, Any]]) -> list[int]:
+    """Run each renewal in a process of its own, all side by side, and return their return codes."""
+    forks = []
+    for arguments in renewals:
+        if not (pid := os.fork()):
+            returncode = 1
+            try:
+                renew(**arguments)
+                returncode = 0
+            finally:
+                os._exit(returncode)
+        forks.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in forks]
 
 
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    print(json.dumps(in_processes(json.loads(sys.argv[1]))))

@@ -1,6 +1,6 @@
 """Faults of a download: no file is lost, landed twice or landed in part, and a clean rerun converges.
 
-The numbers are those of the list of faults in the design, §6.
+The numbers are those of the list in ``tests/faults/__init__.py``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_a_connection_cut_in_a_file_loses_nothing(rap: RapSimulator, lake: Path,
     for number in range(20):
         rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 500_000, MTIME.add(seconds=number))
     rap.faults.add(Fault("drop", path="*/R10_*", at_byte=at_byte))
-    # A cut after the last byte of the last file harms nothing, and may go unnoticed.
+    # A cut after the last byte of the last file does no harm and may go unnoticed.
     with pytest.raises(RapSessionSuperseded) if at_byte < 500_000 else suppress(RapSessionSuperseded):
         download(lake)
     source = published(rap)
@@ -82,7 +82,7 @@ def test_a_superseded_task_backs_off_and_lands_the_rest(
     monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
     for number in range(5):
         rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
-    # One after the other, so that each session lands something.
+    # One file at a time, so that each session lands a file.
     monkeypatch.setattr(landing, "FILES_IN_FLIGHT", 1)
     rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
     summary = download(lake, in_a_run(), folders="DCASS")
@@ -134,20 +134,20 @@ def test_tasks_of_one_account_log_in_one_after_another(rap: RapSimulator, tmp_pa
 
 @contextmanager
 def log_line_with(words: str) -> Iterator[threading.Event]:
-    """Give an event that is set once a log of this package says *words*."""
-    heard = threading.Event()
+    """Yield an event that is set when this package logs a line with *words*."""
+    logged = threading.Event()
 
-    class Ear(logging.Handler):
+    class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if words in record.getMessage():
-                heard.set()
+                logged.set()
 
-    logger, ear = logging.getLogger("airflow_provider_hkex_rap"), Ear()
+    logger, listener = logging.getLogger("airflow_provider_hkex_rap"), Listener()
     level = logger.level
     logger.setLevel(logging.INFO)
-    logger.addHandler(ear)
-    yield heard
-    logger.removeHandler(ear)
+    logger.addHandler(listener)
+    yield logged
+    logger.removeHandler(listener)
     logger.setLevel(level)
 
 
@@ -158,11 +158,11 @@ def test_files_landed_while_a_task_waited_for_the_account_do_not_land_again(
     for number in range(5):
         rap.put(Folder.DCASS, f"R{number}_20261120.csv", 20_000, MTIME)
     stall = rap.faults.add(Fault("stall"))
-    with ThreadPoolExecutor(2) as tasks, log_line_with("is in use on this host") as in_line:
+    with ThreadPoolExecutor(2) as tasks, log_line_with("is in use on this host") as waiting:
         first = tasks.submit(download, lake, folders="DCASS")
         rap.events.wait_for("fault")
         second = tasks.submit(download, lake, folders="DCASS")
-        assert in_line.wait(60)
+        assert waiting.wait(60)
         rap.faults.release(stall)
     assert (first.result()["landed"], second.result()["landed"]) == (5, 0)
     assert len(entries(lake)) == 5
@@ -268,7 +268,7 @@ def test_a_kill_ends_the_session_at_once(rap: RapSimulator, lake: Path) -> None:
 
 
 class KilledEarly(RapDownloadOperator):
-    """Is killed before it logs in."""
+    """A download that is killed before its login."""
 
     async def _land(self, *arguments: Any) -> Any:
         self.on_kill()
@@ -287,7 +287,7 @@ def test_a_task_killed_before_its_login_does_not_log_in(rap: RapSimulator, lake:
 
 
 class TimedOut(RapDownloadOperator):
-    """Meets its execution_timeout while its event loop is at work."""
+    """A download whose execution_timeout passes while its event loop runs."""
 
     async def _land(self, hook: RapHook, *arguments: Any) -> Any:
         async with hook.session() as session:

@@ -42,7 +42,7 @@ EXPIRES = NOW.date().add(days=20)
 
 
 class Party:
-    """One account at a simulated RAP, with its keys in a directory; it renews by RAP's clock."""
+    """One account of a simulated RAP, with its keys in a directory; its renewals use the clock of RAP."""
 
     def __init__(self, rap: RapSimulator, keys: Path, account: Account = ACCOUNT) -> None:
         self.rap = rap
@@ -87,7 +87,7 @@ class Party:
         assert any(self.rap.keys.opens(self.account.name, key) for key in kept)
 
     def check_converged(self, *, uploads: int = 1) -> None:
-        """Check what must hold after one clean rerun."""
+        """Check the keys in the store and at RAP after one clean rerun."""
         record = self.record
         assert record.pending is None
         assert record.current
@@ -114,10 +114,10 @@ def party(rap: RapSimulator, tmp_path: Path) -> Party:
     return Party(rap, tmp_path / "keys")
 
 
-# Killed.
+# Fault 27: the process is killed.
 
 STEPS = 17
-"""Steps of a renewal: two a write (five of them), three a login, two an upload; less those not taken."""
+"""The number of steps of a renewal, plus one: before and after each write, login and upload."""
 
 
 def test_killed_before_and_after_each_step_a_rerun_converges(tmp_path: Path) -> None:
@@ -125,8 +125,7 @@ def test_killed_before_and_after_each_step_a_rerun_converges(tmp_path: Path) -> 
     names = [account.name for account in accounts]
     with RapSimulator(names, NOW, access=Access(key_expires=EXPIRES)) as rap:
         parties = [Party(rap, tmp_path / account.name, account) for account in accounts]
-        processes = [_renewing(party, step) for step, party in enumerate(parties)]
-        ends = [process.wait(60) for process in processes]
+        returncodes = _renew_and_kill(parties)
         for party in parties:
             party.check_a_key_logs_in()
             assert len(party.uploads) <= 1
@@ -135,22 +134,29 @@ def test_killed_before_and_after_each_step_a_rerun_converges(tmp_path: Path) -> 
             assert party.renew().fingerprint in ({pending.fingerprint} if pending else set(party.uploads))
             party.check_converged()
             assert not rap.events.of("denied", account=party.account.name), step
-        # The last one had nothing left to do, so every step was died at.
-        assert ends == [-signal.SIGKILL] * (STEPS - 1) + [0]
+        # The last process ended by itself, so the others were killed at every step that there is.
+        assert returncodes == [-signal.SIGKILL] * (STEPS - 1) + [0]
 
 
-def _renewing(party: Party, last: int) -> subprocess.Popen[bytes]:
-    arguments = {
-        "connection": party.connection,
-        "keys": str(party.keys),
-        "now": NOW.to_iso8601_string(),
-        "last": last,
-    }
+def _renew_and_kill(parties: list[Party]) -> list[int]:
+    """Renew each party's key in a process that is killed after 0, 1, 2 … steps; return the return codes."""
+    renewals = [
+        {
+            "connection": party.connection,
+            "keys": str(party.keys),
+            "now": NOW.to_iso8601_string(),
+            "last": step,
+        }
+        for step, party in enumerate(parties)
+    ]
     script = Path(__file__).with_name("renewing_process.py")
-    return subprocess.Popen([sys.executable, script, json.dumps(arguments)])
+    command = [sys.executable, script, json.dumps(renewals)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True)
+    returncodes: list[int] = json.loads(done.stdout)
+    return returncodes
 
 
-# What RAP may answer.
+# Fault 27: the answers of RAP.
 
 
 def test_a_rejected_key_leaves_the_old_one(party: Party) -> None:
@@ -160,28 +166,28 @@ def test_a_rejected_key_leaves_the_old_one(party: Party) -> None:
     assert (caught.value.code, caught.value.message) == ("4003", "Key is too short")
     party.check_a_key_logs_in()
     assert party.record.results[0].content.startswith("4003")
-    # The key file that was rejected may still lie there.
+    # The rejected key file may still be in the folder.
     outcome = party.renew()
     assert party.uploads[1:] == [outcome.fingerprint]
     assert party.uploads[0] != outcome.fingerprint
     assert not party.rap.events.of("denied")
 
 
-def test_without_a_result_the_key_itself_tells(party: Party) -> None:
+def test_without_a_result_file_a_login_with_the_new_key_decides(party: Party) -> None:
     party.rap.faults.add(Fault("no_result"))
     party.renew()
     party.check_converged()
     assert party.rap.clock() > NOW.add(minutes=9)
 
 
-def test_a_result_that_takes_a_while_is_waited_for(party: Party) -> None:
+def test_a_late_result_file_is_awaited(party: Party) -> None:
     party.rap.faults.add(Fault("delay_result", seconds=500))
     party.renew()
     party.check_converged()
     assert len(party.record.results) == 1
 
 
-def test_a_result_that_comes_after_all_waiting_is_found(party: Party) -> None:
+def test_a_result_file_that_comes_after_the_time_out_is_found_by_the_rerun(party: Party) -> None:
     party.rap.faults.add(Fault("delay_result", seconds=3000))
     refused = party.rap.faults.add(Fault("refuse_renewed_key", times=None))
     with pytest.raises(RapKeyVerificationError, match="gave no result file"):
@@ -193,7 +199,7 @@ def test_a_result_that_comes_after_all_waiting_is_found(party: Party) -> None:
     assert len(party.record.results) == 1
 
 
-def test_a_stale_result_counts_for_nothing(party: Party) -> None:
+def test_a_stale_result_file_is_ignored(party: Party) -> None:
     party.rap.put(KEY_FOLDER, f"{ACCOUNT}.pub.080000.rcvd", f"{party.first}  {ACCOUNT}.pub\n".encode())
     party.rap.put(KEY_FOLDER, f"{ACCOUNT}.pub.080001.rej", b"4007 of an upload before\n|\n")
     party.rap.faults.add(Fault("delay_result", seconds=100))
@@ -213,7 +219,7 @@ def test_a_result_with_another_fingerprint_is_an_error_and_a_rerun_is_safe(party
     party.check_converged()
 
 
-def test_a_key_that_was_accepted_and_does_not_log_in_is_not_promoted(party: Party) -> None:
+def test_an_accepted_key_that_does_not_log_in_is_not_promoted(party: Party) -> None:
     refused = party.rap.faults.add(Fault("refuse_renewed_key", times=None))
     for _ in range(2):
         with pytest.raises(RapKeyVerificationError, match=r"does not log in; RAP accepted it") as caught:
@@ -227,7 +233,7 @@ def test_a_key_that_was_accepted_and_does_not_log_in_is_not_promoted(party: Part
     party.check_converged()
 
 
-def test_a_denied_upload_says_what_may_deny_it(party: Party) -> None:
+def test_a_denied_upload_names_the_likely_cause(party: Party) -> None:
     party.rap.faults.add(Fault("deny_upload"))
     with pytest.raises(RapPermissionDenied, match=r"endurance.*§2\.1"):
         party.renew()
@@ -237,7 +243,7 @@ def test_a_denied_upload_says_what_may_deny_it(party: Party) -> None:
 
 
 @pytest.mark.parametrize("kind", ["drop_upload", "drop_after_upload"])
-def test_an_upload_that_is_cut_off_is_made_up_for(party: Party, kind: str) -> None:
+def test_a_rerun_after_a_cut_upload_converges(party: Party, kind: str) -> None:
     party.rap.faults.add(Fault(kind))
     with pytest.raises(RapSessionSuperseded):
         party.renew()
@@ -246,7 +252,7 @@ def test_an_upload_that_is_cut_off_is_made_up_for(party: Party, kind: str) -> No
     party.check_converged()
 
 
-def test_a_key_file_that_still_lies_there_is_not_written_over(party: Party) -> None:
+def test_a_key_file_that_is_still_in_the_folder_is_not_overwritten(party: Party) -> None:
     for kind in ("drop_after_upload", "no_result"):
         party.rap.faults.add(Fault(kind))
     # Once under each signature algorithm.
@@ -258,7 +264,7 @@ def test_a_key_file_that_still_lies_there_is_not_written_over(party: Party) -> N
     assert not party.rap.events.of("denied")
 
 
-def test_somebody_elses_key_is_not_replaced(party: Party) -> None:
+def test_a_key_uploaded_by_hand_is_not_replaced(party: Party) -> None:
     foreign = PrivateKey.generate(2048)
 
     async def upload() -> None:
@@ -277,11 +283,11 @@ def test_somebody_elses_key_is_not_replaced(party: Party) -> None:
     assert len(party.uploads) == 2
 
 
-# What the store may do.
+# Fault 28: the key store fails.
 
 
 class FailingStore(DirectoryKeyStore):
-    """A directory of keys that cannot be written once *writes* are over."""
+    """A directory of keys that fails every write after the first *writes*."""
 
     writes = 0
 
@@ -293,7 +299,7 @@ class FailingStore(DirectoryKeyStore):
 
 
 @pytest.mark.parametrize("writes", range(4))
-def test_a_store_that_cannot_be_written_stops_the_renewal(party: Party, writes: int) -> None:
+def test_a_failing_key_store_stops_the_renewal(party: Party, writes: int) -> None:
     failing = FailingStore(party.keys)
     failing.writes = writes
     party.store = failing
@@ -307,7 +313,7 @@ def test_a_store_that_cannot_be_written_stops_the_renewal(party: Party, writes: 
 
 
 @pytest.mark.parametrize("kind", ["reject", "wrong_fingerprint", "deny_upload", "refuse_renewed_key"])
-def test_every_error_says_what_why_and_what_to_do_next(party: Party, kind: str) -> None:
+def test_every_error_names_its_cause_and_the_next_step(party: Party, kind: str) -> None:
     party.rap.faults.add(Fault(kind, times=None))
     with pytest.raises(RapError) as caught:
         party.renew()

@@ -1,6 +1,6 @@
 """Faults of a session: each ends in bounded time, with an error of its own.
 
-The numbers are those of the list of faults in the design, §6.
+The numbers are those of the list in ``tests/faults/__init__.py``.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_a_refused_key_is_offered_in_one_connection_only(rap: RapSimulator) -> N
 
 
 class Abrupt(asyncssh.SSHServer):
-    """Hangs up on whoever offers a key, instead of refusing it."""
+    """A server that closes the connection when a client offers a key, instead of rejecting the key."""
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
@@ -131,7 +131,7 @@ def test_a_changed_host_key_is_refused_before_authentication(rap: RapSimulator) 
 
 
 async def fetch_from(**options: Any) -> None:
-    """Fetch from a server of asyncssh with these options."""
+    """Fetch from a server of asyncssh that listens with these options."""
     key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
     async with asyncssh.listen("127.0.0.1", 0, server_host_keys=[key], **options) as server:
         await fetch(login_to(connection_to(server.get_port(), key, key)))

@@ -1,4 +1,4 @@
-"""A search for private keys and passphrases in everything that Airflow leaves behind."""
+"""Search for private keys and passphrases in every file that Airflow writes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RUN = re.compile(rb"[A-Za-z0-9+/=]{%d,}" % _WINDOW)
 
 
 class Secrets:
-    """Private keys and passphrases, to be searched for in any part and form.
+    """Private keys and passphrases to search for, whole or in part, in every form.
 
     :param private_keys: the texts of private keys.
-    :param passphrases: the passphrases; each may be that of a key.
+    :param passphrases: the passphrases; the first one opens the keys that are encrypted.
     """
 
     def __init__(self, private_keys: Iterable[str], *passphrases: str) -> None:
@@ -30,7 +30,7 @@ class Secrets:
             self._parts.update(*map(_parts, _forms(text, passphrases)))
 
     def is_in(self, data: bytes) -> bool:
-        """Return whether *data* has a passphrase, or a part of a key of the length of most of a line."""
+        """Return whether *data* contains a passphrase, or a part of a key that is most of a line long."""
         return any(word in data for word in self._words) or any(
             run[at : at + _WINDOW] in self._parts
             for run in _RUN.findall(data)
@@ -39,7 +39,7 @@ class Secrets:
 
 
 def _forms(text: str, passphrases: tuple[str, ...]) -> Iterator[str]:
-    """Yield the secret half of a private key in every form in which it may be written."""
+    """Yield the secret half of a private key in every format that a program may write."""
     key = asyncssh.import_private_key(text, passphrases[0] if passphrases else None).pyca_key
     none = serialization.NoEncryption()
     pem = serialization.Encoding.PEM
@@ -57,12 +57,12 @@ def _forms(text: str, passphrases: tuple[str, ...]) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[bytes]:
-    """Yield parts of a text of which each of its lines has one, wherever the lines break."""
+    """Yield parts of a text, so short that each line of a key contains one, however its lines are broken."""
     return (text[at : at + _WINDOW].encode() for at in range(0, len(text) - _WINDOW + 1, _WINDOW))
 
 
 def contents(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield each file below *root* by its name, each table of a database in it, and each member of a zip."""
+    """Yield the name and content of each file below *root*, database table and member of a zip archive."""
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         name, data = str(path.relative_to(root)), path.read_bytes()
         yield name, data
@@ -82,5 +82,5 @@ def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def leaks(secrets: Secrets, found: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Return the names of what holds a secret."""
+    """Return the names of the contents that hold a secret."""
     return [name for name, data in found if secrets.is_in(data)]

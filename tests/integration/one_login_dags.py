@@ -1,4 +1,4 @@
-"""DAGs whose tasks meet on one account; a real scheduler reads a copy of this file."""
+"""DAGs whose tasks share one account; a real scheduler reads a copy of this file."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ LAKE = "{{ var.value.hkex_rap_lake }}"
 FOLDERS = ["DCASS", "DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"]
 
 ROOMY = {"pool": "roomy"}
-"""A pool with a slot for every task: it keeps none of them apart."""
+"""A pool with a slot for every task: it never makes a task wait."""
 
 
 def dag(dag_id, account, **defaults):

@@ -1,4 +1,4 @@
-"""A real OpenSSH sshd, limited to the guide's algorithms: the witness beside the simulator."""
+"""A real OpenSSH sshd, limited to the guide's algorithms: a second server for tests, beside the simulator."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import asyncssh
@@ -23,7 +24,7 @@ SSHD = "/usr/sbin/sshd"
 
 
 def missing() -> str | None:
-    """Say what this machine lacks, or None where it can run the server."""
+    """Return what this machine lacks to run the server; None if it lacks nothing."""
     if not Path(SSHD).exists():
         return "needs Debian's openssh-server"
     if os.geteuid() != 0:
@@ -43,7 +44,7 @@ class OpenSSH:
     private_key: str
 
     def put(self, folder: Folder, name: str | bytes, content: bytes, mtime: int) -> None:
-        """Put a report where the account finds it."""
+        """Put a report into a folder of the account."""
         path = os.fsencode(self.root) + folder.path.encode() + b"/" + os.fsencode(name)
         with open(path, "wb") as file:
             file.write(content)
@@ -61,7 +62,7 @@ class OpenSSH:
 
 
 def _supported(kind: str, wanted: tuple[str, ...]) -> str:
-    """Return those of the guide's algorithms that this OpenSSH still has."""
+    """Return the guide's algorithms that this OpenSSH still supports."""
     known = subprocess.run(["ssh", "-Q", kind], capture_output=True, text=True, check=True).stdout.split()
     return ",".join(name for name in wanted if name in known)
 
@@ -74,7 +75,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _user(name: str) -> Iterator[None]:
-    """Have a system user of the account's name for as long as the server runs."""
+    """Create a system user with the account's name, and delete it when the block ends."""
     subprocess.run(
         [
             "useradd",
@@ -97,20 +98,28 @@ def _user(name: str) -> Iterator[None]:
         subprocess.run(["userdel", "--force", name], check=True, capture_output=True)
 
 
+@cache
+def _host_and_client_key() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey]:
+    """Generate the two keys once for all servers: that takes seconds on a busy machine."""
+    return (
+        asyncssh.generate_private_key("ssh-rsa", key_size=2048),
+        asyncssh.generate_private_key("ssh-rsa", key_size=2048),
+    )
+
+
 @contextlib.contextmanager
 def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[OpenSSH]:
     """Run sshd on a port of localhost until the block ends.
 
-    :param accepted: the signature algorithms that the account may log in with.
+    :param accepted: the signature algorithms that the server accepts from the account.
     """
-    # Every directory above a chroot must belong to root alone, so not under /tmp.
+    # sshd demands that only root can write to each directory above a chroot, which rules out /tmp.
     base = Path(tempfile.mkdtemp(dir="/run", prefix="rap-sshd-"))
     base.chmod(0o755)
     root = base / "root"
     for path in (*(folder.path for folder in Folder), KEY_FOLDER, "/submission"):
         (root / path[1:]).mkdir(parents=True)
-    host_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
-    client_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    host_key, client_key = _host_and_client_key()
     host_key.write_private_key(base / "host_key")
     (base / "host_key").chmod(0o600)
     (base / "authorized_keys").write_bytes(client_key.export_public_key())
@@ -140,7 +149,7 @@ def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[Op
     Path("/run/sshd").mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, base)
-        # Another name each time: several of these servers may run at once.
+        # A random name, since several of these servers may run at the same time.
         account = "DC" + "".join(random.choices(string.ascii_uppercase, k=3)) + "001"
         stack.enter_context(_user(account))
         server = subprocess.Popen([SSHD, "-D", "-f", base / "sshd_config", "-E", log])

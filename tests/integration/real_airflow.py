@@ -1,4 +1,4 @@
-"""Airflow's real parts as processes, in a home of their own, and at any time that a test likes."""
+"""The real parts of Airflow as processes, with a private home and a clock that a test can set."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ _TASKS_SHOWN = 5
 _LOG_LINES_SHOWN = 60
 _LOG_COLUMNS_SHOWN = 400
 _SCHEDULER_STARTED = "Starting the scheduler"
-# The scheduler's words for a task, as (DAG, task, run, index where it is mapped).
+# How the scheduler's log names a task: DAG, task, run, and the index if the task is mapped.
 _STARTED = re.compile(r"<TaskInstance: ([^ .]+)\.(\S+) (\S+) (?:map_index=(\d+) )?\[")
 _ENDED = re.compile(
     r"Received executor event with state .*TaskInstanceKey\(dag_id='([^']+)', task_id='([^']+)',"
     r" run_id='([^']+)', try_number=\d+, map_index=(?:-1|(\d+))\)"
 )
 
-# libfaketime 0.9 answers EINVAL to a sleep until an absolute time, which is how Python has slept since 3.11.
+# libfaketime 0.9 fails a sleep until an absolute time with EINVAL, and Python 3.11 sleeps in that way.
 _SITECUSTOMIZE = (
     "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"
 )
 
 
 def missing_faketime() -> str | None:
-    """Return what to install for a test that moves Airflow's clock; None where it is there."""
+    """Return which package a test that moves Airflow's clock lacks; None if it is installed."""
     return None if shutil.which("faketime") else "Moving Airflow's clock needs Debian's package faketime."
 
 
 class MovedClock:
     """The clock of processes that run under libfaketime.
 
-    :param directory: where its file is kept.
-    :param now: the time that it shows first.
+    :param directory: an existing directory for the files of the clock.
+    :param now: the first time that the clock shows.
     """
 
     def __init__(self, directory: Path, now: pendulum.DateTime) -> None:
@@ -72,7 +72,7 @@ class MovedClock:
         return pendulum.now(HONG_KONG) + pendulum.duration(seconds=float(self._file.read_text()))
 
     def set(self, to: pendulum.DateTime) -> None:
-        """Show *to* now, in every process, and tick on from there."""
+        """Set the clock of every process to *to*; it runs on from there."""
         offset = (to - pendulum.now()).total_seconds()
         new = self._file.with_suffix(".new")
         new.write_text(f"{offset:+.3f}")
@@ -80,14 +80,14 @@ class MovedClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to follow this clock."""
+        """The environment variables with which a process follows this clock."""
         return {
             "LD_PRELOAD": _libfaketime(),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
-            # Timeouts go on in real time, and files keep their times: compiled modules stay valid.
+            # Timeouts use real time, and files keep their mtimes, so that compiled modules stay valid.
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            # Else every timed wait for Python's lock is over at once, and threads spin.
+            # Otherwise every timed wait for a lock of Python returns at once, and threads spin.
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             "NO_FAKE_STAT": "1",
             "PYTHONPATH": os.pathsep.join([str(self._library), os.environ.get("PYTHONPATH", "")]),
@@ -95,13 +95,13 @@ class MovedClock:
 
 
 class RealAirflow:
-    """Airflow under test: use it in a ``with`` block, which ends every process that it started.
+    """Airflow under test; use it in a ``with`` block, which ends every process that it started.
 
     :param home: an empty directory for everything that Airflow writes.
     :param dags: the text of each file of DAGs, by the file's name.
     :param environment: connections, variables and settings, as environment variables.
-    :param now: the time that Airflow shows first; None for this machine's, which cannot be moved.
-    :param parts: the parts to start, of :data:`PARTS`.
+    :param now: the first time that Airflow shows; None for the time of this machine, which cannot be set.
+    :param parts: the parts to start, each one of :data:`PARTS`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class RealAirflow:
         self.dags.mkdir()
         for name, text in dags.items():
             (self.dags / name).write_text(text)
-            # A file that is younger than the time that Airflow shows would be read again and again.
+            # Airflow would parse a file again and again if its mtime lay in the future of the moved clock.
             os.utime(self.dags / name, (0, 0))
         self.clock = MovedClock(home, now) if now else None
         self._parts = parts
@@ -126,7 +126,7 @@ class RealAirflow:
         self._environment = self._settings() | dict(environment or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: list[int] = []
-        # Longer than SQLite waits for a lock, so that an answer tells of that.
+        # Longer than SQLite waits for a lock, so that the answer names the lock and not a time-out.
         self._api = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=120)
 
     def _settings(self) -> dict[str, str]:
@@ -145,17 +145,17 @@ class RealAirflow:
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
                 "AIRFLOW__CORE__PARALLELISM": "8",
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-                # Whoever finds SQLite locked waits for longer than 5 s, on a machine that is slow.
+                # On a slow machine SQLite stays locked for longer than the default time-out of 5 s.
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
-                # A moved clock is no reason to read unchanged files again.
+                # Unchanged files must not be parsed again only because the clock has moved.
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(10**8),
-                # SQLite refuses a transaction that a heartbeat has overtaken.
+                # SQLite rejects a transaction if a heartbeat has written since it began.
                 "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "60",
                 "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(10**8),
                 "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": str(_POLL_SECONDS),
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(10**8),
                 "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-                # A supervisor that waits no longer asks again, and a task that is started twice fails.
+                # A supervisor that times out sends its request again, and a task that is started twice fails.
                 "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
@@ -178,7 +178,7 @@ class RealAirflow:
         self._end()
 
     def start(self, part: str) -> int:
-        """Start a part of Airflow; return its process id."""
+        """Start a part of Airflow and return its process id."""
         arguments = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-logs"]}.get(part, [])
         if part == "api-server":
             arguments = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
@@ -196,15 +196,15 @@ class RealAirflow:
         return process.pid
 
     def kill(self, part: str) -> None:
-        """End a part of Airflow by SIGKILL, and nothing that it started."""
+        """Kill a part of Airflow with SIGKILL, but not the processes that it started."""
         process = self._processes.pop(part)
         process.kill()
         process.wait()
 
     def _end(self) -> None:
-        """Kill every process that was started, and what those have started."""
+        """Kill every process that was started, and their child processes."""
         self._api.close()
-        # Tasks get process groups of their own, but stay in the session of the part that started them.
+        # A task has its own process group, but stays in the session of the part that started it.
         while found := [pid for pid in psutil.pids() if _session(pid) in self._sessions]:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
@@ -213,9 +213,9 @@ class RealAirflow:
                 process.wait()
 
     def run(self, *arguments: str) -> str:
-        """Run ``airflow`` with these arguments, while every part stands still; return what it printed.
+        """Stop every part of Airflow, run ``airflow`` with these arguments, and return its output.
 
-        :raises AssertionError: it ended with an error.
+        :raises AssertionError: if the command fails.
         """
         self.wait_until_idle()
         with self._standing_still():
@@ -225,7 +225,7 @@ class RealAirflow:
 
     @contextlib.contextmanager
     def _standing_still(self) -> Iterator[None]:
-        """Stop every part while none is writing: SQLite refuses what the write of another has overtaken."""
+        """Stop every part while none holds a lock: SQLite rejects a write if another came in between."""
         self._signal(signal.SIGSTOP)
         while self._is_locked():
             self._signal(signal.SIGCONT)
@@ -249,21 +249,21 @@ class RealAirflow:
             process.send_signal(number)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``airflow`` with these arguments to its end, whatever that is."""
+        """Run ``airflow`` with these arguments, even if it fails, and return the result."""
         command = [sys.executable, "-m", "airflow", *arguments]
         return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
 
-    # Asking and telling it, by the REST API.
+    # The REST API.
 
     def request(self, method: str, path: str, *, json: object = None, **parameters: object) -> Any:
-        """Send a request to the REST API; return its answer.
+        """Send a request to the REST API and return the JSON of the answer.
 
-        :param path: without ``/api/v2/``.
-        :raises httpx.HTTPStatusError: the answer is an error.
+        :param path: the path after ``/api/v2/``.
+        :raises httpx.HTTPStatusError: if the answer is an error.
         """
         answer = self._api.request(method, f"/api/v2/{path}", json=json, params=parameters)
         for _ in range(_TRIES_OF_A_REQUEST):
-            # SQLite lets one write at a time; what was refused has changed nothing.
+            # SQLite allows one write at a time; a rejected request has changed nothing, so retry it.
             if not answer.is_error or not any(said in answer.text for said in _LOCKED):
                 break
             time.sleep(_POLL_SECONDS)
@@ -273,47 +273,47 @@ class RealAirflow:
         return answer.json() if answer.content else None
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return the runs of a DAG, by their logical dates, those without one last."""
+        """Return the runs of a DAG, sorted by logical date; runs without one come last."""
         answer = self.request("GET", f"dags/{dag_id}/dagRuns", limit=100)
         return sorted(answer["dag_runs"], key=lambda run: run["logical_date"] or "~")
 
     def task_instances(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
-        """Return task instances, of every DAG or of one, of every run or of one."""
+        """Return the task instances of one DAG or all DAGs, and of one run or all runs."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         return list(self.request("GET", path, limit=100)["task_instances"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Return what a task returned."""
+        """Return the XCom that a task returned."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         value = self.request("GET", path, deserialize=True)["value"]
         return json.loads(value) if isinstance(value, str) and value[:1] in "[{" else value
 
     def unpause(self, *dag_ids: str) -> None:
-        """Let DAGs be scheduled, once they have been read."""
+        """Wait until Airflow has parsed these DAGs, then unpause them."""
         for dag_id in dag_ids:
             self.wait_until(lambda dag=dag_id: self._knows(dag), f"the DAG {dag_id}")
             self.request("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
     def pause(self, *dag_ids: str) -> None:
-        """Let DAGs no longer be scheduled."""
+        """Pause these DAGs."""
         for dag_id in dag_ids:
             self.request("PATCH", f"dags/{dag_id}", json={"is_paused": True})
 
     def trigger(
         self, dag_id: str, *, logical_date: str | None = None, conf: Mapping[str, object] | None = None
     ) -> str:
-        """Trigger a run of a DAG that is not paused; return its id."""
+        """Trigger a run of a DAG that is not paused, and return the run id."""
         body = {"logical_date": logical_date, "conf": dict(conf or {})}
         return str(self.request("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     # Waiting.
 
     def wait_until(self, probe: Callable[[], Any], what: str, timeout: float = 60) -> Any:
-        """Block until *probe* returns something true, and return it.
+        """Block until *probe* returns a true value, and return that value.
 
-        :param what: what is waited for, in words.
+        :param what: a name of the awaited event, for the failure message.
         :param timeout: seconds of real time.
-        :raises AssertionError: it did not come in time, or a part of Airflow has ended; with the logs.
+        :raises AssertionError: if *timeout* passes or a part of Airflow ends; it prints the logs.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -322,7 +322,7 @@ class RealAirflow:
                     return found
             ended = [part for part, process in self._processes.items() if process.poll() is not None]
             if ended or time.monotonic() > deadline:
-                why = f"{', '.join(ended)} ended" if ended else f"not within {timeout:g} s"
+                why = f"{', '.join(ended)} ended" if ended else f"timed out after {timeout:g} s"
                 raise AssertionError(f"Waited for {what}: {why}. {self.describe()}")
             time.sleep(_POLL_SECONDS)
 
@@ -347,17 +347,17 @@ class RealAirflow:
         return dict(self.wait_until(found, f"{' or '.join(states)} of a task of {dag_id} {run_id}", timeout))
 
     def move_to(self, at: pendulum.DateTime) -> None:
-        """Let every part show *at* now, once no task is at work: a leap makes one look dead."""
+        """Wait until no task is running, then set the clock: after a leap a running task looks dead."""
         assert self.clock, "This Airflow shows the machine's time."
         self.wait_until_idle()
         self.clock.set(at)
 
     def wait_until_idle(self) -> None:
-        """Block until no task is at work."""
-        self.wait_until(self._is_idle, "tasks to end")
+        """Block until no task is running."""
+        self.wait_until(self._is_idle, "all tasks to end")
 
     def describe(self) -> str:
-        """Print the ends of the logs; return in one line the tasks that have not succeeded."""
+        """Print the last lines of each log; return in one line the tasks that have not succeeded."""
         tasks = sorted(self.home.glob("logs/dag_id=*/**/*.log"), key=lambda log: log.stat().st_mtime)
         for log in (*self.home.glob("*.log"), *tasks[-_TASKS_SHOWN:]):
             lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
@@ -370,7 +370,7 @@ class RealAirflow:
         try:
             instances = [ti for ti in self.task_instances() if ti["state"] != "success"]
         except httpx.HTTPError as error:
-            return f"The API says {error!r}."
+            return f"The REST API failed: {error!r}."
         shown = "{dag_id} {dag_run_id} {task_id} {map_index} try {try_number}: {state}"
         return "; ".join(shown.format(**ti) for ti in instances) or "Every task has succeeded."
 
@@ -386,13 +386,13 @@ class RealAirflow:
         return True
 
     def _is_idle(self) -> bool:
-        """Return whether no task is at work, and the scheduler knows of the end of each process.
+        """Return whether no task is running and the scheduler has noticed the end of each process.
 
-        A rescheduled task that starts again while its last process is still ending is taken for killed.
+        The scheduler takes a rescheduled task for killed if it starts again before its process has ended.
         """
         log = (self.home / "scheduler.log").read_text(errors="replace").rpartition(_SCHEDULER_STARTED)[2]
         ended = {}
-        # One that SQLite refused to note as queued is started a second time, and ends once.
+        # If SQLite rejects the write that queues a task, the task starts a second time and ends once.
         for line in log.splitlines():
             if "Trying to enqueue tasks" in line:
                 ended |= dict.fromkeys(_STARTED.findall(line), False)
@@ -412,14 +412,14 @@ class RealAirflow:
 
 
 def _day(run: Mapping[str, Any]) -> str | None:
-    """Return the date of a run whose logical date is midnight UTC."""
+    """Return the date of a run if its logical date is midnight UTC."""
     day, _, clock = (run["logical_date"] or "").partition("T")
     return day if clock.startswith("00:00:00") else None
 
 
 @cache
 def _migrated_database() -> Path:
-    """Return an empty database of Airflow, made once a test session."""
+    """Return the path of an empty Airflow database; it is created once per process."""
     home = Path(os.environ["AIRFLOW_HOME"]) / "migrated"
     environment = os.environ | {"AIRFLOW_HOME": str(home)}
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
@@ -429,7 +429,7 @@ def _migrated_database() -> Path:
 
 
 def _libfaketime() -> str:
-    """Return the library that Debian's faketime loads into the programs it runs."""
+    """Return the path of the library that Debian's ``faketime`` loads into the programs that it runs."""
     printed = subprocess.run(
         ["faketime", "-m", "-f", "+0", "env"], capture_output=True, text=True, check=True
     )

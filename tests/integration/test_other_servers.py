@@ -1,4 +1,4 @@
-"""SFTP servers that are not ours: asyncssh's own, which does less and refuses more than RAP may."""
+"""Downloads from asyncssh's own SFTP server, in variants that support less than the simulator."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..simulated_rap import MTIME, by_name, connection_to, download, use
 
 
 class NoFstat(asyncssh.SFTPServer):
-    """A server without FSTAT."""
+    """A server that does not support FSTAT."""
 
     def fstat(self, file_obj: object) -> Any:
         raise asyncssh.SFTPOpUnsupported("no")
@@ -34,7 +35,7 @@ class DeniedFstat(asyncssh.SFTPServer):
 
 
 class FailingFstat(asyncssh.SFTPServer):
-    """A server that fails FSTAT, as some do with what they do not have."""
+    """A server that answers FSTAT with a failure, as some do if they do not support it."""
 
     def fstat(self, file_obj: object) -> Any:
         raise asyncssh.SFTPFailure("no")
@@ -51,7 +52,7 @@ class BareNames(asyncssh.SFTPServer):
 
 
 class FewHandles(asyncssh.SFTPServer):
-    """A server that keeps twenty files open at most, and does not say so."""
+    """A server that keeps at most twenty files open and does not announce the limit (fault 29)."""
 
     _open = 0
 
@@ -67,7 +68,7 @@ class FewHandles(asyncssh.SFTPServer):
 
 
 class OneBadFile(asyncssh.SFTPServer):
-    """A server that has a word for the whole session where one file cannot be opened."""
+    """A server that answers the OPEN of one file with an error that is meant for the whole session."""
 
     def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
         if path.endswith(b"bad.csv"):
@@ -76,7 +77,7 @@ class OneBadFile(asyncssh.SFTPServer):
 
 
 class BrokenStream(asyncssh.SFTPServer):
-    """A server that sends a packet too short to mean anything, once it is asked what a file is."""
+    """A server that answers FSTAT with a packet that is too short."""
 
     def fstat(self, file_obj: object) -> Any:
         self.channel.write(b"\0\0\0\1\x65")
@@ -84,7 +85,7 @@ class BrokenStream(asyncssh.SFTPServer):
 
 
 class Notice(asyncssh.SSHServer):
-    """Greets who logs in, in Chinese, and not in UTF-8."""
+    """A server whose login banner is Chinese text, not encoded in UTF-8."""
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
@@ -94,11 +95,19 @@ class Notice(asyncssh.SSHServer):
         return True
 
 
+@cache
+def _host_and_client_key() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey]:
+    """Generate the two keys once: that takes seconds."""
+    return (
+        asyncssh.generate_private_key("ssh-rsa", key_size=4096),
+        asyncssh.generate_private_key("ssh-rsa", key_size=2048),
+    )
+
+
 @contextmanager
 def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, Any]]:
     """Serve a directory with the guide's algorithms until the block ends; yield a connection to it."""
-    host_key = asyncssh.generate_private_key("ssh-rsa", key_size=4096)
-    client_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    host_key, client_key = _host_and_client_key()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -134,7 +143,7 @@ def test_a_day_lands_once(sftp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder = tmp_path / "root/download/DCASS"
     folder.mkdir(parents=True)
     for number in range(100):
-        # Some begin as a long name of a directory, or of a link, does.
+        # Some names begin with the letter that marks a directory or a link in a long name.
         path = folder / f"{'Rdl'[number % 3]}{number:03}_20261120.csv"
         path.write_bytes(bytes([number]) * number * 1_000)
         os.utime(path, (MTIME.int_timestamp, MTIME.int_timestamp))
@@ -149,7 +158,7 @@ def test_a_day_lands_once(sftp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert landed.read_bytes() == path.read_bytes()
 
 
-def test_a_file_that_the_server_answers_badly_holds_up_no_other(
+def test_a_file_that_cannot_be_opened_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "root/download/DCASS"
@@ -165,7 +174,9 @@ def test_a_file_that_the_server_answers_badly_holds_up_no_other(
     assert len(by_name(lake)) == 20
 
 
-def test_a_broken_stream_is_nobodys_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_stream_is_not_reported_as_a_second_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "root/download/DCASS"
     folder.mkdir(parents=True)
     (folder / "1_20261120.csv").write_bytes(b"1")

@@ -1,8 +1,9 @@
-"""Ten years of the keys of four accounts under a real scheduler, and a search for what leaks (§6).
+"""Ten years of the keys of four accounts under a real scheduler, and a search for leaked key material (§6).
 
-They are played once. RAP's clock goes through every day, and it is noted which keys log in; Airflow's leaps
-to the days that matter: the trading day before a renewal is due, the one on which it is, one on which both
-keys log in, and the first one without the old key. Nobody acts but a human at WinSCP and who kills a task.
+The ten years are played once. The clock of RAP goes through every day, and the test records which keys log
+in. The clock of Airflow leaps to the days that matter: the trading day before a renewal is due, the day of
+the renewal, a day on which both keys log in, and the first day without the old key. The only events from
+outside are one login by hand and one killed task.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ CONNECTIONS = {
     "hkex_rap_third": "DCXYZ003",
     "hkex_rap_fourth": "DCXYZ004",
 }
-FIRST, THROWN_OUT, KILLED, ENCRYPTED = CONNECTIONS.values()
+FIRST, SUPERSEDED, KILLED, ENCRYPTED = CONNECTIONS.values()
 NEW_CUSTOMER = "DCABC001"
 """Its key is made by ``airflow hkex-rap register``."""
 
@@ -87,23 +88,23 @@ with DAG("log_in", schedule=None):
     for name, account in {CONNECTIONS!r}.items():
         log_in.override(task_id=account)(name)
 """
-# Else each task spends two seconds on imports.
+# Otherwise each task spends two seconds on imports.
 _LOCAL_SETTINGS = "import airflow_provider_hkex_rap.hooks.rap\n"
 
 
 @dataclass
 class Visit:
-    """What was found on one day after the daily run.
+    """The state of the keys on one day, after the daily run.
 
-    :param what: ``first``, ``before``, ``due``, ``overlap`` or ``after``: which of the days it is.
-    :param connections: how often the daily run has connected to RAP.
-    :param valid: by account, the keys that log in, the old one first.
-    :param held: by account, the keys in the store: the current one, and the previous one before it.
-    :param logged_in: by account, the key with which a task has logged in after ``due`` and ``after``.
+    :param phase: the phase of the renewal: ``first``, ``before``, ``due``, ``overlap`` or ``after``.
+    :param connections: the number of connections of the daily run to RAP.
+    :param valid: by account, the fingerprints of the keys that log in, the old key first.
+    :param held: by account, the fingerprints of the keys in the store, the previous key first.
+    :param logged_in: by account, the fingerprint with which a task logged in; only on ``due`` and ``after``.
     """
 
     day: pendulum.Date
-    what: str
+    phase: str
     connections: int
     valid: dict[str, list[str]]
     held: dict[str, list[str]]
@@ -126,14 +127,14 @@ class Decade:
         )
         self.first_keys = {account: fingerprints[0] for account, fingerprints in self.valid_keys().items()}
         self.valid: dict[pendulum.Date, dict[str, list[str]]] = {}
-        """By day and account, the keys that log in when the day ends."""
+        """By day and account, the keys that log in at the end of the day."""
         self.private_keys: dict[str, set[str]] = {}
-        """By fingerprint, every form in which a private key was in the store or a connection."""
+        """By fingerprint, every form in which the store or a connection held the private key."""
         self.visits: list[Visit] = []
         self.interrupted: dict[str, KeyRecord] = {}
-        """By account, what the store held when its renewal had been interrupted."""
+        """By account, the record in the store after its renewal was interrupted."""
         self.shown: dict[str, str] = {}
-        """What commands have printed and the REST API has answered."""
+        """The output of commands and the answers of the REST API."""
         fernet_key = Fernet.generate_key()
         self._fernet = Fernet(fernet_key)
         (home / "config").mkdir()
@@ -146,7 +147,7 @@ class Decade:
             environment={
                 "AIRFLOW__CORE__FERNET_KEY": fernet_key.decode(),
                 "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": str(10**9),
-                # Two hundred short tasks, one after the other: what each waits for adds up.
+                # Two hundred short tasks run one after another, so each wait adds up.
                 "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
                 "AIRFLOW_VAR_HKEX_RAP_LAKE": self.lake.as_uri(),
@@ -168,21 +169,21 @@ class Decade:
         self.rap.stop()
 
     def connect(self, name: str, *, method: str = "POST", **extra: str) -> None:
-        """Make or change a connection, in Airflow's database."""
+        """Create or change a connection in Airflow's database."""
         connection = self.rap.connection(CONNECTIONS[name])
         connection["extra"] = json.dumps(connection["extra"] | extra)
         path = "connections" if method == "POST" else f"connections/{name}"
         self.airflow.request(method, path, json=connection | {"connection_id": name})
 
-    # What there is.
+    # The keys.
 
     def valid_keys(self) -> dict[str, list[str]]:
-        """Return by account the keys that RAP lets in now, the old one first."""
+        """Return by account the keys that RAP accepts now, the old key first."""
         keys = self.rap.keys
         return {account: [key.fingerprint for key in keys.valid(account)] for account in self.rap.accounts}
 
     def records(self) -> dict[str, KeyRecord]:
-        """Return by account what the store holds, and remember the private keys in it."""
+        """Return by account the record in the store, and remember its private keys for the search."""
         found = {}
         with closing(sqlite3.connect(f"file:{self.home / 'airflow.db'}?mode=ro", uri=True)) as database:
             rows = database.execute(
@@ -198,15 +199,15 @@ class Decade:
         return found
 
     def private_key(self, account: str) -> str:
-        """Return the current private key of an account, which has no passphrase."""
+        """Return the current private key of an account; the key must have no passphrase."""
         current = self.records()[account].current
         assert current
         return current.private_key
 
-    # Time.
+    # The clocks.
 
     def move_to(self, to: pendulum.DateTime) -> None:
-        """Let RAP go through every day until *to*, and Airflow leap there."""
+        """Move the clock of RAP through every day until *to*, then set that of Airflow to *to*."""
         self.airflow.wait_until_idle()
         while (day := self.rap.clock().date()) < to.date():
             self.valid[day] = self.valid_keys()
@@ -216,11 +217,11 @@ class Decade:
         self.airflow.move_to(to)
 
     def visit(
-        self, what: str, day: pendulum.Date, interruption: Callable[[Decade], None] | None = None
+        self, phase: str, day: pendulum.Date, interruption: Callable[[Decade], None] | None = None
     ) -> None:
-        """Go to 09:00 of *day*, wait for the daily run, and note what there is.
+        """Go to 09:00 of *day*, wait for the daily run, and record the keys.
 
-        :param interruption: what happens during the run.
+        :param interruption: is called during the run and disturbs it.
         """
         since = len(self.rap.events)
         if day > self.rap.clock().date():
@@ -233,11 +234,11 @@ class Decade:
             account: [key.fingerprint for key in (record.previous, record.current) if key]
             for account, record in self.records().items()
         }
-        logged_in = self.log_in() if what in ("due", "after") else {}
-        self.visits.append(Visit(day, what, connections, self.valid_keys(), held, logged_in))
+        logged_in = self.log_in() if phase in ("due", "after") else {}
+        self.visits.append(Visit(day, phase, connections, self.valid_keys(), held, logged_in))
 
     def wait_for_daily_run(self, day: pendulum.Date) -> None:
-        """Block until the run of 09:00 of *day* has succeeded, and each before it."""
+        """Block until the run of 09:00 of *day* and the run before it have succeeded."""
 
         def succeeded() -> bool:
             runs = self.airflow.request("GET", f"dags/{RENEWAL}/dagRuns", order_by="-run_after", limit=2)[
@@ -250,9 +251,9 @@ class Decade:
         self.airflow.wait_until(succeeded, f"the daily run of {day}", 120)
 
     def log_in(self, state: str = "success") -> dict[str, str]:
-        """Let a task log in to each account; return by account the key that it has used.
+        """Run a task that logs in to each account; return by account the fingerprint that it used.
 
-        :param state: how the run is to end.
+        :param state: the state in which the run must end.
         """
         run_id = self.airflow.trigger("log_in")
         ended = self.airflow.wait_until(lambda: self._end_of(run_id), f"the end of {run_id}", 120)
@@ -265,11 +266,11 @@ class Decade:
         state = self.airflow.request("GET", f"dags/log_in/dagRuns/{run_id}")["state"]
         return state if state in ("success", "failed") else None
 
-    # What interrupts a renewal.
+    # Interruptions of a renewal.
 
     def wait_for_upload(self, account: str) -> dict[str, Any]:
-        """Block until the account has uploaded its new key; return the task that waits for the answer."""
-        renewals = sum(visit.what == "due" for visit in self.visits) + 1
+        """Block until the account has uploaded its new key; return the task that awaits the result file."""
+        renewals = sum(visit.phase == "due" for visit in self.visits) + 1
         self.rap.events.wait_for("upload", renewals, 120, account=account)
         return self.task_of(account)
 
@@ -281,7 +282,7 @@ class Decade:
         return next(it for it in instances if it["task_id"] == f"renew_{name}")
 
     def retry(self, account: str) -> None:
-        """Note what the store holds once the account's task waits to be tried again, and go to that time."""
+        """Wait until the account's task is up for retry, keep its record, and go to the time of the retry."""
         self.airflow.wait_until(
             lambda: self.task_of(account)["state"] == "up_for_retry", f"the retry for {account}"
         )
@@ -289,7 +290,7 @@ class Decade:
         self.move_to(self.rap.clock() + RETRY)
 
     def run_command(self, arguments: Iterable[str]) -> None:
-        """Run a command of ``airflow hkex-rap`` and keep what it prints."""
+        """Run a command of ``airflow hkex-rap`` and keep its output."""
         done = self.airflow.command("hkex-rap", *arguments)
         self.shown[" ".join(arguments)] = done.stdout + done.stderr
 
@@ -316,31 +317,31 @@ def trading_day(day: pendulum.Date, step: int) -> pendulum.Date:
 
 
 def kill_the_task(decade: Decade) -> None:
-    """Kill the process of a task that has uploaded a key and waits for the answer."""
+    """Kill the process of a task that has uploaded a key and awaits the result file."""
     decade.rap.faults.add(Fault("delay_result", account=KILLED, seconds=RETRY.total_seconds()))
     os.kill(decade.wait_for_upload(KILLED)["pid"], signal.SIGKILL)
     decade.retry(KILLED)
 
 
-def throw_the_task_out(decade: Decade) -> None:
-    """Log in by hand, with the same account, while a task waits for the answer to its upload (§4.3)."""
+def supersede_the_task(decade: Decade) -> None:
+    """Log in by hand with the account of a task that awaits its result file: its session ends (§4.3)."""
     rap = decade.rap
 
     async def log_in() -> None:
-        key = asyncssh.import_private_key(decade.private_key(THROWN_OUT))
+        key = asyncssh.import_private_key(decade.private_key(SUPERSEDED))
         async with asyncssh.connect(
-            rap.host, rap.port, username=THROWN_OUT, client_keys=[key], known_hosts=None, config=None
+            rap.host, rap.port, username=SUPERSEDED, client_keys=[key], known_hosts=None, config=None
         ):
             pass
 
-    rap.faults.add(Fault("delay_result", account=THROWN_OUT, seconds=RETRY.total_seconds()))
-    decade.wait_for_upload(THROWN_OUT)
+    rap.faults.add(Fault("delay_result", account=SUPERSEDED, seconds=RETRY.total_seconds()))
+    decade.wait_for_upload(SUPERSEDED)
     asyncio.run(log_in())
-    decade.retry(THROWN_OUT)
+    decade.retry(SUPERSEDED)
 
 
 def ingest_beside_it(decade: Decade) -> None:
-    """Let the daily ingest use an account while its renewal waits for an answer: the pool has slots left."""
+    """Run the daily ingest of an account while its renewal awaits a result file; the pool has free slots."""
     rap, airflow = decade.rap, decade.airflow
     rap.publish_day(trading_day(rap.clock().date().subtract(days=1), -1), reports=12)
     rap.faults.add(Fault("delay_result", account=FIRST, seconds=300))
@@ -348,14 +349,14 @@ def ingest_beside_it(decade: Decade) -> None:
     airflow.unpause(INGEST)
     run_id = airflow.wait_until(lambda: airflow.runs(INGEST), "the ingest")[0]["dag_run_id"]
     airflow.wait_for_task(INGEST, run_id, "running")
-    # The renewal is logged in, so the ingest waits for its turn.
+    # The renewal is logged in, so the ingest waits for the account.
     assert not rap.events.of("list", path=Folder.DCASS.path)
     rap.clock.advance(seconds=300)
     airflow.wait_until(lambda: airflow.runs(INGEST)[-1]["state"] == "success", "the ingest to end")
     airflow.pause(INGEST)
 
 
-INTERRUPTIONS = (None, kill_the_task, throw_the_task_out, ingest_beside_it, None)
+INTERRUPTIONS = (None, kill_the_task, supersede_the_task, ingest_beside_it, None)
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +366,7 @@ def decade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decade]:
         for name, account in CONNECTIONS.items():
             secret = {"private_key_passphrase": PASSPHRASE} if account == ENCRYPTED else {}
             decade.connect(name, key_expires=str(last_days[account]), **secret)
-        # Tasks of several accounts may run side by side; those of one are kept apart by the lock.
+        # Tasks of several accounts may run side by side; the lock serializes the tasks of one account.
         pool = {"pool": POOL, "slots": 5, "include_deferred": False}
         decade.airflow.request("PATCH", f"pools/{POOL}", json=pool)
         decade.airflow.unpause(RENEWAL, "log_in")
@@ -380,7 +381,7 @@ def decade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decade]:
 
 
 def play_a_renewal(decade: Decade, interruption: Callable[[Decade], None] | None) -> None:
-    """Go to the days of the next renewal: they follow from the last day of the only key (§6.1)."""
+    """Visit the days of the next renewal, which follow from the last day of the only key (§6.1)."""
     (key,) = decade.rap.keys.valid(FIRST)
     assert key.last_day
     due = key.last_day.subtract(days=RENEW_BEFORE - 1)
@@ -394,7 +395,7 @@ def play_a_renewal(decade: Decade, interruption: Callable[[Decade], None] | None
 
 
 def show_all(decade: Decade) -> None:
-    """Let everything show what it shows of keys: commands, an error, the REST API."""
+    """Collect everything that may show a key: output of commands, an error, answers of the REST API."""
     kit = ("--ip=10.1.1.1", "--key-size=2048", f"--output={decade.kit}")
     commands = (("register", f"--account={NEW_CUSTOMER}", *kit), ("status",), ("doctor", "--login"))
     with ThreadPoolExecutor() as threads:
@@ -408,8 +409,8 @@ def show_all(decade: Decade) -> None:
         decade.shown[path] = json.dumps(decade.airflow.request("GET", path, limit=100))
 
 
-def visits(decade: Decade, *what: str) -> list[Visit]:
-    return [visit for visit in decade.visits if visit.what in what]
+def visits(decade: Decade, *phases: str) -> list[Visit]:
+    return [visit for visit in decade.visits if visit.phase in phases]
 
 
 def uploaded(decade: Decade, account: str) -> list[tuple[pendulum.Date, str]]:
@@ -421,7 +422,7 @@ def uploaded(decade: Decade, account: str) -> list[tuple[pendulum.Date, str]]:
     ]
 
 
-def test_five_renewals_of_four_accounts_each_over_one_upload(decade: Decade) -> None:
+def test_each_account_renews_its_key_five_times_with_one_upload_each(decade: Decade) -> None:
     due = [visit.day for visit in visits(decade, "due")]
     assert len(due) == 5
     for account in decade.rap.accounts:
@@ -442,7 +443,7 @@ def test_no_day_without_a_valid_key(decade: Decade) -> None:
     assert len(days) > 3650
 
 
-def test_every_old_key_ends_after_fourteen_days_and_no_third_is_there_meanwhile(decade: Decade) -> None:
+def test_every_old_key_ends_after_fourteen_days_and_there_is_never_a_third_key(decade: Decade) -> None:
     for account in decade.rap.accounts:
         uploads = uploaded(decade, account)
         old = decade.first_keys[account]
@@ -458,17 +459,17 @@ def test_every_old_key_ends_after_fourteen_days_and_no_third_is_there_meanwhile(
         }
 
 
-def test_the_store_holds_just_the_keys_that_are_valid(decade: Decade) -> None:
+def test_the_store_holds_exactly_the_valid_keys(decade: Decade) -> None:
     assert [visit.held for visit in decade.visits] == [visit.valid for visit in decade.visits]
     assert {len(keys) for visit in visits(decade, "due", "overlap") for keys in visit.held.values()} == {2}
     assert {len(keys) for visit in visits(decade, "before", "after") for keys in visit.held.values()} == {1}
 
 
-def test_only_a_renewal_asks_anything_of_rap(decade: Decade) -> None:
+def test_only_a_renewal_connects_to_rap(decade: Decade) -> None:
     quiet = visits(decade, "before", "overlap", "after")
     assert {visit.connections for visit in quiet} == {0}
-    # One login adopts the connection's key; a renewal takes two, and begins anew after an interruption. The
-    # human logs in once, and the ingest once or twice.
+    # One login adopts the key of the connection. A renewal takes two logins and starts again after an
+    # interruption. The login by hand adds one, and the ingest one or two.
     *exactly, ingest, last = [visit.connections for visit in visits(decade, "first", "due")]
     assert [*exactly, last] == [4, 8, 9, 10, 8]
     assert ingest in (9, 10)
@@ -480,15 +481,15 @@ def test_every_task_logs_in_with_the_newest_key(decade: Decade) -> None:
     assert not decade.rap.events.of("refused", "denied", "missing")
 
 
-def test_nobody_acts(decade: Decade) -> None:
+def test_every_run_is_scheduled_and_succeeds(decade: Decade) -> None:
     runs = decade.airflow.runs(RENEWAL)
     assert {run["run_type"] for run in runs} == {"scheduled"}
     assert {run["state"] for run in runs} == {"success"}
     assert {visit.day.isoformat() for visit in decade.visits} <= {run["run_after"][:10] for run in runs}
 
 
-@pytest.mark.parametrize("account", [KILLED, THROWN_OUT])
-def test_an_interrupted_renewal_goes_on_with_the_same_key(decade: Decade, account: str) -> None:
+@pytest.mark.parametrize("account", [KILLED, SUPERSEDED])
+def test_an_interrupted_renewal_continues_with_the_same_key(decade: Decade, account: str) -> None:
     number = 1 if account == KILLED else 2
     record, visit = decade.interrupted[account], visits(decade, "due")[number]
     assert record.current
@@ -498,7 +499,7 @@ def test_an_interrupted_renewal_goes_on_with_the_same_key(decade: Decade, accoun
     assert uploaded(decade, account)[number] == (visit.day, record.pending.fingerprint)
 
 
-def test_tries_are_spent_by_interruptions_only(decade: Decade) -> None:
+def test_only_interrupted_tasks_are_tried_again(decade: Decade) -> None:
     again = Counter(
         instance["task_id"]
         for run in decade.airflow.runs(RENEWAL)
@@ -508,14 +509,14 @@ def test_tries_are_spent_by_interruptions_only(decade: Decade) -> None:
     assert again == {"renew_hkex_rap_second": 1, "renew_hkex_rap_third": 1}
 
 
-def test_no_two_logins_meet_but_for_the_humans(decade: Decade) -> None:
+def test_only_the_login_by_hand_overlaps_another_login(decade: Decade) -> None:
     events = decade.rap.events
     peaks = {account: events.peak_sessions(account) for account in decade.rap.accounts}
-    assert peaks == dict.fromkeys(peaks, 1) | {THROWN_OUT: 2}
-    assert [event.account for event in events.of("superseded")] == [THROWN_OUT]
+    assert peaks == dict.fromkeys(peaks, 1) | {SUPERSEDED: 2}
+    assert [event.account for event in events.of("superseded")] == [SUPERSEDED]
 
 
-def test_the_ingest_beside_a_renewal_lands_all(decade: Decade) -> None:
+def test_the_ingest_beside_a_renewal_lands_every_report(decade: Decade) -> None:
     due = visits(decade, "due")[INTERRUPTIONS.index(ingest_beside_it)].day
     business_date = trading_day(due.subtract(days=1), -1)
     landed = decade.lake.glob(f"customer=CXYZ/folder=DCASS*/business_date={business_date}/*")
@@ -527,7 +528,7 @@ def test_the_ingest_beside_a_renewal_lands_all(decade: Decade) -> None:
     assert {task["try_number"] for task in tasks if task["state"] == "success"} == {1}
 
 
-# What leaks.
+# Leaks.
 
 
 @pytest.fixture(scope="module")
@@ -536,7 +537,7 @@ def secrets(decade: Decade) -> Secrets:
     return Secrets(private_keys, PASSPHRASE, "another one")
 
 
-def test_every_private_key_is_searched_for(decade: Decade, secrets: Secrets) -> None:
+def test_the_search_covers_every_private_key(decade: Decade, secrets: Secrets) -> None:
     registered = decade.records()[NEW_CUSTOMER].unregistered
     assert registered
     fingerprints = {
@@ -551,7 +552,7 @@ def test_every_private_key_is_searched_for(decade: Decade, secrets: Secrets) -> 
             )
 
 
-def test_no_key_material_anywhere_but_in_the_store(decade: Decade, secrets: Secrets) -> None:
+def test_key_material_is_only_in_the_store(decade: Decade, secrets: Secrets) -> None:
     found = dict(contents(decade.home))
     # The logs of all parts and tasks, the database, the lake and the kit.
     assert {"scheduler.log", "api-server.log", "dag-processor.log", "airflow.db", "kit.zip"} <= set(found)
@@ -576,7 +577,7 @@ def test_no_key_material_is_shown(decade: Decade, secrets: Secrets) -> None:
     assert leaks(secrets, ((name, text.encode()) for name, text in shown.items())) == []
 
 
-def test_the_search_finds_what_is_planted(decade: Decade, secrets: Secrets) -> None:
+def test_the_search_finds_planted_key_material(decade: Decade, secrets: Secrets) -> None:
     kept = decade.records()[ENCRYPTED].current
     assert kept
     line = kept.private_key.splitlines()[1][-90:-20]

@@ -1,8 +1,9 @@
-"""One login per account under a real scheduler, whoever is killed, and whoever logs in besides (§4.3).
+"""One login per account under a real scheduler, despite killed processes and logins by hand (§4.3).
 
-The story is played once. Two DAGs with eight tasks of one account are kept apart by the lock alone, while the
-scheduler is killed and comes back; then by their pool. Of other accounts, a task is killed, and a task's
-supervisor, of a download and of a renewal; a human logs in while a sensor looks, and while a download reads.
+The story is played once. Eight tasks of one account in two DAGs are serialized by the lock alone, while
+the scheduler is killed and restarted; then they are serialized by their pool. On other accounts, a task is
+killed, then the supervisor of a download, then that of a renewal; and a user logs in by hand while a sensor
+lists a folder, and while a download reads a file.
 """
 
 from __future__ import annotations
@@ -48,22 +49,22 @@ POOLED = ("pooled_by_folder", "pooled_by_report")
 ROOMY = ("roomy_by_folder", "roomy_by_report")
 OTHERS = ("worker_killed", "human_and_downloads", "human_and_sensor", "renewal")
 
-PEACE = 5.0
-"""Seconds for which whoever throws us out is left in peace; five minutes by default."""
+SUPERSEDED_WAIT = 5.0
+"""Seconds before a task logs in again after a superseded session; the default is five minutes."""
 POKE_INTERVAL = 60.0
 RESULT_DELAY = 240.0
 
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "16",
-    "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": str(PEACE),
-    # When a scheduler starts, and then at intervals, it looks for tasks of schedulers whose last heartbeat is
-    # older than the threshold. LocalExecutor adopts none, so each starts again, beside its orphan. Heartbeats
-    # have to come well within the threshold, or a scheduler takes itself for dead.
+    "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": str(SUPERSEDED_WAIT),
+    # A scheduler looks, at its start and then at intervals, for tasks of schedulers whose last heartbeat is
+    # older than the threshold. LocalExecutor cannot adopt them, so each task starts again beside its orphan.
+    # Heartbeats must come well within the threshold, or a scheduler takes itself for dead.
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-    # A supervisor sends its task's heartbeats; from an answer it learns that another try has taken the place
-    # of its task, and ends it. A killed supervisor is missed after the timeout; its task goes on.
+    # A supervisor sends the heartbeats of its task. If an answer says that another try has replaced the task,
+    # the supervisor ends it. The scheduler misses a killed supervisor after the timeout; its task runs on.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
@@ -71,7 +72,7 @@ SETTINGS = {
 
 
 class Trial:
-    """RAP, Airflow, and what has become of the runs.
+    """RAP, Airflow, the runs and the published reports.
 
     :param home: an empty directory.
     """
@@ -83,7 +84,7 @@ class Trial:
         self.airflow = RealAirflow(
             home,
             dags={DAGS.name: DAGS.read_text()},
-            # Nothing here is deferred, so there is nothing for a triggerer to do.
+            # No task is deferred, so no triggerer is needed.
             parts=("api-server", "scheduler", "dag-processor"),
             environment=SETTINGS
             | {f"AIRFLOW_CONN_{account}": self._connection(account) for account in self.rap.accounts}
@@ -97,7 +98,7 @@ class Trial:
 
     def _connection(self, account: str) -> str:
         connection = self.rap.connection(account)
-        # A stalled transfer lasts for as long as the story needs it.
+        # A stalled transfer must not time out before the test releases it.
         connection["extra"]["idle_timeout"] = 300
         return json.dumps(connection)
 
@@ -115,9 +116,9 @@ class Trial:
             self._runs[dag_id] = self.airflow.trigger(dag_id)
 
     def stop_in_a_transfer(self, account: str, *dag_ids: str, kind: str = "stall") -> tuple[Fault, int]:
-        """Trigger DAGs, and wait until a task of theirs is logged in and gets no answer any more.
+        """Trigger DAGs, and wait until one of their tasks is stalled in a transfer.
 
-        :returns: what stops it, to be released, and its process id.
+        :returns: the fault, which the caller can release, and the process id of the task.
         """
         fault = self.rap.faults.add(Fault(kind, account=account))
         before = len(self.rap.events.of("fault", account=account))
@@ -126,7 +127,7 @@ class Trial:
         return fault, self.process_of(account)
 
     def process_of(self, account: str) -> int:
-        """Return the id of the process that is logged in."""
+        """Return the id of the process that is logged in with the account."""
         note = Path(tempfile.gettempdir()) / f"hkex-rap-{account}-{self.rap.port}.holder"
         pid = int(note.read_text().rpartition(" ")[2])
         remote = [connection.raddr for connection in psutil.Process(pid).net_connections()]
@@ -134,7 +135,7 @@ class Trial:
         return pid
 
     def log_in_by_hand(self, account: str) -> None:
-        """Log in as somebody does with WinSCP, look around, and log out."""
+        """Log in as a user of WinSCP does, list a folder, and log out."""
         key = asyncssh.import_private_key(self.rap.private_key(account))
 
         async def look() -> None:
@@ -157,35 +158,35 @@ class Trial:
 
         self.airflow.wait_until(done, f"success of {', '.join(dag_ids)}", 120)
 
-    def wait_for_a_task_in_line(self, dag_id: str, try_number: int) -> None:
-        """Wait until a task of the last run of a DAG says that it waits for another one's login to end."""
+    def wait_for_a_waiting_task(self, dag_id: str, try_number: int) -> None:
+        """Wait until a task of the last run of a DAG logs that it waits for the account."""
         run = self.airflow.home / f"logs/dag_id={dag_id}/run_id={self._runs[dag_id]}"
 
         def found() -> bool:
             logs = run.glob(f"task_id=*/attempt={try_number}.log")
             return any("is in use on this host" in log.read_text() for log in logs)
 
-        self.airflow.wait_until(found, f"a task of {dag_id} to wait for its turn")
+        self.airflow.wait_until(found, f"a task of {dag_id} to wait for the account")
 
-    # What came of it.
+    # Results.
 
     def tries(self, *dag_ids: str) -> list[int]:
-        """Return how many tries each task has taken."""
+        """Return the number of tries of each task."""
         return [ti["try_number"] for dag_id in dag_ids for ti in self.airflow.task_instances(dag_id)]
 
     def logins(self, account: str) -> list[Event]:
-        """Return the beginnings and ends of an account's logins."""
+        """Return the events that start or end a session of the account."""
         return self.rap.events.of("login", "logout", "lost", "superseded", account=account)
 
     def landed(self, account: str) -> Counter[str]:
-        """Return how often the manifest says of a path on RAP that it landed."""
+        """Return by path on RAP how often the manifest records that it landed."""
         entries: list[dict[str, Any]] = []
         for manifest in self.lake.glob(f"_manifests/customer={account[1:5]}/**/*.json"):
             entries += json.loads(manifest.read_bytes())["entries"]
         return Counter(entry["rap_path"] for entry in entries if entry["disposition"] == "landed")
 
     def published(self, account: str) -> Counter[str]:
-        """Return the paths on RAP of what was published, once each."""
+        """Return the paths of the published reports, each counted once."""
         return Counter(self._published[account])
 
 
@@ -207,7 +208,7 @@ def play(trial: Trial) -> None:
     for account in rap.accounts:
         trial.publish(account, "1")
 
-    # The sensor's next look is a minute later, long after the scheduler has come back.
+    # The sensor's next poke is a minute later, long after the restart of the scheduler.
     trial.stop_in_a_transfer(SENSOR, "human_and_sensor", kind="listing_stall")
     trial.log_in_by_hand(SENSOR)
 
@@ -234,12 +235,12 @@ def play(trial: Trial) -> None:
     os.kill(psutil.Process(trial.process_of(RENEWED)).ppid(), signal.SIGKILL)
 
     trial.stop_in_a_transfer(DOWNLOADS, "human_and_downloads")
-    trial.wait_for_a_task_in_line("human_and_downloads", 1)
+    trial.wait_for_a_waiting_task("human_and_downloads", 1)
     trial.log_in_by_hand(DOWNLOADS)
 
-    trial.wait_for_a_task_in_line("worker_killed", 2)
+    trial.wait_for_a_waiting_task("worker_killed", 2)
     rap.faults.release(orphaned)
-    trial.wait_for_a_task_in_line("renewal", 2)
+    trial.wait_for_a_waiting_task("renewal", 2)
     rap.clock.advance(seconds=RESULT_DELAY)
     trial.wait_for_success(*POOLED, *OTHERS)
 
@@ -248,10 +249,10 @@ def kinds(events: list[Event]) -> list[str]:
     return [event.kind.value for event in events]
 
 
-def test_eight_tasks_without_a_pool_and_a_killed_scheduler_do_not_meet(trial: Trial) -> None:
+def test_eight_tasks_in_a_large_pool_do_not_overlap_although_the_scheduler_is_killed(trial: Trial) -> None:
     assert trial.rap.events.peak_sessions(EIGHT_TASKS) == 1
     logins = Counter(kinds(trial.logins(EIGHT_TASKS)[:-16]))
-    # Told to end, the orphan that was logged in has cut its login; others may have had their turn before.
+    # The orphan that was logged in was ended and lost its session; other orphans may have finished before.
     assert logins["lost"] >= 1
     assert logins["logout"] >= 8
     assert "superseded" not in logins
@@ -261,14 +262,14 @@ def test_eight_tasks_without_a_pool_and_a_killed_scheduler_do_not_meet(trial: Tr
     assert trial.landed(EIGHT_TASKS) == trial.published(EIGHT_TASKS)
 
 
-def test_eight_tasks_in_one_pool_log_in_one_after_the_other(trial: Trial) -> None:
+def test_eight_tasks_in_a_pool_of_one_slot_log_in_one_after_another(trial: Trial) -> None:
     assert trial.tries(*POOLED) == [1] * 8
     assert kinds(trial.logins(EIGHT_TASKS)[-16:]) == ["login", "logout"] * 8
     opened = [event.path for event in trial.rap.events.of("open", account=EIGHT_TASKS)]
     assert set(Counter(path for path in opened if "_2_" in path).values()) == {1}
 
 
-def test_a_killed_task_and_an_orphan_do_not_meet_their_next_try(trial: Trial) -> None:
+def test_a_killed_task_and_an_orphan_do_not_overlap_their_next_try(trial: Trial) -> None:
     assert trial.tries("worker_killed") == [2, 2]
     killed = ["login", "lost", "login", "logout"]
     orphaned = ["login", "logout"] * 2
@@ -287,16 +288,16 @@ def test_an_orphaned_renewal_and_its_next_try_renew_the_key_once(trial: Trial) -
     assert outcome["fingerprint"] == PublicKey.parse(upload.content.decode()).fingerprint
 
 
-def test_whoever_throws_a_download_out_is_left_in_peace_by_every_task(trial: Trial) -> None:
+def test_every_task_of_the_account_backs_off_after_a_download_is_superseded(trial: Trial) -> None:
     logins = trial.logins(DOWNLOADS)
     by_hand = ["login", "superseded", "logout"]
     assert kinds(logins) == ["login", *by_hand, *["login", "logout"] * 2]
-    assert logins[4].at - logins[2].at >= pendulum.duration(seconds=PEACE)
+    assert logins[4].at - logins[2].at >= pendulum.duration(seconds=SUPERSEDED_WAIT)
     assert trial.tries("human_and_downloads") == [1, 1]
     assert trial.landed(DOWNLOADS) == trial.published(DOWNLOADS)
 
 
-def test_whoever_throws_a_sensor_out_is_left_in_peace_until_its_next_look(trial: Trial) -> None:
+def test_a_superseded_sensor_backs_off_until_its_next_poke(trial: Trial) -> None:
     logins = trial.logins(SENSOR)
     by_hand = ["login", "superseded", "logout"]
     assert kinds(logins) == ["login", *by_hand, "login", "logout"]

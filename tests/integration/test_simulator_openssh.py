@@ -1,4 +1,4 @@
-"""OpenSSH's clients against the simulated RAP: they share no code with this package."""
+"""The simulated RAP under OpenSSH's own clients, which share no code with this package."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def rap() -> Iterator[RapSimulator]:
 
 
 class Client:
-    """The clients of OpenSSH, with the files that they need."""
+    """OpenSSH's clients, with the key and known_hosts files that they need."""
 
     def __init__(self, directory: Path, connection: dict[str, Any]) -> None:
         self.directory = directory
@@ -50,7 +50,7 @@ class Client:
         ]
 
     def sftp(self, *commands: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run commands in one login; go on with the next command if one fails."""
+        """Run all commands in one login, even if one of them fails."""
         batch = "".join(f"-{command}\n" for command in commands)
         return self._run("sftp", *self._options, *options, "-b", "-", self._address, given=batch)
 
@@ -97,7 +97,7 @@ def test_sftp_lists_and_reads(rap: RapSimulator, client: Client, tmp_path: Path)
         "ln -s /download/DCASS/TP001 /download/DCASS/link",
     ],
 )
-def test_sftp_is_denied_every_change(rap: RapSimulator, client: Client, tmp_path: Path, command: str) -> None:
+def test_sftp_cannot_change_anything(rap: RapSimulator, client: Client, tmp_path: Path, command: str) -> None:
     (tmp_path / "key.pub").write_bytes(CONTENT)
     (tmp_path / "key.pub").chmod(0o600)
     if "put -a" in command:
@@ -184,7 +184,7 @@ def test_the_command_refuses_a_port_that_is_taken(rap: RapSimulator) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_refuses_a_wrong_account() -> None:
+def test_the_command_refuses_an_invalid_account() -> None:
     command = [sys.executable, "-m", "airflow_provider_hkex_rap.testing", "--account", "dcxyz001"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2

@@ -33,7 +33,7 @@ def day_of_run() -> str:
     return trading_day(get_current_context(), Service.DCASS, system_clock()()).isoformat()
 
 
-# Each schedule has one run; others can be made.
+# Each schedule creates one run; the test creates the others.
 EVE_ONLY = {"start_date": CHRISTMAS_EVE, "end_date": CHRISTMAS_EVE, "catchup": True}
 with DAG("day_timetable", schedule=TIMETABLES["dcass"], **EVE_ONLY):
     day_of_run()
@@ -44,7 +44,7 @@ BOXING_DAY_ONLY = {"start_date": BOXING_DAY, "end_date": BOXING_DAY.add(days=1),
 with DAG("day_cron", schedule="30 23 * * *", **BOXING_DAY_ONLY):
     day_of_run()
 
-# It is for `dags test`, before its one run is due.
+# For `dags test`, which the test calls before the one scheduled run is due.
 TUESDAY = pendulum.datetime(2027, 1, 12, tz="UTC")
 TUESDAY_ONLY = {"start_date": TUESDAY, "end_date": TUESDAY, "catchup": True}
 with DAG("day_tested", schedule=TIMETABLES["dcass"], **TUESDAY_ONLY):
@@ -56,13 +56,13 @@ with DAG("day_unscheduled", schedule=None):
 with DAG("day_asset", schedule=Asset("trial")):
     day_of_run()
 
-# Accounts other than the default one, each with its pool.
+# The accounts beside the default one, each with its own pool.
 ABC1 = {"rap_conn_id": "hkex_rap_abc1", "pool": "hkex_rap_abc1"}
 ABC2 = {"rap_conn_id": "hkex_rap_abc2", "pool": "hkex_rap_abc2"}
 LAKE = "{{ var.value.hkex_rap_lake }}"
 RETRIED = {"retries": 2, "retry_delay": timedelta(minutes=15)}
 
-# Its days are backfilled; the scheduler makes no run of its own.
+# The test backfills these days; no day is left for the scheduler.
 MONDAY, WEDNESDAY = pendulum.datetime(2027, 1, 11, tz="UTC"), pendulum.datetime(2027, 1, 13, tz="UTC")
 with DAG(
     "backfill_expecting",
@@ -96,7 +96,7 @@ for dag_id, account, reports, timeout in [
 with DAG("over_sites", schedule=None, default_args=RETRIED):
     RapDownloadOperator(task_id="land", folders=["DCASS"], lake=LAKE, rap_conn_id="hkex_rap_sites")
 
-# A run each for the night after Thursday 4 February 2027, at the same time.
+# One run each, at the same time, in the night after Thursday 4 February 2027.
 THURSDAY = pendulum.datetime(2027, 2, 4, tz="UTC")
 for customer, account in {"xyz": {}, "abc": ABC1}.items():
     with DAG(

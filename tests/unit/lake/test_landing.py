@@ -12,9 +12,11 @@ import pytest
 
 from airflow_provider_hkex_rap.lake import manifest_writer
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT
+from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.landing import LandingProgress
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.manifest import Disposition, Ledger, from_json
+from airflow_provider_hkex_rap.lake.outcomes import Outcomes
 from airflow_provider_hkex_rap.lake.planning import plan
 from airflow_provider_hkex_rap.lake.reading import FILES_IN_FLIGHT
 from airflow_provider_hkex_rap.lake.store import Lake
@@ -352,6 +354,51 @@ def test_when_the_session_ends_what_landed_is_entered_and_told(lake, rap):
     rap.reads.clear()
     assert counts(run(rap, lake)) == (5 - done.landed, done.landed, 0, 0, 0)
     assert len(rap.reads) == 5 - done.landed
+
+
+def test_entries_that_cannot_be_written_do_not_hide_the_end_of_the_session(local_lake, rap, monkeypatch):
+    def refuse(lake, relative, content):
+        raise OSError("The lake is full.")
+
+    monkeypatch.setattr(Lake, "create", refuse)
+    rap.faults[b"TP000_20261120.csv"] = failing(RapSessionSuperseded("Thrown out."))
+    landings = []
+    with pytest.raises(RapSessionSuperseded) as caught:
+        run(rap, local_lake, into=landings)
+    (note,) = caught.value.__notes__
+    assert note.startswith("Later: LakeConflict: ")
+    assert "The lake is full." in note
+    assert landings[0].result.landed == len(landed(local_lake)) > 0
+
+
+@pytest.mark.parametrize("size", [10, BYTES_IN_FLIGHT // 2])
+def test_an_error_of_the_package_in_a_commit_is_raised_and_does_not_hang_the_reading(
+    lake, rap, monkeypatch, size
+):
+    def fail(entries, target, landed, downloaded, reason):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Entries, "add_landed", fail)
+    rap.files.clear()
+    for number in range(5):
+        rap.put(f"TP00{number}_20261120.csv", bytes([number]) * size)
+    with pytest.raises(ZeroDivisionError):
+        run(rap, lake)
+    assert len(rap.reads) == 5
+
+
+def test_a_planned_file_without_an_outcome_fails_the_task(lake, rap, monkeypatch):
+    add = Outcomes.add
+
+    def lose_one(outcomes, file, disposition, reason=""):
+        if file.text != "TP002_20261120.csv":
+            add(outcomes, file, disposition, reason)
+
+    monkeypatch.setattr(Outcomes, "add", lose_one)
+    with pytest.raises(RapTransferError) as caught:
+        run(rap, lake)
+    assert caught.value.path == "/download/DCASS/TP002_20261120.csv"
+    assert "/download/DCASS/TP002_20261120.csv" in str(caught.value)
 
 
 def test_cancelled_it_enters_what_landed_and_leaves_no_spool(local_lake, rap):

@@ -24,7 +24,7 @@ from airflow_provider_hkex_rap.rap.report_name import Naming
 from ...in_memory_rap import CUSTOMER, NOW, ORIGIN, InMemoryRap, landed, landing, run
 
 WAIT = 20
-"""Seconds after which a test that hangs fails."""
+"""Fail a test that hangs after this many seconds."""
 CALLS = ("names", "list_directory", "walk", "read", "stat", "proven", "commit", "create", "sync", "measure")
 MANIFEST_WRITES = {"create", "sync"}
 
@@ -351,6 +351,28 @@ def test_calls_that_wait_for_a_thread_are_dropped():
             await task
 
     asyncio.run(cancel())
+    assert len(started) == 2
+
+
+def test_calls_of_other_tasks_are_dropped_once_the_owner_is_cancelled():
+    gate, started = threading.Event(), []
+
+    def call(number):
+        started.append(number)
+        assert gate.wait(WAIT)
+
+    async def own():
+        async with StorageCalls(2) as calls:
+            others = [asyncio.create_task(calls.run(call, number)) for number in range(10)]
+            while len(started) < 2:
+                await asyncio.sleep(0.001)
+            asyncio.current_task().cancel()
+            gate.set()
+            results = await finish(asyncio.wait(others))
+        return results
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(own())
     assert len(started) == 2
 
 

@@ -1,4 +1,4 @@
-"""The manifest's form, and what the ledger knows from it."""
+"""The manifest's form, and the ledger that is read from it."""
 
 import asyncio
 import json
@@ -116,7 +116,7 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_whatever_a_manifest_file_holds_only_valueerror_is_raised(content):
+def test_for_any_content_of_a_manifest_file_only_valueerror_is_raised(content):
     try:
         entries = from_json(content)
     except ValueError:
@@ -191,7 +191,7 @@ def test_the_ledger_knows_its_folders_and_customer_only(lake):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", b"[]", b"[" * 100_000, b'{"schema_version": 2, "entries": []}']
 )
-def test_a_manifest_file_that_is_not_understood_is_named_and_left_out(lake, content, caplog):
+def test_an_invalid_manifest_file_is_named_and_left_out(lake, content, caplog):
     write(lake, [entry_of(A_FILE)])
     write(lake, [], content=content, suffix="ffffff")
     with caplog.at_level(logging.WARNING):

@@ -368,8 +368,7 @@ def test_calls_of_other_tasks_are_dropped_once_the_owner_is_cancelled():
                 await asyncio.sleep(0.001)
             asyncio.current_task().cancel()
             gate.set()
-            results = await finish(asyncio.wait(others))
-        return results
+            await finish(asyncio.wait(others))
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(own())

@@ -1,4 +1,4 @@
-"""A RAP in memory for the tests of the lake, and the check that every such test ends with."""
+"""A RAP in memory for the lake's tests, and checks of a lake."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORIGIN = Origin(
 
 
 class InMemoryRap:
-    """One folder of files; it records each read, and a test can make reads of a file fail."""
+    """One folder of files; reads are recorded, and fail if a fault is set."""
 
     def __init__(self, folder: Folder = Folder.DCASS) -> None:
         self.folder = folder
@@ -108,7 +108,7 @@ def run(rap: InMemoryRap, lake: Lake, **options) -> LandingResult:
 
 
 def landed(lake: Lake) -> dict[str, bytes]:
-    """Return by path the files of a lake, manifests excepted."""
+    """Return the content of every file in a lake except its manifest."""
     paths = (path for path in lake.walk("") if not path.startswith(MANIFESTS))
     return {path: lake.read(path) for path in paths}
 

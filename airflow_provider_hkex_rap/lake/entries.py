@@ -111,7 +111,7 @@ class Entries:
         return Target(listed, file, name, directory)
 
     def add_quarantined(self, entry: Quarantined) -> None:
-        """Record that a listed entry may not enter the lake, unless the ledger says so already.
+        """Record that a listed entry may not enter the lake, unless an earlier entry says so.
 
         :param entry: the entry, and the reason.
         """

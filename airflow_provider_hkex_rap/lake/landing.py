@@ -123,7 +123,7 @@ class Landing:
 
     @property
     def result(self) -> LandingResult:
-        """What has been done so far; readable at any time, also after an error."""
+        """The result so far; readable at any time, also after an error."""
         counts = Counter(outcome.disposition for outcome in self._outcomes.finished)
         already, quarantined = (self._plan.already, self._plan.quarantined) if self._plan else ((), ())
         return LandingResult(
@@ -190,7 +190,11 @@ class Landing:
         task.result()
 
     async def _close(self, late: list[BaseException]) -> bool:
-        """Finish what has been started; put errors into *late*, and return whether the task was cancelled."""
+        """Finish the commits that run, write the entries, and stop the threads.
+
+        :param late: takes the errors.
+        :returns: whether the task was cancelled.
+        """
         if self._commits:
             late += await self._commits.close()
         try:

@@ -333,7 +333,7 @@ class Ledger:
         return self._owners.get(uri)
 
     def quarantined(self, file: RemoteFile) -> bool:
-        """Return whether an entry says already that a file may not enter the lake.
+        """Return whether an earlier entry says that a file may not enter the lake.
 
         :param file: the file.
         """

@@ -36,7 +36,7 @@ class LandingProgress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LandingResult:
-    """What a landing has done so far.
+    """The result of a landing so far.
 
     :param landed: number of files that are in the lake and had no manifest entry before.
     :param already: number of files that the lake had before.

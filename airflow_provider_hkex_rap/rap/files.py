@@ -49,7 +49,7 @@ class RemoteFile:
     :param name: the entry's name, in the bytes that RAP sent.
     :param size: bytes; None if the listing has no size.
     :param mtime: modification time, in seconds since the epoch; None if the listing has none.
-    :param kind: the kind of entry; a file if the listing does not say.
+    :param kind: the kind of entry; a file if the listing has no kind.
     """
 
     folder: Folder

@@ -21,7 +21,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 
-from airflow_provider_hkex_rap.lake import landing
+from airflow_provider_hkex_rap.lake import reading
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import (
     RapError,
@@ -83,7 +83,7 @@ def test_a_superseded_task_backs_off_and_lands_the_rest(
     for number in range(5):
         rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
     # One file at a time, so that each session lands a file.
-    monkeypatch.setattr(landing, "FILES_IN_FLIGHT", 1)
+    monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 1)
     rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=3))
     summary = download(lake, in_a_run(), folders="DCASS")
     assert by_name(lake) == published(rap)

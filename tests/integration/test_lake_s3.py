@@ -24,7 +24,7 @@ DAY = f"customer={CUSTOMER}/folder=DCASS/business_date=2026-11-20"
 MTIME = NOW.int_timestamp - 3600
 PART = 5 * 2**20
 LARGE = 2 * PART + 1
-"""Three parts of an upload."""
+"""Bytes of a file that is uploaded in three parts."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def endpoint() -> Iterator[str]:
 
 
 class Bucket(s3fs.S3FileSystem):
-    """S3, which can be told to fail."""
+    """S3 with faults by method."""
 
     cachable = False
 
@@ -128,7 +128,7 @@ def test_a_file_of_one_part_is_not_read_back(lake, rap):
 
 def test_an_etag_that_is_no_md5_is_not_trusted(lake, tmp_path):
     spool = spooled(tmp_path, b"bytes")
-    # As where the bucket encrypts with a key of its own.
+    # A bucket with its own encryption key reports such ETags.
     spool._md5 = hashlib.md5(b"another")
     assert lake.commit(DAY, "a.csv", spool, MTIME).name == "a.csv"
     assert "get_object" in lake.fs.calls

@@ -1,4 +1,4 @@
-"""Lakes to land in."""
+"""Lakes for the tests."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""A disk that is full, without a disk to fill."""
+"""Simulate a full disk."""
 
 import contextlib
 import resource
@@ -6,7 +6,7 @@ import resource
 
 @contextlib.contextmanager
 def file_size_limit(limit):
-    """Let the kernel refuse to write files beyond a size (bytes), as a quota does."""
+    """Let the kernel refuse writes beyond a file size in bytes, as a quota does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Whatever RAP does, and whatever the manifest loses: each content once, whole, for ever."""
+"""After any sequence of changes, faults and lost manifests, the lake has each content once and whole."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ CONTENTS = st.sampled_from([b"", b"one", b"two", b"three", bytes(2**20 + 1)])
 
 
 class Convergence(RuleBasedStateMachine):
-    """A RAP that changes, a lake that is landed in, and all that can come between."""
+    """Change RAP, land, fail and lose manifest files in a random order."""
 
     def __init__(self):
         super().__init__()
@@ -115,7 +115,7 @@ class Convergence(RuleBasedStateMachine):
             assert asyncio.run(verify(self.lake, CUSTOMER)) == []
 
     @invariant()
-    def what_has_landed_stays(self):
+    def landed_files_stay(self):
         found = landed(self.lake)
         assert found.items() >= self.known.items()
         self.known = found

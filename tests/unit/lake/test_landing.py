@@ -1,4 +1,4 @@
-"""Landing: what becomes of each file, and of the rest, whatever happens."""
+"""Landing: the outcome of each file if files, session, disk or process fail."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,11 @@ import pytest
 
 from airflow_provider_hkex_rap.lake import manifest_writer
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT
+from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.landing import LandingProgress
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.manifest import Disposition, Ledger, from_json
+from airflow_provider_hkex_rap.lake.outcomes import Outcomes
 from airflow_provider_hkex_rap.lake.planning import plan
 from airflow_provider_hkex_rap.lake.reading import FILES_IN_FLIGHT
 from airflow_provider_hkex_rap.lake.store import Lake
@@ -79,7 +81,7 @@ def meanwhile(change):
     return fault
 
 
-# The plain course
+# Without faults
 
 
 def test_every_file_lands_once_and_the_manifest_proves_it(lake, rap):
@@ -121,11 +123,11 @@ def test_the_oldest_come_first(rap):
     assert [file.text[:5] for file in todo] == ["no ti", "TP004", "TP003", "TP002", "TP001", "TP000"]
 
 
-def test_progress_is_told_as_files_finish(lake, rap):
-    told = []
-    run(rap, lake, progress=told.append)
-    assert [progress.files for progress in told] == [1, 2, 3, 4, 5]
-    assert told[-1] == LandingProgress(5, 5, 40, 40)
+def test_progress_is_reported_as_files_finish(lake, rap):
+    reported = []
+    run(rap, lake, progress=reported.append)
+    assert [progress.files for progress in reported] == [1, 2, 3, 4, 5]
+    assert reported[-1] == LandingProgress(5, 5, 40, 40)
 
 
 def test_a_progress_that_fails_keeps_no_file_from_its_entry(lake, rap):
@@ -143,7 +145,7 @@ def test_a_progress_that_fails_keeps_no_file_from_its_entry(lake, rap):
         ({"business_date": NOW.date().subtract(days=1)}, ""),
     ],
 )
-def test_a_plan_keeps_to_what_is_asked(rap, options, names):
+def test_a_plan_keeps_to_include_exclude_and_business_date(rap, options, names):
     todo = plan(rap.listing(), Ledger(CUSTOMER), Naming(), NOW, **options).todo
     assert sorted(file.text[4] for file in todo) == list(names)
 
@@ -253,7 +255,7 @@ def test_the_version_before_is_named_without_its_entry_too(lake, rap):
 
 def test_the_same_content_at_another_time_is_noted_and_not_read_again(lake, rap):
     run(rap, lake)
-    # As after a switch of sites: the same files, other times, and another day by the clock.
+    # After a switch of sites, the same files have other mtimes, here of another day.
     for name, (content, mtime) in rap.files.items():
         rap.files[name] = content, mtime + 100_000
     assert counts(run(rap, lake)) == (0, 5, 0, 0, 0)
@@ -279,7 +281,7 @@ def test_accounts_of_one_customer_share_the_lake(lake, rap):
     assert verify(lake, CUSTOMER) == []
 
 
-# Files that change, fail, or say little
+# Files that change, fail, or lack attributes
 
 
 @pytest.mark.parametrize(
@@ -325,11 +327,11 @@ def test_without_attributes_in_the_listing_those_after_the_read_count(lake, rap)
     rap.lists_attributes = True
     assert counts(run(rap, lake)) == (0, 5, 0, 0, 0)
     rap.lists_attributes = False
-    # RAP's word is not enough to leave them, and what they are is known then.
+    # Without a listed mtime they are read again, and their bytes are recognised.
     assert not run(rap, lake).entries
 
 
-def test_where_rap_never_says_the_time_the_entry_says_so(lake, rap):
+def test_if_rap_never_sends_an_mtime_the_entry_has_none(lake, rap):
     rap.lists_attributes = False
     for name in rap.files:
         rap.faults[name] = meanwhile(lambda rap, file: Attributes(None, None))
@@ -337,10 +339,10 @@ def test_where_rap_never_says_the_time_the_entry_says_so(lake, rap):
     assert {(entry.size, entry.mtime) for entry in entries(lake)} == {(8, None)}
 
 
-# The end of a session, of the disk, of the process
+# Session, disk or process ends
 
 
-def test_when_the_session_ends_what_landed_is_entered_and_told(lake, rap):
+def test_when_the_session_ends_the_landed_files_are_entered_and_reported(lake, rap):
     rap.faults[b"TP000_20261120.csv"] = failing(RapSessionSuperseded("Thrown out."))
     landings = []
     with pytest.raises(RapSessionSuperseded):
@@ -354,7 +356,52 @@ def test_when_the_session_ends_what_landed_is_entered_and_told(lake, rap):
     assert len(rap.reads) == 5 - done.landed
 
 
-def test_cancelled_it_enters_what_landed_and_leaves_no_spool(local_lake, rap):
+def test_entries_that_cannot_be_written_do_not_hide_the_end_of_the_session(local_lake, rap, monkeypatch):
+    def refuse(lake, relative, content):
+        raise OSError("The lake is full.")
+
+    monkeypatch.setattr(Lake, "create", refuse)
+    rap.faults[b"TP000_20261120.csv"] = failing(RapSessionSuperseded("Thrown out."))
+    landings = []
+    with pytest.raises(RapSessionSuperseded) as caught:
+        run(rap, local_lake, into=landings)
+    (note,) = caught.value.__notes__
+    assert note.startswith("Later: LakeConflict: ")
+    assert "The lake is full." in note
+    assert landings[0].result.landed == len(landed(local_lake)) > 0
+
+
+@pytest.mark.parametrize("size", [10, BYTES_IN_FLIGHT // 2])
+def test_an_error_of_the_package_in_a_commit_is_raised_and_does_not_hang_the_reading(
+    lake, rap, monkeypatch, size
+):
+    def fail(entries, target, landed, downloaded, reason):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Entries, "add_landed", fail)
+    rap.files.clear()
+    for number in range(5):
+        rap.put(f"TP00{number}_20261120.csv", bytes([number]) * size)
+    with pytest.raises(ZeroDivisionError):
+        run(rap, lake)
+    assert len(rap.reads) == 5
+
+
+def test_a_planned_file_without_an_outcome_fails_the_task(lake, rap, monkeypatch):
+    add = Outcomes.add
+
+    def lose_one(outcomes, file, disposition, reason=""):
+        if file.text != "TP002_20261120.csv":
+            add(outcomes, file, disposition, reason)
+
+    monkeypatch.setattr(Outcomes, "add", lose_one)
+    with pytest.raises(RapTransferError) as caught:
+        run(rap, lake)
+    assert caught.value.path == "/download/DCASS/TP002_20261120.csv"
+    assert "/download/DCASS/TP002_20261120.csv" in str(caught.value)
+
+
+def test_a_cancelled_landing_enters_the_landed_files_and_leaves_no_spool(local_lake, rap):
     rap.put("large_20261120.bin", bytes(2_000_000), MTIME)
 
     async def cancel():
@@ -394,7 +441,7 @@ def test_a_full_disk_fails_the_files_that_do_not_fit(local_lake, rap, size):
     assert verify(local_lake, CUSTOMER) == []
 
 
-def test_where_the_lake_cannot_say_what_it_holds_the_files_concerned_fail(local_lake, monkeypatch):
+def test_if_a_directory_of_the_lake_cannot_be_listed_its_files_fail(local_lake, monkeypatch):
     names = Lake.names
 
     def some_names(lake, directory):
@@ -410,7 +457,7 @@ def test_where_the_lake_cannot_say_what_it_holds_the_files_concerned_fail(local_
     rap.files.clear()
     rap.lists_attributes = False
     rap.put("new.csv", b"x")
-    # What RAP says of them after the read brings these to another day.
+    # The mtime that RAP sends after the read moves these to another business date.
     for number in range(10):
         rap.put(f"before{number}.csv", bytes(BYTES_IN_FLIGHT // 4), NOW.subtract(days=2).int_timestamp)
     result = run(rap, local_lake)
@@ -436,7 +483,7 @@ def test_a_file_in_the_lake_that_cannot_be_looked_at_holds_up_no_other(local_lak
     assert counts(run(rap, local_lake)) == (1, 4, 0, 0, 0)
 
 
-def test_files_without_their_manifest_are_a_conflict_that_the_next_run_mends(local_lake, rap):
+def test_a_manifest_that_cannot_be_written_is_a_conflict_and_the_next_run_adopts_the_files(local_lake, rap):
     landings = []
     with file_size_limit(100), pytest.raises(LakeConflict, match="File too large"):
         run(rap, local_lake, into=landings)
@@ -586,7 +633,7 @@ def test_a_listing_of_many_is_planned_in_linear_time():
 # Verify
 
 
-def test_verify_names_what_is_wrong(lake, rap):
+def test_verify_names_each_problem(lake, rap):
     run(rap, lake)
     paths = sorted(landed(lake))
     lake.fs.rm(f"{lake.root}/{paths[0]}")
@@ -602,7 +649,7 @@ def test_verify_names_what_is_wrong(lake, rap):
     assert not found
 
 
-def test_verify_holds_a_version_to_its_own_entry(lake, rap):
+def test_verify_compares_a_version_with_its_own_entry(lake, rap):
     run(rap, lake)
     rap.put("TP001_20261120.csv", b"second", MTIME + 1)
     run(rap, lake)

@@ -1,4 +1,4 @@
-"""Where things lie, and which names may enter a lake."""
+"""The paths of a lake, and the names that may enter it."""
 
 import posixpath
 import unicodedata
@@ -80,7 +80,7 @@ def test_names_that_differ_in_normalisation_are_two():
 
 @given(st.binary(max_size=300))
 @example(b"a\xff/..\xfe")
-def test_what_is_not_refused_stays_in_its_directory(name):
+def test_a_name_that_is_accepted_stays_in_its_directory(name):
     safe = safe_name(listed(name))
     if not isinstance(safe, Refused):
         assert posixpath.dirname(posixpath.normpath(posixpath.join("/lake/day", safe))) == "/lake/day"

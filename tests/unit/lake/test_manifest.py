@@ -1,4 +1,4 @@
-"""The manifest's form, and what the ledger knows from it."""
+"""The manifest's form, and the ledger that is read from it."""
 
 import asyncio
 import json
@@ -91,6 +91,14 @@ def test_entries_survive_the_round_trip(files, reason):
     assert [entry.text for entry in entries] == [file.text for file in files]
 
 
+@given(st.lists(FILES, max_size=3), st.text(max_size=20))
+def test_a_manifest_file_is_compact_json_in_utf8(files, reason):
+    entries = [entry_of(file, reason=reason) for file in files]
+    document = {"schema_version": 1, "entries": [asdict(entry) for entry in entries]}
+    expected = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    assert to_json(entries) == expected.encode()
+
+
 def test_an_entry_is_flat_and_its_times_are_in_utc():
     document = json.loads(to_json([entry_of(A_FILE)]))
     (entry,) = document["entries"]
@@ -116,7 +124,7 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_whatever_a_manifest_file_holds_only_valueerror_is_raised(content):
+def test_for_any_content_of_a_manifest_file_only_valueerror_is_raised(content):
     try:
         entries = from_json(content)
     except ValueError:
@@ -131,6 +139,8 @@ def test_whatever_a_manifest_file_holds_only_valueerror_is_raised(content):
         {"rap_path": 5},
         {"rap_path_base64": "?"},
         {"size": "1"},
+        {"size": 1.0},
+        {"schema_version": None},
         {"uri": []},
         {"rap_path": ""},
         {"business_date": "2026-13-45"},
@@ -140,6 +150,14 @@ def test_an_entry_of_the_wrong_form_spoils_its_file(change):
     document = {"schema_version": 1, "entries": [asdict(entry_of(A_FILE)) | change]}
     with pytest.raises(ValueError, match=r"entry|valid|base64|month"):
         from_json(json.dumps(document).encode())
+
+
+def test_an_entry_without_one_of_its_fields_spoils_its_file():
+    values = asdict(entry_of(A_FILE))
+    for name in values:
+        entry = {key: value for key, value in values.items() if key != name}
+        with pytest.raises(ValueError, match=f"entries.0.{name}: Field required"):
+            from_json(json.dumps({"schema_version": 1, "entries": [entry]}).encode())
 
 
 def test_fields_of_a_later_version_are_left_out():
@@ -191,7 +209,7 @@ def test_the_ledger_knows_its_folders_and_customer_only(lake):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", b"[]", b"[" * 100_000, b'{"schema_version": 2, "entries": []}']
 )
-def test_a_manifest_file_that_is_not_understood_is_named_and_left_out(lake, content, caplog):
+def test_an_invalid_manifest_file_is_named_and_left_out(lake, content, caplog):
     write(lake, [entry_of(A_FILE)])
     write(lake, [], content=content, suffix="ffffff")
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Where bytes wait."""
+"""The spool: bytes, hashes and a full disk."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def test_bytes_come_back_hashed_from_memory_or_disk(tmp_path_factory, chunks, li
 
 
 @pytest.mark.usefixtures("small_memory")
-def test_what_was_not_listed_is_counted_and_not_kept(tmp_path):
+def test_bytes_beyond_the_listed_size_are_counted_and_not_kept(tmp_path):
     spooled = Spool(str(tmp_path / "1"), 150)
     for _ in range(100):
         spooled.write(bytes(50))
@@ -52,7 +52,7 @@ def test_what_was_not_listed_is_counted_and_not_kept(tmp_path):
 
 
 @pytest.mark.usefixtures("small_memory")
-def test_a_full_disk_is_told_from_a_fault_of_rap(tmp_path):
+def test_a_full_disk_is_distinguished_from_a_fault_of_rap(tmp_path):
     spooled = Spool(str(tmp_path / "1"), None)
     with file_size_limit(4096), pytest.raises(OSError, match="too large"):
         spooled.write(bytes(100_000))

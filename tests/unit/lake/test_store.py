@@ -1,4 +1,4 @@
-"""What a lake keeps, and that it never overwrites."""
+"""A lake keeps its files and never overwrites them."""
 
 import contextlib
 import os
@@ -78,7 +78,7 @@ def test_a_created_file_is_never_overwritten(lake):
     assert lake.read("_manifests/x.json") == b"first"
 
 
-def test_what_is_not_there_is_empty(lake):
+def test_a_missing_directory_is_empty(lake):
     assert lake.names("customer=NONE") == frozenset()
     assert lake.walk("customer=NONE") == []
     assert lake.measure("customer=NONE/x") is None
@@ -94,7 +94,7 @@ def test_a_local_file_carries_the_time_that_proves_it(local_lake, spooled):
 
 
 @pytest.mark.parametrize("mtime", [None, -1, 2**32, 2**70])
-def test_a_time_that_is_none_proves_nothing(local_lake, spooled, mtime):
+def test_an_invalid_mtime_does_not_keep_a_file_from_landing(local_lake, spooled, mtime):
     local_lake.commit(DAY, "a.csv", spooled(b"one"), mtime)
     assert landed(local_lake)
 
@@ -125,7 +125,7 @@ def test_a_lake_of_several_file_systems_takes_spooled_files(spooled, tmp_path):
         assert lake.measure(f"{DAY}/a.csv") == (spool.size, spool.sha256)
 
 
-def test_what_killed_processes_left_is_swept_once_it_is_old(local_lake, monkeypatch):
+def test_unfinished_files_of_killed_processes_are_removed_once_they_are_old(local_lake, monkeypatch):
     parts = [f"{local_lake.root}/.rap-1.part/9", f"{local_lake.root}/{DAY}/.rap-2.part"]
     for part in parts:
         os.makedirs(os.path.dirname(part))
@@ -148,7 +148,7 @@ def test_a_file_system_that_would_overwrite_is_refused():
         Lake(Careless(), "/lake")
 
 
-def test_a_file_system_that_has_its_own_word_for_it_is_taken():
+def test_a_file_system_with_another_name_for_exclusive_create_is_accepted():
     class Azure(MemoryFileSystem):
         def put_file(self, lpath, rpath, overwrite=True, **kwargs):
             super().put_file(lpath, rpath, **kwargs)
@@ -166,7 +166,7 @@ def test_bytes_that_a_storage_mangles_do_not_count_as_landed(spooled):
     assert caught.value.uri.endswith(f"{DAY}/a.csv")
 
 
-def test_where_the_file_system_looks_before_it_writes_nobody_writes_in_between(spooled):
+def test_if_the_file_system_looks_before_it_writes_no_other_thread_writes_in_between(spooled):
     both_have_looked = threading.Barrier(2)
 
     class Hesitant(MemoryFileSystem):

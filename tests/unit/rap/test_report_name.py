@@ -77,20 +77,20 @@ def test_built_in_rules(name, report, day, rule):
         ("2026-11-20 07:00", "2026-11-20"),
         ("2026-11-20 06:59:59", "2026-11-19"),
         ("2026-11-21 02:00", "2026-11-20"),
-        ("2026-11-21 07:00", "2026-11-21"),  # Saturday's own, as of CCMS
+        ("2026-11-21 07:00", "2026-11-21"),  # CCMS is open on Saturdays
         ("2026-11-22 02:00", "2026-11-20"),
         ("2026-11-23 02:00", "2026-11-20"),
-        ("2026-01-02 02:00", "2025-12-31"),  # 1 January has no night
+        ("2026-01-02 02:00", "2025-12-31"),  # 1 January is no trading day
         ("2026-10-02 02:00", "2026-10-01"),  # a holiday that trades
     ],
 )
-def test_without_a_date_the_files_time_tells(written, day):
+def test_without_a_date_the_mtime_gives_the_business_date(written, day):
     day = date.fromisoformat(day)
     assert Naming().read("TP001.csv", int(hkt(written).timestamp()), SEEN)[1:] == (day, "mtime")
     assert Naming().read("TP001.csv", None, hkt(written).in_timezone("UTC"))[1:] == (day, "first_seen")
 
 
-def test_a_date_in_the_name_is_held_against_the_first_sight_where_there_is_no_mtime():
+def test_without_an_mtime_a_date_in_the_name_must_be_near_the_first_listing():
     assert Naming().read("TP001_20261120.csv", None, SEEN)[1:] == (date(2026, 11, 20), "name")
     assert Naming().read("TP001_20261112.csv", None, SEEN)[1:] == (date(2026, 11, 23), "first_seen")
 

@@ -20,7 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapPermissionDenied,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
-from airflow_provider_hkex_rap.rap.key_lifecycle import days_left
+from airflow_provider_hkex_rap.rap.key_lifecycle import login_days_left
 from airflow_provider_hkex_rap.rap.service_hours import is_open, next_opening, window
 
 if TYPE_CHECKING:
@@ -90,8 +90,6 @@ def _findings(args: Namespace) -> Iterator[Finding]:
 def _check_connection(hook: RapHook) -> Generator[Finding, None, Login | None]:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
-
     try:
         hook.check()
         login = hook.login
@@ -101,7 +99,7 @@ def _check_connection(hook: RapHook) -> Generator[Finding, None, Login | None]:
     except RapConfigurationError as error:
         yield Finding(_FAIL, "connection", str(error))
         return None
-    keys = ", ".join(md5_fingerprint(key) for key in login.client_keys)
+    keys = ", ".join(key.fingerprint for key in login.client_keys)
     own = f"its own key {keys}" if keys else "no key of its own"
     yield Finding(_OK, "connection", f"{hook.rap_conn_id}: {login.account} at the {login.site} site, {own}.")
     return login
@@ -192,7 +190,10 @@ def _check_keys(hook: RapHook, now: pendulum.DateTime) -> Iterator[Finding]:
         return
     # A class of the user's own fails in a way of its own, and its words may quote a secret.
     except Exception as error:
-        found = f"{type(error).__name__} in the class that is the 'key_store'. Test it with KeyStoreContract."
+        found = (
+            f"{type(error).__name__} in the class of 'key_store'. Test it with KeyStoreContract of"
+            " testing.key_store_contract."
+        )
         yield Finding(_FAIL, "key store", found)
         return
     kept = len(list(record.keys))
@@ -257,7 +258,7 @@ def _check_key_end(record: KeyRecord, today: pendulum.Date) -> Iterator[Finding]
     if current.last_day is None:
         yield Finding(_WARN, "current key", f"{current.fingerprint}: {warning}")
         return
-    left = days_left(current.last_day, today)
+    left = login_days_left(current.last_day, today)
     state = _FAIL if not left else _WARN if warning else _OK
     found = f"{current.fingerprint}: days left {left}, the last {current.last_day}. {warning}"
     yield Finding(state, "current key", found.rstrip())

@@ -24,7 +24,7 @@ from airflow_provider_hkex_rap.keystore.record import Happened
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.key_lifecycle import days_left, first_renewal_day, first_warning_day
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, first_warning_day, login_days_left
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -154,7 +154,7 @@ class AccountStatus:
             "key": role,
             "fingerprint": key.fingerprint if key else fingerprint,
             "last_day": last_day and last_day.isoformat(),
-            "days_left": None if last_day is None else days_left(last_day, self.today),
+            "days_left": None if last_day is None else login_days_left(last_day, self.today),
             "last_renewal": last_renewal and last_renewal.isoformat(),
             "warning": printable(warning),
         }
@@ -254,13 +254,11 @@ def _of_account(name: str, key_store: str | None) -> AccountStatus:
 
 def _own_fingerprint(hook: RapHook) -> str | None:
     """Return the fingerprint of the connection's own key; None where it has none, or not on this host."""
-    from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
-
     try:
         keys = hook.login.client_keys
     except RapConfigurationError:
         return None
-    return md5_fingerprint(keys[0]) if keys else None
+    return keys[0].fingerprint if keys else None
 
 
 def _conn_ids() -> list[str]:

@@ -81,6 +81,7 @@ class RapClient(asyncssh.SSHClient):
 
     def __init__(self, login: Login) -> None:
         self.login = login
+        self._client_keys = [asyncssh.import_private_key(key.to_der()) for key in login.client_keys]
         self._offers = self._key_pairs()
         self.host_key: asyncssh.SSHKey | None = None
         self.offered: asyncssh.SSHKeyPair | None = None
@@ -118,9 +119,9 @@ class RapClient(asyncssh.SSHClient):
         asyncssh alone would sign with SHA-1 only where the server does not announce what it takes, and what
         a server announces an account need not take. First every key as announced: servers count the tries.
         """
-        announced = asyncssh.load_keypairs(list(self.login.client_keys))
+        announced = asyncssh.load_keypairs(self._client_keys)
         yield from announced
-        for key, tried in zip(self.login.client_keys, announced, strict=True):
+        for key, tried in zip(self._client_keys, announced, strict=True):
             for algorithm in algorithms.PUBLIC_KEY:
                 if algorithm != tried.get_algorithm():
                     (pair,) = asyncssh.load_keypairs([key])
@@ -257,15 +258,10 @@ def _authentication_error(client: RapClient, address: Address) -> RapAuthenticat
 def _offered(client: RapClient) -> tuple[str, ...]:
     """Return the fingerprints of the keys that were offered."""
     keys = client.login.client_keys
-    return tuple(md5_fingerprint(key) for key in keys if key.public_data in client.offers)
+    return tuple(key.fingerprint for key in keys if key.public_key.blob in client.offers)
 
 
 def reason_of(error: Exception) -> str:
     """Return what an error of asyncssh or of the network says, in its own words."""
     said = error.reason if isinstance(error, asyncssh.Error) else getattr(error, "strerror", None)
     return str(said or error) or type(error).__name__
-
-
-def md5_fingerprint(key: asyncssh.SSHKey) -> str:
-    """Return the fingerprint of a public key as RAP writes it (§3.2.2)."""
-    return key.get_fingerprint("md5").removeprefix("MD5:")

@@ -24,7 +24,7 @@ from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.key_folder import KeyFile
 from airflow_provider_hkex_rap.rap.keys import public_key_file_name
-from airflow_provider_hkex_rap.transport.connect import Connected, connect, md5_fingerprint, reason_of
+from airflow_provider_hkex_rap.transport.connect import Connected, connect, reason_of
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.folders import Folder
@@ -145,9 +145,9 @@ class RapSession:
         offered = self._connected.client.offered
         return next(
             (
-                md5_fingerprint(key)
+                key.fingerprint
                 for key in self._login.client_keys
-                if offered and key.public_data == offered.public_data
+                if offered and key.public_key.blob == offered.public_data
             ),
             "",
         )

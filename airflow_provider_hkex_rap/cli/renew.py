@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK, next_opening
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from airflow_provider_hkex_rap.keystore.renewal import Outcome
+    from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
 
 
 @action_cli  # type: ignore[untyped-decorator]
@@ -50,7 +50,7 @@ def renew(args: Namespace) -> int:
     return 0
 
 
-def _told(outcome: Outcome) -> str:
+def _told(outcome: RenewalOutcome) -> str:
     told = f"{outcome.account}: renewed." if outcome.renewed else f"{outcome.account}: not renewed."
     told += (
         f" {outcome.reason}\nCurrent key: {outcome.fingerprint}, last day {outcome.last_day or 'not known'}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -22,15 +22,10 @@ from airflow.providers.sftp.hooks.sftp import SFTPHookAsync
 from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_hkex_rap.keystore.offers import (
-    Offer,
-    keys_to_offer,
-    record_after_login,
-    with_known_expiry,
-)
+from airflow_provider_hkex_rap.keystore.login_keys import LoginKeys
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
-from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
-from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore, KeyStoreError
+from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
+from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
@@ -40,10 +35,9 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
-from airflow_provider_hkex_rap.rap.keys import PrivateKey
+from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
 from airflow_provider_hkex_rap.transport.account_lock import LOCK_WAIT, account_lock
-from airflow_provider_hkex_rap.transport.connect import md5_fingerprint
-from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, read_login
+from airflow_provider_hkex_rap.transport.login import Login, read_login
 from airflow_provider_hkex_rap.transport.session import RapSession, open_session
 
 if TYPE_CHECKING:
@@ -134,8 +128,18 @@ class RapHook(SFTPHookAsync):
         :raises RapConfigurationError: a field of the connection, or what the store holds, is not valid.
         :raises KeyStoreError: the store cannot be read now.
         """
-        return AccountKeys(
-            self.key_store, self.login.account, mask=mask_secret, passphrase=self.key_passphrase
+        return self._login_keys().read()
+
+    def _login_keys(self) -> LoginKeys:
+        keys = self.login.client_keys
+        return LoginKeys(
+            self.key_store,
+            self.login.account,
+            connection_key=keys[0] if keys else None,
+            key_expires=self._key_expires,
+            passphrase=self.key_passphrase,
+            clock=self.clock,
+            mask=mask_secret,
         )
 
     def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
@@ -143,7 +147,7 @@ class RapHook(SFTPHookAsync):
 
         :raises RapConfigurationError: it is not a date.
         """
-        return with_known_expiry(record, self._own_key, self._key_expires, self.clock().date())
+        return self._login_keys().with_known_expiry(record)
 
     @asynccontextmanager
     async def session(self, *, only: PendingKey | None = None) -> AsyncIterator[RapSession]:
@@ -170,26 +174,18 @@ class RapHook(SFTPHookAsync):
             superseded_wait=self.superseded_wait,
         ):
             self.before_login()
-            keys = await asyncio.to_thread(self.account_keys)
-            offers = (
-                (Offer(only, "the pending key"),) if only else await asyncio.to_thread(self._offers, keys)
-            )
-            read, errors = await asyncio.to_thread(self._read_keys, keys, offers)
-            offers = tuple(read)
+            login_keys = await asyncio.to_thread(self._login_keys)
+            chosen = await asyncio.to_thread(login_keys.choose, only)
             async with AsyncExitStack() as stack:
                 try:
                     session = await stack.enter_async_context(
-                        open_session(replace(login, client_keys=tuple(read.values())))
+                        open_session(replace(login, client_keys=chosen.private_keys))
                     )
                 except RapAuthenticationError as refused:
-                    # The one that is not readable may be the only one that is registered.
-                    raise (errors[0] if errors else refused) from None
+                    raise chosen.refused(refused) from None
                 self._open_session = session
                 try:
-                    if not only:
-                        await asyncio.to_thread(
-                            self._note_login, keys, offers, session.client_key_fingerprint
-                        )
+                    await asyncio.to_thread(login_keys.note_login, chosen, session.client_key_fingerprint)
                     yield session
                 finally:
                     self._open_session = None
@@ -199,7 +195,7 @@ class RapHook(SFTPHookAsync):
 
         :raises RapConfigurationError: a field of the connection is missing or not of the valid form.
         """
-        for name in ("_connection", "login", "key_store", "key_passphrase", "_key_expires", "_own_key"):
+        for name in ("_connection", "login", "key_store", "key_passphrase", "_key_expires"):
             self.__dict__.pop(name, None)
         self.check()
 
@@ -245,109 +241,7 @@ class RapHook(SFTPHookAsync):
 
     @cached_property
     def _key_expires(self) -> pendulum.Date | None:
-        text = str(self._connection.extra_dejson.get("key_expires") or "").strip()
-        try:
-            return pendulum.Date.fromisoformat(text) if text else None
-        except ValueError:
-            raise RapConfigurationError(
-                f"{text!r} in the extra 'key_expires' is not a date.",
-                why="It is the last day on which the registered key logs in, as YYYY-MM-DD.",
-                todo="Write it in that form, or leave it blank where it is not known.",
-                key_expires=text,
-            ) from None
-
-    @cached_property
-    def _own_key(self) -> StoredKey | None:
-        """The connection's key, where it has one; its private half stays in the login."""
-        if not self.login.client_keys:
-            return None
-        fingerprint = md5_fingerprint(self.login.client_keys[0])
-        return StoredKey(fingerprint=fingerprint, private_key="")
-
-    def _offers(self, keys: AccountKeys) -> tuple[Offer, ...]:
-        own = self._own_key
-        if own and not keys.record.knows(own.fingerprint):
-            keys.check_not_shared(own.fingerprint)
-        if offers := keys_to_offer(keys.record, own, self.clock().date()):
-            return offers
-        raise RapConfigurationError(
-            f"There is no private key of {self.login.account}.",
-            why="RAP knows an account by its registered RSA key and has no passwords (guide §3.2); neither"
-            " the connection nor its key store has one.",
-            todo="Set the extra 'key_file' or 'private_key' to the private key registered for the account.",
-            account=self.login.account.name,
-        )
-
-    def _read_keys(
-        self, keys: AccountKeys, offers: Sequence[Offer]
-    ) -> tuple[dict[Offer, asyncssh.SSHKey], list[RapConfigurationError]]:
-        """Return the private keys of the offers, and why those that are left out cannot be read.
-
-        :raises RapConfigurationError: there is none that can, or only one that the account had before.
-        """
-        own = self._own_key
-        before = own if own and keys.record.knows(own.fingerprint) else None
-        read: dict[Offer, asyncssh.SSHKey] = {}
-        errors: list[RapConfigurationError] = []
-        for offer in offers:
-            try:
-                read[offer] = self._ssh_key(offer)
-            except RapConfigurationError as error:
-                # Another one may log in, as after a change of the passphrase.
-                self.log.warning("Not offering %s: %s", offer.role, error)
-                errors.append(error)
-        if not read or (errors and all(offer.key is before for offer in read)):
-            raise errors[0]
-        return read, errors
-
-    def _ssh_key(self, offer: Offer) -> asyncssh.SSHKey:
-        if offer.key is self._own_key:
-            return self.login.client_keys[0]
-        where = f"the key store, {offer.role},"
-        key = parse_private_key(offer.key.private_key, self.key_passphrase, where)
-        if (found := md5_fingerprint(key)) != offer.key.fingerprint:
-            raise RapConfigurationError(
-                f"The private key in {where} has the fingerprint {found}, not {offer.key.fingerprint}.",
-                why="The record of the key store was changed by hand.",
-                todo="Restore it from a backup of the store.",
-                account=self.login.account.name,
-            )
-        return key
-
-    def _note_login(self, keys: AccountKeys, offers: Sequence[Offer], fingerprint: str) -> None:
-        """Keep what a login says of the keys; the login is good whether or not that can be kept."""
-        first, used = offers[0], next(offer for offer in offers if offer.key.fingerprint == fingerprint)
-        if used != first:
-            self.log.warning(
-                "RAP refused %s %s and let %s in with %s %s. Renew or register the key (§5, §6).",
-                first.role,
-                first.key.fingerprint,
-                self.login.account,
-                used.role,
-                fingerprint,
-            )
-        now = self.clock()
-        record = record_after_login(keys.record, offers, fingerprint, now)
-        record = self.with_known_expiry(record)
-        expires, current = self._key_expires, record.current
-        if expires and expires < now.date() and current and not current.uploaded:
-            self.log.warning("The connection's 'key_expires' (%s) is over: correct it.", expires)
-        if record == keys.record:
-            return
-        try:
-            keys.save(self._with_own_key(record, keys))
-        except KeyStoreError as error:
-            self.log.warning("The key store does not keep what this login says of its key: %s", error)
-            return
-        if record.current and record.current.fingerprint == fingerprint:
-            self.log.info("The key store has %s as the current key of %s.", fingerprint, self.login.account)
-
-    def _with_own_key(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:
-        """Return the record with the private half of the connection's key, where that has become current."""
-        if not record.current or record.current.private_key:
-            return record
-        key = PrivateKey.load(self.login.client_keys[0].export_private_key("openssh").decode())
-        return replace(record, current=replace(record.current, private_key=keys.exported(key)))
+        return parse_key_expires(str(self._connection.extra_dejson.get("key_expires") or ""))
 
     def _get_open_conn(self) -> _BoundedClient:  # type: ignore[override]
         super()._get_open_conn()

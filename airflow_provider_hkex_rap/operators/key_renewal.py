@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.hooks.rap import RapHook
     from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
-    from airflow_provider_hkex_rap.keystore.renewal import Outcome
+    from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
     from airflow_provider_hkex_rap.rap.key_folder import KeyFolder
 
 KEY_RENEWED = AssetAlias("hkex_rap_key_renewed")
@@ -110,7 +110,7 @@ class HookLogins:
         return self._hook.session(only=key)
 
 
-def _emit(context: Context, outcome: Outcome) -> None:
+def _emit(context: Context, outcome: RenewalOutcome) -> None:
     events = context.get("outlet_events")
     # Outside a run there is nobody to tell; within one it is empty at first.
     if events is not None:
@@ -118,7 +118,7 @@ def _emit(context: Context, outcome: Outcome) -> None:
         events[KEY_RENEWED].add(asset, extra=outcome.as_dict())
 
 
-def _summary(outcome: Outcome) -> str:
+def _summary(outcome: RenewalOutcome) -> str:
     done = "The key was renewed." if outcome.renewed else "The key was not renewed."
     left = "" if outcome.days_left is None else f" Days left: {outcome.days_left}."
     return done + left

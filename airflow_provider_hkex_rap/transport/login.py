@@ -103,7 +103,7 @@ def _addresses(
     raise RapConfigurationError(
         "The secondary site has no address.",
         why="The connection has its own addresses for the primary site, but none for the secondary site.",
-        todo="Set 'secondary_hosts', or leave 'host' blank: then both sites have the guide's addresses (§7.1).",
+        todo="Set 'secondary_hosts', or leave 'host' blank for the guide's addresses of both sites (§7.1).",
         site=site,
     )
 

@@ -71,7 +71,7 @@ def _is_doubtful(current: StoredKey, record: KeyRecord, today: pendulum.Date, ot
     submitted = record.pending and record.pending.submitted
     return bool(
         not current.is_valid(today)
-        or (submitted and record.previous and record.old_key_after_upload(submitted) is record.previous)
+        or (submitted and record.previous and record.old_key_after_upload(submitted) == record.previous)
         or (current.refused and others >= _MOST)
     )
 

@@ -1,48 +1,83 @@
-"""What is kept of one account's keys: the record that a key store holds."""
+"""The record of one account's keys, as a key store holds it: what it contains and how it changes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pendulum
+from pydantic import AfterValidator, ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import (
-    OVERLAP_DAYS,
     RegisteredKey,
+    first_safe_upload_day,
     last_day_of_new_key,
     last_day_of_old_key,
+    old_key_after_upload,
 )
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.account import Account
 
 SCHEMA = 1
-# Airflow masks each text of a variable that it has seen, in ever longer patterns: what is kept stays small.
+"""Version of the record's JSON; a record of another version is refused."""
+# Airflow's log masker adds every text of every variable that a task reads to one pattern. Keep records small.
 _HISTORY = 40
 _RESULTS = 20
 
 
+def _parse_day(value: object) -> pendulum.Date:
+    return value if isinstance(value, pendulum.Date) else pendulum.Date.fromisoformat(_check_text(value))
+
+
+def _check_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("This is not a text.")
+    return value
+
+
+def _check_time(text: str) -> str:
+    _day(text)
+    return text
+
+
+def _day(time: str) -> pendulum.Date:
+    """Return the day of an ISO 8601 time."""
+    found = pendulum.parse(time)
+    if not isinstance(found, pendulum.DateTime):
+        raise ValueError("This is not a time.")
+    return found.date()
+
+
+_Day = Annotated[pendulum.Date, PlainValidator(_parse_day), PlainSerializer(pendulum.Date.isoformat)]
+_Time = Annotated[str, AfterValidator(_check_time)]
+# Bytes of a result file that are not UTF-8 become surrogates, which pydantic does not accept in a str.
+_Text = Annotated[str, PlainValidator(_check_text), PlainSerializer(lambda text: text)]
+# Errors must not show the input: it holds private keys.
+_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
 class Happened(StrEnum):
-    """What happens to a key."""
+    """An event in the life of a key."""
 
     ADOPTED = "adopted"
-    """A login with it succeeded; it became current without a renewal."""
+    """It became current by its first login, without a renewal."""
     CREATED = "created"
     SUBMITTED = "submitted"
-    """Its upload was begun."""
+    """Its upload was started."""
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     PROMOTED = "promoted"
     """It became current by a renewal."""
     EXPIRED = "expired"
-    """Its last day was over and its private half was forgotten."""
+    """Its last day has passed and its private key was deleted."""
     UPLOADED_ELSEWHERE = "uploaded elsewhere"
-    """RAP told of an upload that was not ours."""
+    """RAP accepted an upload that was not ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,71 +85,84 @@ class StoredKey:
     """A private key and its dates; each date is a day in Hong Kong.
 
     :param fingerprint: MD5, as in §3.2.2.
-    :param private_key: the private key in PEM form, encrypted where a passphrase is set: a secret.
-    :param uploaded: the day on which we uploaded it; None where HKEX registered it in another way (§5).
-    :param promoted: the day on which it became the current key.
-    :param last_day: the last day on which it logs in (§6.1); None where it is not known.
-    :param refused: the day from which on RAP has refused it, while it let another key of the account in.
+    :param private_key: the private key as PEM, encrypted if a passphrase is set: a secret.
+    :param uploaded: the day on which we uploaded the key; None if HKEX registered it in another way (§5).
+    :param promoted: the day on which the key became current.
+    :param last_day: the last day on which the key can log in (§6.1); None if it is not known.
+    :param refused: the first day on which RAP refused the key and accepted another key of the account.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     fingerprint: str
     private_key: str = field(repr=False)
-    uploaded: pendulum.Date | None = None
-    promoted: pendulum.Date | None = None
-    last_day: pendulum.Date | None = None
-    refused: pendulum.Date | None = None
+    uploaded: _Day | None = None
+    promoted: _Day | None = None
+    last_day: _Day | None = None
+    refused: _Day | None = None
 
     def is_valid(self, day: pendulum.Date) -> bool:
-        """Return whether the key logs in on *day*, by its last day."""
-        return RegisteredKey(self.fingerprint, self.last_day).is_valid(day)
+        """Return whether the key can log in on *day*, according to its last day."""
+        return self.registered.is_valid(day)
+
+    @property
+    def registered(self) -> RegisteredKey:
+        """The key as RAP knows it: its fingerprint and its last day."""
+        return RegisteredKey(self.fingerprint, self.last_day)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingKey:
-    """The key of a renewal in progress.
+    """The new key of a renewal in progress.
 
     :param fingerprint: MD5, as in §3.2.2.
-    :param private_key: the private key in PEM form, encrypted where a passphrase is set: a secret.
+    :param private_key: the private key as PEM, encrypted if a passphrase is set: a secret.
     :param public_key: the public key as one OpenSSH line.
-    :param results_before: the names of the result files that were listed before the upload.
-    :param submitted: the day in Hong Kong on which the last upload of it was begun; None before the first.
-    :param accepted: the name of the result file by which RAP took it; None before that.
+    :param results_before: names of the result files that were listed before the upload.
+    :param submitted: the day in Hong Kong of the last upload of this key; None before the first.
+    :param accepted: name of the result file by which RAP accepted the key; None before that.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     fingerprint: str
     private_key: str = field(repr=False)
     public_key: str
     results_before: tuple[str, ...] = ()
-    submitted: pendulum.Date | None = None
+    submitted: _Day | None = None
     accepted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFile:
-    """A result file of RAP, kept whole: RAP removes it after 24 hours (§6).
+    """A complete copy of one of RAP's result files, which RAP deletes after 24 hours (§6).
 
-    :param name: its name on RAP.
-    :param content: its bytes as text; those that are not UTF-8 as surrogates.
-    :param read: when it was read (ISO 8601, Hong Kong).
+    :param name: the file's name on RAP.
+    :param content: the file's bytes as text; bytes that are not UTF-8 become surrogates.
+    :param read: the time of reading (ISO 8601, Hong Kong).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     name: str
-    content: str
+    content: _Text
     read: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """One thing that happened to a key; never holds key material.
+    """One event in the life of a key; contains no key material.
 
-    :param at: when (ISO 8601, Hong Kong).
-    :param what: what happened.
-    :param fingerprint: the key that it happened to.
-    :param run: the DAG run in which it happened, where there is one.
-    :param note: more about it, in words.
+    :param at: the time (ISO 8601, Hong Kong).
+    :param what: the event.
+    :param fingerprint: the key's fingerprint.
+    :param run: the DAG run in which it happened, if there is one.
+    :param note: details, in words.
     """
 
-    at: str
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    at: _Time
     what: Happened
     fingerprint: str
     run: str | None = None
@@ -123,17 +171,20 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """All that is kept of one account's keys.
+    """The keys of one account, with their result files and their history.
+
+    A record never changes; each change returns a new one.
 
     :param account: the RAP user account.
-    :param unregistered: a key made for a registration with HKEX (§5); current after its first login.
+    :param unregistered: a key made for a registration with HKEX (§5); it becomes current by its first login.
     :param current: the key that logs in.
-    :param pending: the key of a renewal in progress; never more than one.
-    :param previous: the key that *current* has renewed, while it is valid (§6.1).
-    :param results: result files, oldest first; the last 20.
-    :param history: what has happened, oldest first: which keys have become current, and the last 40 other
-        things.
+    :param pending: the new key of a renewal in progress; there is never more than one.
+    :param previous: the key that *current* has replaced, while it is valid (§6.1).
+    :param results: result files, oldest first; the last 20 are kept.
+    :param history: events, oldest first: all that made a key current, and the last 40 others.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(hide_input_in_errors=True)
 
     account: str
     unregistered: StoredKey | None = None
@@ -145,7 +196,7 @@ class KeyRecord:
 
     @property
     def keys(self) -> Iterator[StoredKey | PendingKey]:
-        """The keys whose private half is kept."""
+        """The keys whose private key is in the record."""
         return (key for key in (self.unregistered, self.current, self.pending, self.previous) if key)
 
     def knows(self, fingerprint: str) -> bool:
@@ -153,21 +204,21 @@ class KeyRecord:
         ours = (entry for entry in self.history if entry.what is not Happened.UPLOADED_ELSEWHERE)
         return any(it.fingerprint == fingerprint for it in (*self.keys, *ours))
 
-    def tells_of(self, fingerprint: str) -> bool:
-        """Return whether the history has the key, whosever it is."""
+    def has_history_of(self, fingerprint: str) -> bool:
+        """Return whether the history mentions the key, whether it is ours or not."""
         return any(entry.fingerprint == fingerprint for entry in self.history)
 
     @property
     def became_current(self) -> Iterator[HistoryEntry]:
-        """When keys became current, oldest first; none of it is ever forgotten."""
+        """The events that made a key current, oldest first; none of them is ever dropped."""
         return (entry for entry in self.history if entry.what in (Happened.ADOPTED, Happened.PROMOTED))
 
     @property
     def uploads_allowed_from(self) -> pendulum.Date | None:
-        """The first day on which a new key replaces none of two valid ones, by the uploads known (§6.3)."""
-        seen = [_day(entry.at) for entry in self.history if entry.what is Happened.UPLOADED_ELSEWHERE]
-        known = [key.uploaded for key in (self.current, self.previous) if key and key.uploaded]
-        return max([*seen, *known]).add(days=OVERLAP_DAYS) if seen or known else None
+        """The first day on which an upload cannot replace a valid key (§6.3); None if no upload is known."""
+        foreign = [_day(entry.at) for entry in self.history if entry.what is Happened.UPLOADED_ELSEWHERE]
+        ours = [key.uploaded for key in (self.current, self.previous) if key and key.uploaded]
+        return first_safe_upload_day([*foreign, *ours])
 
     def noted(
         self,
@@ -178,26 +229,36 @@ class KeyRecord:
         run: str | None = None,
         note: str = "",
     ) -> KeyRecord:
-        """Return the record with one more entry in its history."""
+        """Return the record with one more event in its history.
+
+        :param now: the time of the event.
+        :param what: the event.
+        :param fingerprint: the key's fingerprint.
+        :param run: the DAG run, if there is one.
+        :param note: details, in words.
+        """
         entry = HistoryEntry(
             at=now.to_iso8601_string(), what=what, fingerprint=fingerprint, run=run, note=note
         )
         return replace(self, history=_shortened((*self.history, entry)))
 
     def has_result(self, name: str, content: bytes) -> bool:
-        """Return whether this result file is kept; another of its name comes on another day (§6)."""
-        return any((file.name, file.content) == (name, _text(content)) for file in self.results)
+        """Return whether the record has this result file; names repeat on other days (§6)."""
+        return any((file.name, file.content) == (name, _as_text(content)) for file in self.results)
 
     def with_result(self, name: str, content: bytes, now: pendulum.DateTime) -> KeyRecord:
         """Return the record with one more result file."""
-        file = ResultFile(name=name, content=_text(content), read=now.to_iso8601_string())
+        file = ResultFile(name=name, content=_as_text(content), read=now.to_iso8601_string())
         return replace(self, results=(*self.results, file)[-_RESULTS:])
 
     def adopted(self, key: StoredKey, now: pendulum.DateTime) -> KeyRecord:
-        """Return the record after a login with a key that was not current: it is from now on.
+        """Return the record after the first login with a key: the key becomes current.
 
-        The key that was current stays as the previous one, for as long as RAP can still know it (§6.1). A
-        renewal in progress was one of that key, and is over.
+        The key that was current becomes the previous one, with the last day that RAP may still accept it
+        (§6.1). A renewal in progress was a renewal of that key, and is dropped.
+
+        :param key: the key that has logged in.
+        :param now: the time of the login.
         """
         today = now.date()
         previous = self.previous
@@ -211,21 +272,31 @@ class KeyRecord:
             current=replace(key, promoted=today),
             pending=None,
             previous=None if previous and previous.fingerprint == key.fingerprint else previous,
-        ).noted(now, Happened.ADOPTED, key.fingerprint, note="It has logged in for the first time.")
+        ).noted(now, Happened.ADOPTED, key.fingerprint, note="First login with this key.")
 
     def old_key_after_upload(self, uploaded: pendulum.Date) -> StoredKey | None:
-        """Return the key that RAP keeps beside one that it takes, with the last day that it then has (§6.3).
+        """Return the key that stays valid beside an uploaded one, with its last day after the upload (§6.3).
 
         :param uploaded: the day of the upload.
         """
+        held = [key for key in (self._still_held(uploaded), self.current) if key]
+        old = old_key_after_upload([key.registered for key in held], uploaded)
+        return old and replace(held[0], last_day=old.last_day)
+
+    def _still_held(self, day: pendulum.Date) -> StoredKey | None:
+        """Return the previous key if RAP still holds it beside the current one."""
         current, previous = self.current, self.previous
-        if current and current.uploaded and previous and previous.last_day and uploaded <= previous.last_day:
-            # RAP holds both, and replaces the newer one.
-            return previous
-        return current and replace(current, last_day=last_day_of_old_key(uploaded, current.last_day))
+        is_renewal = current and current.uploaded and previous and previous.last_day
+        return previous if is_renewal and previous and previous.is_valid(day) else None
 
     def promoted(self, now: pendulum.DateTime, *, run: str | None = None) -> KeyRecord:
-        """Return the record after a login with the pending key: it is current, the old one is kept (§6.1)."""
+        """Return the record after the first login with the pending key: the key becomes current.
+
+        The old key is kept while it is valid (§6.1).
+
+        :param now: the time of the login.
+        :param run: the DAG run, if there is one.
+        """
         pending = self.pending
         if not pending:
             return self
@@ -246,7 +317,7 @@ class KeyRecord:
         )
 
     def without_expired(self, now: pendulum.DateTime) -> KeyRecord:
-        """Return the record without a previous key whose last day is over; its private half is forgotten."""
+        """Return the record without the previous key if its last day has passed."""
         old = self.previous
         if not old or old.is_valid(now.date()):
             return self
@@ -254,110 +325,47 @@ class KeyRecord:
         return replace(self, previous=None).noted(now, Happened.EXPIRED, old.fingerprint, note=note)
 
     def to_json(self) -> str:
-        """Return the record as text for a key store: it holds private keys."""
-        return json.dumps({"schema": SCHEMA, **_plain(self)}, separators=(",", ":"))
+        """Return the record as ASCII text for a key store. It contains private keys."""
+        fields = _adapter().dump_python(self, exclude_defaults=True)
+        return json.dumps({"schema": SCHEMA, **fields}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, account: Account) -> KeyRecord:
         """Read a record.
 
-        :param text: what a key store holds.
-        :param account: whose record it must be.
-        :raises RapConfigurationError: the text is no such record; the error shows nothing of it.
+        :param text: the text of a key store.
+        :param account: the account that the record must belong to.
+        :raises RapConfigurationError: if the text is not a valid record of *account*. The error shows nothing
+            of the text.
         """
         try:
             found = json.loads(text)
-            schema, owner = found["schema"], found["account"]
+            schema, owner = found.pop("schema"), found["account"]
             if schema == SCHEMA and owner == account.name:
-                return _record(found)
-            problem = f"It is of {owner!r}, schema {schema!r}, where {SCHEMA} is known."
+                return _adapter().validate_python(found)
+            problem = f"It belongs to {owner!r} and has schema {schema!r}; schema {SCHEMA} is supported."
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            # The text, and so the cause, may hold key material.
-            problem = "It cannot be read."
+            # The text may hold key material, and so may the error that it causes.
+            problem = "It is damaged."
         raise RapConfigurationError(
             f"The key store's record of {account} is not valid.",
             why=problem,
-            todo="Restore it from a backup of the store; where there is none, register a new key (§5).",
+            todo="Restore it from a backup of the store. If there is no backup, register a new key (§5).",
             account=account.name,
         )
 
 
-_Kept = TypeVar("_Kept", StoredKey, PendingKey, ResultFile, HistoryEntry)
+@cache
+def _adapter() -> TypeAdapter[KeyRecord]:
+    return TypeAdapter(KeyRecord)
 
 
-def _text(content: bytes) -> str:
+def _as_text(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
 def _shortened(history: tuple[HistoryEntry, ...]) -> tuple[HistoryEntry, ...]:
-    # Which keys were ours is never forgotten: a connection may go on to hold the first of them.
-    passing = [entry for entry in history if entry.what not in (Happened.ADOPTED, Happened.PROMOTED)]
-    forgotten = passing[:-_HISTORY]
+    # Never forget which keys were current: a connection may still hold the first of them.
+    others = [entry for entry in history if entry.what not in (Happened.ADOPTED, Happened.PROMOTED)]
+    forgotten = others[:-_HISTORY]
     return tuple(entry for entry in history if not any(entry is old for old in forgotten))
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON knows it, without what is empty."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, pendulum.Date):
-        return value.isoformat()
-    if hasattr(value, "__dataclass_fields__"):
-        named = ((one.name, getattr(value, one.name)) for one in fields(value))
-        return {name: _plain(item) for name, item in named if item is not None and item != ()}
-    return value
-
-
-def _record(found: Mapping[str, Any]) -> KeyRecord:
-    return KeyRecord(
-        account=found["account"],
-        unregistered=_key(found.get("unregistered")),
-        current=_key(found.get("current")),
-        pending=_pending(found.get("pending")),
-        previous=_key(found.get("previous")),
-        results=tuple(_checked(ResultFile(**result)) for result in found.get("results", ())),
-        history=tuple(map(_entry, found.get("history", ()))),
-    )
-
-
-def _checked(kept: _Kept) -> _Kept:
-    """Return what was read, if its texts are texts.
-
-    :raises TypeError: one is something else.
-    """
-    if all(isinstance(getattr(kept, one.name), str) for one in fields(kept) if one.type == "str"):
-        return kept
-    raise TypeError
-
-
-def _entry(found: Mapping[str, Any]) -> HistoryEntry:
-    entry = _checked(HistoryEntry(**{**found, "what": Happened(found["what"])}))
-    _day(entry.at)
-    return entry
-
-
-def _key(found: Mapping[str, Any] | None) -> StoredKey | None:
-    if found is None:
-        return None
-    dates = {name: _date(found.get(name)) for name in ("uploaded", "promoted", "last_day", "refused")}
-    return _checked(StoredKey(**{**found, **dates}))
-
-
-def _pending(found: Mapping[str, Any] | None) -> PendingKey | None:
-    if found is None:
-        return None
-    names = tuple(found.get("results_before", ()))
-    return _checked(
-        PendingKey(**{**found, "results_before": names, "submitted": _date(found.get("submitted"))})
-    )
-
-
-def _date(text: str | None) -> pendulum.Date | None:
-    return None if text is None else pendulum.Date.fromisoformat(text)
-
-
-def _day(at: str) -> pendulum.Date:
-    found = pendulum.parse(at)
-    if not isinstance(found, pendulum.DateTime):
-        raise ValueError
-    return found.date()

@@ -1,4 +1,4 @@
-"""What a login needs, read from the fields of a connection and checked before any network."""
+"""Read and check the fields of a connection before any network traffic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
-from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PublicKey
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.masking import mask_private_key
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, RAP_PORT, Address, Site, parse_addresses
 
@@ -21,34 +21,33 @@ CONNECT_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
 
 _RSA_PUBLIC_KEY = re.compile(r"(?:^|\s)(?:ssh-rsa\s+)?(AAAAB3NzaC1yc2E[A-Za-z0-9+/]+=*)(?=\s|,|$)")
-_PEM_EDGES = re.compile(r"\n?(-----(?:BEGIN|END) [A-Z0-9 ]+-----)\n?")
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """All that one login to RAP needs.
+    """The account, addresses, keys and time-outs of one login to RAP.
 
-    :param account: who logs in (§3.1).
-    :param site: the site that HKEX says is active (§2.2).
-    :param addresses: the site's addresses, tried in this order until one lets us authenticate (§7.1).
-    :param host_keys: the pinned host keys; None pins nothing.
-    :param client_keys: the private keys to offer, in this order, at most two (§6.3); none where the fields
-        name none, and the caller brings them from a key store.
+    :param account: the RAP user account (§3.1).
+    :param site: the site that is active, as announced by HKEX (§2.2).
+    :param addresses: the site's addresses, tried in this order until one allows authentication (§7.1).
+    :param host_keys: the pinned host keys; None disables the check.
+    :param client_keys: the private keys to offer, in this order, at most two (§6.3). Empty if the connection
+        has no key; then the caller takes the keys from a key store.
     :param connect_timeout: seconds for one address, from the first packet to the end of the login.
-    :param idle_timeout: seconds without an answer after which a session is given up.
+    :param idle_timeout: seconds without an answer from RAP before the session is aborted.
     """
 
     account: Account
     site: Site
     addresses: tuple[Address, ...]
     host_keys: tuple[SSHKey, ...] | None
-    client_keys: tuple[SSHKey, ...] = field(repr=False)
+    client_keys: tuple[PrivateKey, ...] = field(repr=False)
     connect_timeout: float = CONNECT_TIMEOUT
     idle_timeout: float = IDLE_TIMEOUT
 
     @property
     def is_loopback(self) -> bool:
-        """Whether every address is on this machine."""
+        """Whether every address is a loopback address."""
         return all(address.is_loopback for address in self.addresses)
 
 
@@ -64,17 +63,18 @@ def read_login(
 
     :param login: the RAP user account.
     :param host: ``host[:port]``, several separated by commas; blank for the guide's addresses (§7.1).
-    :param port: the port of hosts that name none.
-    :param extra: the connection's extra fields; blank ones count as left out.
-    :param mask: is told each secret, the private key by line, before anything can show it.
-    :raises RapConfigurationError: a field is missing or not of the valid form.
+    :param port: the port of hosts that are given without one.
+    :param extra: the connection's extra fields; blank values are ignored.
+    :param mask: called with each secret, the private key line by line, before anything else uses it.
+    :raises RapConfigurationError: if a field is missing or not valid.
     """
     for name, value in {"login": login, "host": host, **extra}.items():
         if name != "private_key" and "PRIVATE KEY-----" in str(value):
             raise RapConfigurationError(
                 f"The field {name!r} holds a private key.",
                 why="Only 'private_key' is kept out of logs and messages.",
-                todo="Move the key there, or give its path in 'key_file'; if others saw it, renew it.",
+                todo="Move the key to 'private_key', or give its path in 'key_file'. Renew the key if others"
+                " may have seen it.",
             )
     account = Account(login or "")
     extra = {name: value for name, value in extra.items() if value not in (None, "")}
@@ -102,8 +102,8 @@ def _addresses(
         return parse_addresses(text, default_port=port or RAP_PORT, field=name) or GUIDE_ADDRESSES[site]
     raise RapConfigurationError(
         "The secondary site has no address.",
-        why="The connection names hosts of its own for the primary site, and none for the secondary one.",
-        todo="Fill in 'secondary_hosts', or leave 'host' blank for the guide's addresses of both (§7.1).",
+        why="The connection has its own addresses for the primary site, but none for the secondary site.",
+        todo="Set 'secondary_hosts', or leave 'host' blank for the guide's addresses of both sites (§7.1).",
         site=site,
     )
 
@@ -114,7 +114,7 @@ def _host_keys(extra: Mapping[str, object]) -> tuple[SSHKey, ...] | None:
     if unchecked and given:
         raise RapConfigurationError(
             "Both 'host_key' and 'no_host_key_check' are set.",
-            why="A pinned host key that is not checked protects nothing.",
+            why="A pinned host key protects nothing if it is not checked.",
             todo="Keep 'host_key' and remove 'no_host_key_check'.",
         )
     if unchecked:
@@ -123,10 +123,11 @@ def _host_keys(extra: Mapping[str, object]) -> tuple[SSHKey, ...] | None:
 
 
 def parse_host_keys(keys: str | Iterable[object]) -> tuple[SSHKey, ...]:
-    """Return the RSA public keys in a text, as ``ssh-keyscan`` prints them or bare.
+    """Return the RSA public keys in a text.
 
-    :param keys: one or more keys, each ``ssh-rsa AAAA…`` or ``AAAA…``, on lines or in a list.
-    :raises RapConfigurationError: there is none; RAP's host keys are RSA (§2.1).
+    :param keys: one or more keys, each ``ssh-rsa AAAA…`` or ``AAAA…``, one per line or in a list; the output
+        of ``ssh-keyscan`` is accepted.
+    :raises RapConfigurationError: if there is no RSA key in it; RAP's host keys are RSA (§2.1).
     """
     from asyncssh import KeyImportError, import_public_key
 
@@ -138,67 +139,37 @@ def parse_host_keys(keys: str | Iterable[object]) -> tuple[SSHKey, ...]:
     if not found:
         raise RapConfigurationError(
             "The connection pins no RSA host key.",
-            why="RAP shows RSA host keys (guide §2.1), and a server whose key is not pinned is not trusted.",
-            todo="Set the extra 'host_key' to the key that HKEX gave you, as 'ssh-rsa AAAA…', one a line.",
+            why="RAP has RSA host keys (guide §2.1), and a server is trusted only if its key is pinned.",
+            todo="Set the extra 'host_key' to the key that HKEX gave you, as 'ssh-rsa AAAA…', one per line.",
         )
     return found
 
 
-def _client_keys(extra: Mapping[str, object], mask: Callable[[str], object]) -> tuple[SSHKey, ...]:
+def _client_keys(extra: Mapping[str, object], mask: Callable[[str], object]) -> tuple[PrivateKey, ...]:
     if passphrase := str(extra.get("private_key_passphrase", "")):
         mask(passphrase)
     text, source = _private_key(extra)
     if not text:
         return ()
     mask_private_key(text, mask)
-    return (parse_private_key(text, passphrase or None, source),)
+    return (PrivateKey.load(text, passphrase or None, source=source),)
 
 
 def _private_key(extra: Mapping[str, object]) -> tuple[str, str]:
+    """Return the text of the connection's private key and its source; empty if it has none."""
     if text := extra.get("private_key"):
-        # A one-line field loses a PEM's line ends, or keeps them as backslash and n.
-        lines = str(text).lstrip("\ufeff").replace("\\r", "\r").replace("\\n", "\n").splitlines()
-        return _PEM_EDGES.sub(r"\n\1\n", "\n".join(lines)).strip(), "extra 'private_key'"
-    if path := extra.get("key_file"):
-        try:
-            return Path(str(path)).expanduser().read_text("utf-8-sig"), f"key file {str(path)!r}"
-        except (OSError, UnicodeDecodeError) as error:
-            raise RapConfigurationError(
-                f"The key file {str(path)!r} cannot be read: {getattr(error, 'strerror', 'it is not text')}.",
-                todo="Set the extra 'key_file' to a private key that the Airflow worker may read.",
-                path=str(path),
-            ) from None
-    return "", ""
-
-
-def parse_private_key(text: str, passphrase: str | None, source: str) -> SSHKey:
-    """Return the RSA private key in a text.
-
-    :param text: the key in PEM form.
-    :param passphrase: what decrypts it, where it is encrypted.
-    :param source: where the text comes from, for the error.
-    :raises RapConfigurationError: it is not such a key, or cannot be decrypted (§3.2.1).
-    """
-    from asyncssh import KeyEncryptionError, KeyImportError, import_private_key
-
+        return str(text), "extra 'private_key'"
+    path = extra.get("key_file")
+    if not path:
+        return "", ""
     try:
-        key = import_private_key(text, passphrase)
-    except (KeyImportError, KeyEncryptionError, UnicodeEncodeError):
+        return Path(str(path)).expanduser().read_text("utf-8-sig"), f"key file {str(path)!r}"
+    except (OSError, UnicodeDecodeError) as error:
         raise RapConfigurationError(
-            f"The private key in {source} cannot be used.",
-            why="It is not a private key in PEM form, or its passphrase is missing or wrong.",
-            todo="Set 'private_key_passphrase' to that of this key, where it is encrypted; give a key"
-            " in the connection as the whole text from BEGIN to END.",
+            f"The key file {str(path)!r} cannot be read: {getattr(error, 'strerror', 'it is not text')}.",
+            todo="Set the extra 'key_file' to a private key that the Airflow worker may read.",
+            path=str(path),
         ) from None
-    bits = PublicKey(key.public_data).bits if key.get_algorithm() == "ssh-rsa" else 0
-    if bits not in KEY_SIZES:
-        kind = f"RSA of {bits} bits" if bits else key.get_algorithm()
-        raise RapConfigurationError(
-            f"The private key in {source} is {kind}.",
-            why="RAP accepts RSA keys of 2048 and 4096 bits only (guide §3.2.1).",
-            todo="Use the RSA key that is registered for the account.",
-        )
-    return key
 
 
 def _seconds(extra: Mapping[str, object], name: str, default: float) -> float:
@@ -210,6 +181,6 @@ def _seconds(extra: Mapping[str, object], name: str, default: float) -> float:
     if not 0 < seconds < float("inf"):
         raise RapConfigurationError(
             f"{value!r} in the extra {name!r} is not a number of seconds above zero.",
-            todo=f"Set it to seconds, or leave it blank for {default:g}.",
+            todo=f"Set it to a number of seconds, or leave it blank for {default:g}.",
         )
     return seconds

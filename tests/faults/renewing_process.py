@@ -25,7 +25,8 @@ from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login
 from airflow_provider_hkex_rap.keystore.renewal import Renewal
 from airflow_provider_hkex_rap.keystore.store import AccountKeys
-from airflow_provider_hkex_rap.transport.login import Login, parse_private_key, read_login
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
+from airflow_provider_hkex_rap.transport.login import Login, read_login
 from airflow_provider_hkex_rap.transport.session import RapSession, open_session
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Logins:
 
     @asynccontextmanager
     async def _session(self, texts: list[str]) -> AsyncIterator[RapSession]:
-        keys = tuple(parse_private_key(text, None, "the test") for text in texts)
+        keys = tuple(PrivateKey.load(text, source="the test") for text in texts)
         self._step()
         async with open_session(replace(self._login, client_keys=keys)) as session:
             self._step()

@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
-from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
+from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.account import Account
@@ -67,7 +67,7 @@ class Party:
     def record(self) -> KeyRecord:
         return self.account_keys().record
 
-    def renew(self, **options: Any) -> Outcome:
+    def renew(self, **options: Any) -> RenewalOutcome:
         async def sleep(seconds: float) -> None:
             self.rap.clock.advance(seconds=seconds)
 

@@ -20,7 +20,7 @@ from airflow.sdk.log import _secrets_masker
 
 from airflow_provider_hkex_rap.hooks.rap import RapHook
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
-from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
+from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError
 from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, HookLogins, RapKeyRenewalOperator
 from airflow_provider_hkex_rap.rap.errors import (
@@ -94,7 +94,7 @@ class Site:
         operator = RapKeyRenewalOperator(task_id="renew", rap_conn_id=account.lower(), **arguments)
         return operator.execute({})
 
-    def renew_in_its_time(self, account: str = ACCOUNT, **options: Any) -> Outcome:
+    def renew_in_its_time(self, account: str = ACCOUNT, **options: Any) -> RenewalOutcome:
         """Run the renewal by RAP's clock, which is moved on where the renewal waits."""
 
         async def sleep(seconds: float) -> None:

@@ -10,7 +10,7 @@ import pendulum
 
 from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login, with_known_expiry
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
-from airflow_provider_hkex_rap.keystore.renewal import Outcome, Renewal
+from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, conflict
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError
@@ -102,7 +102,7 @@ class ModelRap:
     def lets_in(self, fingerprint: str) -> bool:
         return self.keys.get(fingerprint, pendulum.Date.min) >= self.clock().date()
 
-    async def renew(self, **options: object) -> Outcome:
+    async def renew(self, **options: object) -> RenewalOutcome:
         def generate(bits: int) -> PrivateKey:
             self.made += 1
             return key(self.made)

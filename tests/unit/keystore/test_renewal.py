@@ -25,7 +25,7 @@ from .model import ACCOUNT, NOW, Clock, Crash, ModelRap, key, stored
 if TYPE_CHECKING:
     import pendulum
 
-    from airflow_provider_hkex_rap.keystore.renewal import Outcome
+    from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
 
 TODAY = NOW.date()
 DUE = TODAY.add(days=10)
@@ -40,7 +40,7 @@ def rap_with(last_day: pendulum.Date | None = DUE) -> ModelRap:
     return rap
 
 
-def renew(rap: ModelRap, **options: Any) -> Outcome:
+def renew(rap: ModelRap, **options: Any) -> RenewalOutcome:
     return asyncio.run(rap.renew(**options))
 
 

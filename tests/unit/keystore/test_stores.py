@@ -12,7 +12,6 @@ import pytest
 from cryptography.fernet import Fernet
 
 from airflow_provider_hkex_rap.keystore import variable
-from airflow_provider_hkex_rap.keystore.contract import KeyStoreContract
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.store import (
@@ -24,6 +23,7 @@ from airflow_provider_hkex_rap.keystore.store import (
 from airflow_provider_hkex_rap.keystore.variable import VariableKeyStore
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.testing.key_store_contract import KeyStoreContract
 
 from .model import ACCOUNT, NOW, MemoryStore, key, stored
 

@@ -254,7 +254,7 @@ def test_a_damaged_public_key_file_is_refused_and_nothing_else(body: list[str], 
 
 def test_a_private_key_in_place_of_a_public_one_is_named_and_not_shown(small: PrivateKey) -> None:
     for text in (small.to_openssh(), small.to_openssh(PASSPHRASE), "PuTTY-User-Key-File-3: ssh-rsa\nEncry"):
-        with pytest.raises(RapConfigurationError, match="private key stands where") as refused:
+        with pytest.raises(RapConfigurationError, match="is a private key, not a public key") as refused:
             PublicKey.parse(text)
         assert_says_nothing_of(refused.value, text)
 
@@ -268,7 +268,6 @@ def test_a_damaged_private_key_is_refused_and_not_shown(small: PrivateKey) -> No
     text = small.to_openssh()
     damaged = [
         text[:-200],
-        text.replace("\n", "\\n"),
         "\ud800" + text[:-200],
         text.replace("OPENSSH", "RSA"),
     ]
@@ -276,6 +275,43 @@ def test_a_damaged_private_key_is_refused_and_not_shown(small: PrivateKey) -> No
         with pytest.raises(RapConfigurationError) as refused:
             PrivateKey.load(broken)
         assert_says_nothing_of(refused.value, text)
+
+
+@pytest.mark.parametrize("line_break", [" ", "", "\\n", "\\r\\n", "\n    "])
+@pytest.mark.parametrize("form", ["RFC4716", "PKCS8", "PEM"])
+@pytest.mark.parametrize("passphrase", ["", PASSPHRASE])
+def test_a_key_whose_line_breaks_were_lost_is_read(
+    openssh: Path, tmp_path: Path, form: str, line_break: str, passphrase: str
+) -> None:
+    file = private_file(tmp_path / "id", openssh.read_text())
+    ssh_keygen("-p", "-q", "-m", form, "-P", "", "-N", passphrase, "-f", file)
+    text = f"\ufeff {file.read_text()}".replace("\n", line_break)
+    assert PrivateKey.load(text, passphrase).public_key == PrivateKey.load(openssh.read_text()).public_key
+
+
+@pytest.mark.parametrize("cipher", ["aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"])
+def test_the_usual_encryptions_of_openssh_are_read(openssh: Path, tmp_path: Path, cipher: str) -> None:
+    file = private_file(tmp_path / "id", openssh.read_text())
+    ssh_keygen("-p", "-q", "-Z", cipher, "-P", "", "-N", PASSPHRASE, "-f", file)
+    assert PrivateKey.load(file.read_text(), PASSPHRASE).bits == 2048
+
+
+@pytest.mark.parametrize("cipher", ["aes128-ctr", "3des-cbc", "chacha20-poly1305@openssh.com"])
+def test_an_encryption_that_is_not_supported_is_named_as_the_cause(
+    openssh: Path, tmp_path: Path, cipher: str
+) -> None:
+    file = private_file(tmp_path / "id", openssh.read_text())
+    ssh_keygen("-p", "-q", "-Z", cipher, "-P", "", "-N", PASSPHRASE, "-f", file)
+    text = file.read_text()
+    with pytest.raises(RapConfigurationError, match=r"encryption is not supported.*ssh-keygen -p") as refused:
+        PrivateKey.load(text, PASSPHRASE)
+    assert_says_nothing_of(refused.value, text, PASSPHRASE)
+
+
+@pytest.mark.parametrize("text", ["", "no key", "PuTTY-User-Key-File-3: ssh-rsa\n"])
+def test_the_error_names_the_source_of_the_text(text: str) -> None:
+    with pytest.raises(RapConfigurationError, match=r"private key in key file '/x' cannot be used"):
+        PrivateKey.load(text, source="key file '/x'")
 
 
 # Secrets.

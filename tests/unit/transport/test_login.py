@@ -108,11 +108,23 @@ def test_several_host_keys_are_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [PEM, PEM.replace("\n", "\\n"), PEM.replace("\n", ""), PEM.replace("\n", " ")]
+    "text",
+    [
+        PEM,
+        PEM.replace("\n", "\\n"),
+        PEM.replace("\n", ""),
+        PEM.replace("\n", " "),
+        PEM.replace("\n", "\n   "),
+    ],
 )
-def test_a_private_key_survives_a_one_line_field(text: str) -> None:
-    (key,) = read({"private_key": text}).client_keys
-    assert key.public_data == KEY.public_data
+def test_a_field_and_a_file_are_repaired_alike(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(text)
+    for extra in ({"private_key": text}, {"private_key": "", "key_file": str(path)}):
+        masked: list[str] = []
+        (key,) = read(extra, mask=masked.append).client_keys
+        assert key.public_key.blob == KEY.public_data
+        assert "".join(masked) == "".join(PEM.splitlines()[1:-1])
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\\n", "\\r\\n"])
@@ -121,7 +133,7 @@ def test_an_encrypted_private_key_survives_whatever_its_line_ends(form: str, lin
     pem = KEY.export_private_key(form, passphrase="secret").decode()
     text = "\ufeff" + pem.replace("\n", line_end)
     (key,) = read({"private_key": text, "private_key_passphrase": "secret"}).client_keys
-    assert key.public_data == KEY.public_data
+    assert key.public_key.blob == KEY.public_data
 
 
 def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
@@ -129,15 +141,15 @@ def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
     path.write_bytes(KEY.export_private_key("pkcs8-pem", passphrase="secret"))
     extra = {"private_key": "", "key_file": str(path)}
     (key,) = read({**extra, "private_key_passphrase": "secret"}).client_keys
-    assert key.public_data == KEY.public_data
-    for wrong in ({}, {"private_key_passphrase": "wrong"}):
-        with pytest.raises(RapConfigurationError, match="passphrase is missing or wrong"):
+    assert key.public_key.blob == KEY.public_data
+    for wrong, reason in (({}, "no passphrase is given"), ({"private_key_passphrase": "wrong"}, "is wrong")):
+        with pytest.raises(RapConfigurationError, match=f"key file '{path}' cannot be used: .*{reason}"):
             read({**extra, **wrong})
 
 
 def test_a_key_that_is_not_rsa_is_refused_with_the_rule() -> None:
     pem = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
-    with pytest.raises(RapConfigurationError, match="2048 and 4096"):
+    with pytest.raises(RapConfigurationError, match="2048 or 4096"):
         read({"private_key": pem})
 
 

@@ -1,0 +1,235 @@
+"""Choose the keys of a login, and store what the login shows about them (§4.3, §6.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_hkex_rap.keystore.offers import (
+    Offer,
+    keys_to_offer,
+    record_after_login,
+    with_known_expiry,
+)
+from airflow_provider_hkex_rap.keystore.record import StoredKey
+from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
+
+if TYPE_CHECKING:
+    import pendulum
+
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
+    from airflow_provider_hkex_rap.keystore.store import KeyStore
+    from airflow_provider_hkex_rap.rap.account import Account
+    from airflow_provider_hkex_rap.rap.clock import Clock
+    from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError, RapError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenKeys:
+    """The keys of one login. Made by :meth:`LoginKeys.choose`; ``repr`` shows no key material.
+
+    :param private_keys: the keys to offer, in this order; one or two.
+    :param offers: the same keys as in the key store, with their roles.
+    :param account_keys: the account's keys as they were read for this login.
+    :param unreadable: the errors of keys that are not offered because they cannot be read.
+    :param is_test: whether the login only tests a pending key.
+    """
+
+    private_keys: tuple[PrivateKey, ...]
+    offers: tuple[Offer, ...] = field(repr=False)
+    account_keys: AccountKeys = field(repr=False)
+    unreadable: tuple[RapConfigurationError, ...] = ()
+    is_test: bool = False
+
+    def refused(self, error: RapAuthenticationError) -> RapError:
+        """Return the error to raise after RAP has refused all offered keys.
+
+        :param error: the refusal.
+        :returns: the error of a key that cannot be read, if there is one, because that may be the only
+            registered key; otherwise *error*.
+        """
+        return self.unreadable[0] if self.unreadable else error
+
+
+class LoginKeys:
+    """The keys of one account at a login: which keys to offer, and what the login shows about them.
+
+    Each method that reads or writes the store blocks; call it in a thread::
+
+        chosen = await asyncio.to_thread(login_keys.choose)
+        async with open_session(replace(login, client_keys=chosen.private_keys)) as session:
+            await asyncio.to_thread(login_keys.note_login, chosen, session.client_key_fingerprint)
+
+    :param store: the key store.
+    :param account: the RAP user account.
+    :param connection_key: the connection's own key, if it has one.
+    :param key_expires: the last day of the registered key, as the connection gives it; None if it does not.
+    :param passphrase: decrypts and encrypts the private keys in the store; None leaves new keys in the clear.
+    :param clock: gives the time.
+    :param mask: called with each line of every private key, before anything else uses it.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        account: Account,
+        *,
+        connection_key: PrivateKey | None,
+        key_expires: pendulum.Date | None,
+        passphrase: str | None,
+        clock: Clock,
+        mask: Callable[[str], object],
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._connection_key = connection_key
+        self._key_expires = key_expires
+        self._passphrase = passphrase
+        self._clock = clock
+        self._mask = mask
+        # The private key itself is stored only once the key has become current.
+        self._own = connection_key and StoredKey(fingerprint=connection_key.fingerprint, private_key="")
+
+    def read(self) -> AccountKeys:
+        """Read the account's keys from the store.
+
+        :raises RapConfigurationError: if the store's text is not a record of this account.
+        :raises KeyStoreError: if the store cannot be read now.
+        """
+        return AccountKeys(self._store, self._account, mask=self._mask, passphrase=self._passphrase)
+
+    def with_known_expiry(self, record: KeyRecord) -> KeyRecord:
+        """Return the record with the connection's ``key_expires``, if it applies to the current key.
+
+        :param record: the account's record.
+        """
+        return with_known_expiry(record, self._own, self._key_expires, self._clock().date())
+
+    def choose(self, only: PendingKey | None = None) -> ChosenKeys:
+        """Read the store and return the keys to offer.
+
+        :param only: offer this key of a renewal in progress and no other.
+        :raises RapConfigurationError: if there is no key, no key can be read, or another account of the
+            customer has the connection's key (§3.2).
+        :raises KeyStoreError: if the store cannot be read now.
+        """
+        keys = self.read()
+        offers = (Offer(only, "the pending key"),) if only else self._offers(keys)
+        read: dict[Offer, PrivateKey] = {}
+        unreadable: list[RapConfigurationError] = []
+        for offer in offers:
+            try:
+                read[offer] = self._private_key(offer)
+            except RapConfigurationError as error:
+                # Another key may log in, for example after the passphrase was changed.
+                log.warning("Not offering %s of %s: %s", offer.role, self._account, error)
+                unreadable.append(error)
+        if unreadable and not self._has_useful_key(read, keys):
+            raise unreadable[0]
+        return ChosenKeys(tuple(read.values()), tuple(read), keys, tuple(unreadable), only is not None)
+
+    def note_login(self, chosen: ChosenKeys, fingerprint: str) -> None:
+        """Store what a successful login shows: which key is current, and if RAP refused another one.
+
+        Does nothing after a login that only tests a pending key. If the store fails, a warning is logged,
+        because the login is good nevertheless.
+
+        :param chosen: the keys that were offered.
+        :param fingerprint: the MD5 fingerprint of the key that RAP accepted.
+        """
+        if chosen.is_test:
+            return
+        self._warn_if_refused(chosen.offers, fingerprint)
+        keys = chosen.account_keys
+        record = record_after_login(keys.record, chosen.offers, fingerprint, self._clock())
+        record = self.with_known_expiry(record)
+        self._warn_if_expired(record)
+        if record == keys.record:
+            return
+        try:
+            keys.save(self._with_private_key(record, keys))
+        except KeyStoreError as error:
+            log.warning(
+                "The key store could not save the login of %s with key %s: %s",
+                self._account,
+                fingerprint,
+                error,
+            )
+            return
+        if record.current and record.current.fingerprint == fingerprint:
+            log.info("The key store has %s as the current key of %s.", fingerprint, self._account)
+
+    def _offers(self, keys: AccountKeys) -> tuple[Offer, ...]:
+        own = self._own
+        if own and not keys.record.knows(own.fingerprint):
+            keys.check_not_shared(own.fingerprint)
+        if offers := keys_to_offer(keys.record, own, self._clock().date()):
+            return offers
+        raise RapConfigurationError(
+            f"There is no private key of {self._account}.",
+            why="RAP identifies an account by its registered RSA key and has no passwords (guide §3.2); neither"
+            " the connection nor its key store has a key.",
+            todo="Set the extra 'key_file' or 'private_key' to the private key registered for the account.",
+            account=self._account.name,
+        )
+
+    def _private_key(self, offer: Offer) -> PrivateKey:
+        if self._connection_key and offer.key is self._own:
+            return self._connection_key
+        source = f"the key store, {offer.role},"
+        key = PrivateKey.load(offer.key.private_key, self._passphrase, source=source)
+        if key.fingerprint != offer.key.fingerprint:
+            raise RapConfigurationError(
+                f"The private key in {source} has the fingerprint {key.fingerprint}, not"
+                f" {offer.key.fingerprint}.",
+                why="Somebody has edited the record in the key store.",
+                todo="Restore it from a backup of the store.",
+                account=self._account.name,
+            )
+        return key
+
+    def _has_useful_key(self, read: dict[Offer, PrivateKey], keys: AccountKeys) -> bool:
+        """Return whether a key was read that may be registered, although another key could not be read.
+
+        The connection's key does not count if the account had it before: it has been replaced since.
+        """
+        own = self._own
+        if own and keys.record.knows(own.fingerprint):
+            return any(offer.key is not own for offer in read)
+        return bool(read)
+
+    def _warn_if_refused(self, offers: Sequence[Offer], fingerprint: str) -> None:
+        first = offers[0]
+        if first.key.fingerprint == fingerprint:
+            return
+        (used,) = (offer for offer in offers if offer.key.fingerprint == fingerprint)
+        log.warning(
+            "RAP refused %s %s of %s and accepted %s %s. Renew or register the key (§5, §6).",
+            first.role,
+            first.key.fingerprint,
+            self._account,
+            used.role,
+            fingerprint,
+        )
+
+    def _warn_if_expired(self, record: KeyRecord) -> None:
+        expires, current = self._key_expires, record.current
+        if expires and expires < self._clock().date() and current and not current.uploaded:
+            log.warning(
+                "The connection's 'key_expires' (%s) has passed, but the key of %s still logs in: correct it.",
+                expires,
+                self._account,
+            )
+
+    def _with_private_key(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:
+        """Return the record with the connection's private key, if that key has become current."""
+        if not (record.current and self._connection_key) or record.current.private_key:
+            return record
+        exported = keys.exported(self._connection_key)
+        return replace(record, current=replace(record.current, private_key=exported))

@@ -19,7 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 COUNTED = ("where", "what", "if", "when")
-PARTS = ("airflow_provider_hkex_rap", "dags", "tests", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+PARTS = (
+    "airflow_provider_hkex_rap",
+    "dags",
+    "tests",
+    "docs",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+)
 _WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
 _CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""docs/operations.md says what is so."""
+"""docs/operations.md agrees with the DAGs, errors and settings of the project."""
 
 import re
 from configparser import ConfigParser
@@ -11,7 +11,7 @@ from airflow_provider_hkex_rap.rap import errors
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "operations.md").read_text()
 KEY_ERRORS = {"RapKeyRejected", "RapKeyVerificationError"}
-"""Those that docs/keys.md explains."""
+"""The errors that docs/keys.md explains."""
 
 
 def test_the_dag_shown_is_one() -> None:

@@ -1,4 +1,4 @@
-"""The README shows what there is."""
+"""The README agrees with the files, commands and fields of the project."""
 
 import json
 import re

@@ -34,7 +34,7 @@ def restriction(earliest=None, latest=None, catchup=True):
 
 
 def infos(timetable, earliest, latest):
-    """Return every run from one bound to the other, as catching up and a backfill make them."""
+    """Return all runs between two bounds, as Airflow creates them for a catch-up or a backfill."""
     found, bounds = [], TimeRestriction(earliest, latest, True)
     last = None
     while info := timetable.next_dagrun_info(last_automated_data_interval=last, restriction=bounds):
@@ -57,7 +57,7 @@ def test_a_run_is_that_of_its_day():
 @pytest.mark.parametrize(
     ("timetable", "expected"),
     [
-        # Christmas, Boxing Day, and the first of January: only the last is no trading day of derivatives.
+        # Of Christmas, Boxing Day and 1 January, only the last is not a trading day of derivatives.
         (DCASS, "12-24 12-25 12-28 12-29 12-30 12-31 01-04"),
         (CCMS, "12-24 12-25 12-28 12-29 12-30 12-31 01-02 01-04"),
         (SECURITIES, "12-24 12-28 12-29 12-30 12-31 01-04"),

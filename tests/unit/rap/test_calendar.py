@@ -26,7 +26,7 @@ calendars = st.sampled_from(Calendar)
         ("2026-11-20", True, True),  # a Friday
         ("2026-11-21", False, False),
         ("2026-11-22", False, False),
-        ("2026-01-01", False, False),  # the one holiday without derivatives
+        ("2026-01-01", False, False),  # the only holiday without derivatives
         ("2023-01-02", True, False),  # the day after a 1 January that was a Sunday
         ("2026-04-03", True, False),  # Good Friday
         ("2026-10-01", True, False),  # National Day
@@ -50,9 +50,9 @@ def test_trading_days_of_both_markets(day, derivatives, securities):
         ("2026-09-26", True),  # a Saturday after Mid-Autumn
         ("2026-12-26", True),  # a Saturday after Christmas
         ("2026-10-19", True),
-        ("2026-11-21", False),  # a Saturday like any other
+        ("2026-11-21", False),  # an ordinary Saturday
         ("2026-11-20", False),
-        ("2024-09-06", False),  # a typhoon is no holiday
+        ("2024-09-06", False),  # a typhoon is not a holiday
     ],
 )
 def test_public_holidays_are_the_general_holidays(day, holiday):

@@ -34,8 +34,13 @@ def hkt(text):
     [
         (DCASS, "2026-11-19", "2026-11-19 07:00", "2026-11-20 03:30"),
         (DCASS, "2026-11-20", "2026-11-20 07:00", "2026-11-21 03:30"),  # into Saturday
-        (DCASS, "2026-10-01", "2026-10-01 07:00", "2026-10-02 03:30"),  # a holiday that trades
-        (DCASS, "2025-12-31", "2025-12-31 07:00", "2026-01-01 03:30"),  # into the one that does not
+        (DCASS, "2026-10-01", "2026-10-01 07:00", "2026-10-02 03:30"),  # a public holiday with trading
+        (
+            DCASS,
+            "2025-12-31",
+            "2025-12-31 07:00",
+            "2026-01-01 03:30",
+        ),  # into the only holiday without trading
         (CCMS, "2026-11-20", "2026-11-20 07:15", "2026-11-21 00:00"),
         (CCMS, "2026-11-21", "2026-11-21 07:15", "2026-11-21 13:00"),
         (KEY_WORK, "2026-11-20", "2026-11-20 07:15", "2026-11-21 00:00"),
@@ -113,7 +118,7 @@ def test_the_next_opening_is_the_first(wanted, at):
     assert all(is_open([service], opening) for service in wanted)
     assert next_opening(wanted, opening) == opening
     assert is_open(wanted, at) is (opening == at)
-    # Openings and closings fall on quarters of an hour: to look at each is to look at every state.
+    # All openings and closings are on a quarter of an hour, so a step of 15 minutes sees every state.
     quarter = at
     while quarter < opening:
         assert not is_open(wanted, quarter)

@@ -5,7 +5,6 @@ The numbers are those of the list in ``tests/faults/__init__.py``.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_hkex_rap.lake import reading
@@ -37,7 +36,7 @@ from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator, Serve
 from ..simulated_rap import MTIME, NOW, by_name, download, entries, in_a_run, published, use
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 
 @pytest.mark.parametrize("at_byte", [0, 1, 250_000, 499_999, 500_000])
@@ -177,7 +176,7 @@ def test_a_changed_host_key_fails_without_retries(
         use(monkeypatch, {**connection, "extra": {**connection["extra"], "host_key": other.host_key}})
         with pytest.raises(RapHostKeyError) as caught:
             download(lake)
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
     assert not rap.events.of("login", "refused")
 
 
@@ -268,12 +267,11 @@ def test_a_kill_ends_the_session_at_once(rap: RapSimulator, lake: Path) -> None:
 
 
 class KilledEarly(RapDownloadOperator):
-    """A download that is killed before its login."""
+    """Is killed before it logs in."""
 
-    async def _land(self, *arguments: Any) -> Any:
+    def session_runner(self, *arguments: Any, **options: Any) -> SessionRunner:
         self.on_kill()
-        await asyncio.sleep(0)
-        return await super()._land(*arguments)
+        return super().session_runner(*arguments, **options)
 
 
 def test_a_task_killed_before_its_login_does_not_log_in(rap: RapSimulator, lake: Path) -> None:
@@ -286,21 +284,19 @@ def test_a_task_killed_before_its_login_does_not_log_in(rap: RapSimulator, lake:
     download(lake)
 
 
-class TimedOut(RapDownloadOperator):
-    """A download whose execution_timeout passes while its event loop runs."""
-
-    async def _land(self, hook: RapHook, *arguments: Any) -> Any:
-        async with hook.session() as session:
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGALRM)
-            await session.list_folder(Folder.DCASS)
-
-
 def test_an_execution_timeout_ends_a_listing(rap: RapSimulator, lake: Path) -> None:
     """Fault 24: `execution_timeout` passes while a folder is listed."""
     fault = rap.faults.add(Fault("listing_stall"))
-    operator = TimedOut(task_id="land", folders="DCASS", lake=lake.as_uri())
+
+    def pass_the_time_limit() -> None:
+        rap.events.wait_for("fault")
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    clock = threading.Thread(target=pass_the_time_limit)
+    clock.start()
     with pytest.raises(AirflowTaskTimeout), timeout(60):
-        operator.execute({})
+        download(lake, folders="DCASS")
+    clock.join()
     rap.events.wait_for("lost")
     rap.faults.release(fault)
     download(lake)

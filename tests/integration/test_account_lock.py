@@ -7,7 +7,6 @@ import multiprocessing
 import multiprocessing.synchronize
 import os
 import signal
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +14,21 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_hkex_rap.rap.account import Account
-from airflow_provider_hkex_rap.rap.errors import RapSessionSuperseded, RapUnavailable
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapSessionSuperseded, RapUnavailable
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Site
-from airflow_provider_hkex_rap.transport.account_lock import account_lock
+from airflow_provider_hkex_rap.runner import account_lock as lock_module
+from airflow_provider_hkex_rap.runner.account_lock import (
+    account_lock,
+    default_lock_directory,
+    make_lock_directory,
+)
+from airflow_provider_hkex_rap.runner.policy import ATTENDED, Policy
 from airflow_provider_hkex_rap.transport.login import Login
 
 
 @pytest.fixture(autouse=True)
 def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(lock_module, "default_lock_directory", lambda: tmp_path)
 
 
 def login_of(account: str) -> Login:
@@ -32,15 +37,14 @@ def login_of(account: str) -> Login:
 
 async def hold(account: str, wait: float = 0.0, superseded_wait: float = 0.0) -> None:
     login = login_of(account)
-    async with account_lock(login, "another task", wait=wait, superseded_wait=superseded_wait):
+    policy = Policy(lock_wait=wait, superseded_wait=superseded_wait)
+    async with account_lock(login, "another task", policy):
         pass
 
 
 def hold_until_killed(held: multiprocessing.synchronize.Event, directory: str) -> None:
-    tempfile.tempdir = directory
-
     async def hold() -> None:
-        async with account_lock(login_of("DCXYZ001"), "the task land of dag"):
+        async with account_lock(login_of("DCXYZ001"), "the task land of dag", ATTENDED, Path(directory)):
             held.set()
             await asyncio.Event().wait()
 
@@ -68,7 +72,7 @@ def test_logins_take_turns_within_one_process_too() -> None:
         first_is_in = asyncio.Event()
 
         async def first() -> None:
-            async with account_lock(login_of("DCXYZ001"), "first"):
+            async with account_lock(login_of("DCXYZ001"), "first", ATTENDED):
                 first_is_in.set()
                 order.append("first in")
                 await asyncio.sleep(0)
@@ -76,7 +80,7 @@ def test_logins_take_turns_within_one_process_too() -> None:
 
         async def second() -> None:
             await first_is_in.wait()
-            async with account_lock(login_of("DCXYZ001"), "second"):
+            async with account_lock(login_of("DCXYZ001"), "second", ATTENDED):
                 order.append("second in")
 
         await asyncio.gather(first(), second())
@@ -85,10 +89,10 @@ def test_logins_take_turns_within_one_process_too() -> None:
     assert asyncio.run(two()) == ["first in", "first out", "second in"]
 
 
-def test_whoever_throws_a_login_out_is_left_in_peace_by_those_who_wait_for_it() -> None:
+def test_those_who_wait_back_off_after_a_superseded_session() -> None:
     async def next_in_line() -> float:
         with suppress(RapSessionSuperseded):
-            async with account_lock(login_of("DCXYZ001"), "a task"):
+            async with account_lock(login_of("DCXYZ001"), "a task", ATTENDED):
                 in_line = asyncio.create_task(hold("DCXYZ001", wait=60, superseded_wait=0.7))
                 await asyncio.sleep(0)
                 thrown_out = time.monotonic()
@@ -99,19 +103,19 @@ def test_whoever_throws_a_login_out_is_left_in_peace_by_those_who_wait_for_it() 
     assert asyncio.run(next_in_line()) >= 0.69
 
 
-def test_who_logs_in_again_and_again_is_waited_for_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_gives_up_after_three_back_offs(monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
 
     async def rest(seconds: float) -> None:
         rests.append(seconds)
         with suppress(RapSessionSuperseded):
-            async with account_lock(login_of("DCXYZ001"), "another task"):
+            async with account_lock(login_of("DCXYZ001"), "another task", ATTENDED):
                 raise RapSessionSuperseded("Thrown out again.")
 
     async def waiting() -> None:
         await rest(0)
         with monkeypatch.context() as patch:
-            patch.setattr("airflow_provider_hkex_rap.transport.account_lock.asyncio.sleep", rest)
+            patch.setattr("airflow_provider_hkex_rap.runner.account_lock.asyncio.sleep", rest)
             await hold("DCXYZ001", superseded_wait=300)
 
     with pytest.raises(RapUnavailable, match="again and again"):
@@ -121,10 +125,10 @@ def test_who_logs_in_again_and_again_is_waited_for_three_times(monkeypatch: pyte
     asyncio.run(hold("DCXYZ001"))
 
 
-def test_peace_is_one_accounts_and_ends_and_who_watches_goes_ahead(tmp_path: Path) -> None:
+def test_a_back_off_is_for_one_account_and_ends_and_attended_logins_skip_it(tmp_path: Path) -> None:
     async def holding_others() -> float:
         with suppress(RapSessionSuperseded):
-            async with account_lock(login_of("DCXYZ001"), "a task"):
+            async with account_lock(login_of("DCXYZ001"), "a task", ATTENDED):
                 raise RapSessionSuperseded("Thrown out.")
         started = time.monotonic()
         await hold("DCXYZ002", superseded_wait=60)
@@ -138,9 +142,9 @@ def test_peace_is_one_accounts_and_ends_and_who_watches_goes_ahead(tmp_path: Pat
     assert asyncio.run(holding_others()) < 30
 
 
-def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) -> None:
+def test_its_files_are_for_every_user_and_follow_no_link(tmp_path: Path) -> None:
     async def thrown_out() -> None:
-        async with account_lock(login_of("DCXYZ001"), "a task"):
+        async with account_lock(login_of("DCXYZ001"), "a task", ATTENDED):
             raise RapSessionSuperseded("Thrown out.")
 
     previous = os.umask(0o077)
@@ -150,7 +154,7 @@ def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) ->
     finally:
         os.umask(previous)
     modes = {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {".lock": 0o666, ".superseded": 0o666}
+    assert modes == {".superseded": 0o666}
 
     secret = tmp_path / "secret"
     secret.write_text("a private key")
@@ -160,8 +164,8 @@ def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) ->
     marker.with_suffix(".holder").symlink_to(secret)
 
     async def two() -> None:
-        async with account_lock(login_of("DCXYZ001"), "a task"):
-            with pytest.raises(RapUnavailable, match="does not say what it is"):
+        async with account_lock(login_of("DCXYZ001"), "a task", ATTENDED):
+            with pytest.raises(RapUnavailable, match="left no note"):
                 await hold("DCXYZ001")
             raise RapSessionSuperseded("Thrown out.")
 
@@ -170,9 +174,64 @@ def test_its_files_are_for_every_user_and_follow_nobodys_link(tmp_path: Path) ->
     assert secret.read_text() == "a private key"
 
 
-def test_what_others_put_in_their_place_does_no_harm(tmp_path: Path) -> None:
-    asyncio.run(hold("DCXYZ001"))
-    (lock,) = tmp_path.glob("*.lock")
+def test_other_files_in_place_of_its_own_do_no_harm(tmp_path: Path) -> None:
+    lock = tmp_path / "DCXYZ001.lock"
     os.mkfifo(lock.with_suffix(".holder"))
     lock.with_suffix(".superseded").write_bytes(b"\xff\xfe")
     asyncio.run(hold("DCXYZ001", superseded_wait=60))
+
+
+def test_its_directory_does_not_depend_on_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert default_lock_directory() == Path(f"/tmp/hkex-rap-{os.getuid()}")
+
+
+def test_a_waiting_login_notices_that_the_lock_file_was_removed() -> None:
+    async def three() -> list[str]:
+        order: list[str] = []
+
+        async def one(name: str, started: asyncio.Event | None = None) -> None:
+            async with account_lock(login_of("DCXYZ001"), name, Policy(lock_wait=30)):
+                order.append(f"{name} in")
+                if started:
+                    started.set()
+                    await asyncio.sleep(0)
+                order.append(f"{name} out")
+
+        first_is_in = asyncio.Event()
+        first = asyncio.create_task(one("first", first_is_in))
+        await first_is_in.wait()
+        await asyncio.gather(first, one("second"), one("third"))
+        return order
+
+    order = asyncio.run(three())
+    pairs = [(order[i].removesuffix(" in"), order[i + 1].removesuffix(" out")) for i in range(0, 6, 2)]
+    assert all(entered == left for entered, left in pairs), order
+
+
+def test_a_default_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    monkeypatch.setattr(lock_module, "default_lock_directory", lambda: link)
+    with pytest.raises(RapConfigurationError, match="lock_dir"):
+        make_lock_directory()
+    monkeypatch.setattr(lock_module, "default_lock_directory", lambda: real)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    with pytest.raises(RapConfigurationError, match="another user"):
+        make_lock_directory()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RapConfigurationError, match="lock_dir"):
+        make_lock_directory(tmp_path / name)
+
+
+def test_a_configured_directory_is_made(tmp_path: Path) -> None:
+    assert make_lock_directory(tmp_path / "run" / "rap").is_dir()

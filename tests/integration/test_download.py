@@ -8,7 +8,7 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowRescheduleException
 
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import (
@@ -95,7 +95,7 @@ def test_what_was_expected_and_can_no_longer_come_fails_at_once(rap: RapSimulato
     rap.remove(Folder.DCASS, night.text)
     with pytest.raises(RapRetentionExpired, match=r"None of TP001\* of 2026-11-09 is in") as caught:
         download(lake, **what)
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
 
 
 def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
@@ -108,10 +108,10 @@ def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
 def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulator, lake: Path) -> None:
     with pytest.raises(RapRetentionExpired, match="left RAP on 2026-11-20") as caught:
         download(lake, business_date="2026-11-09")
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
     with pytest.raises(RapReportMissing) as missing_day:
         download(lake, business_date="2026-11-11")
-    assert not isinstance(missing_day.value, AirflowFailException)
+    assert missing_day.value.retryable
 
 
 def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
@@ -160,7 +160,7 @@ def test_a_rap_that_is_not_there_while_it_opens_is_asked_for_again(
 def test_what_is_no_lake_is_refused_at_once(rap: RapSimulator, uri: str) -> None:
     with pytest.raises(RapConfigurationError, match="lake") as caught:
         RapDownloadOperator(task_id="land", folders="DCASS", lake=uri).execute({})
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
     assert not rap.events
 
 
@@ -229,7 +229,7 @@ def test_bad_arguments_are_refused_before_any_network(
     operator = RapDownloadOperator(task_id="land", **{"folders": FOLDERS, "lake": lake.as_uri(), **arguments})
     with pytest.raises(RapConfigurationError, match=form) as caught:
         operator.execute({})
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
     assert not rap.events
 
 

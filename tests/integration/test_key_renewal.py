@@ -14,7 +14,7 @@ from typing import Any
 import asyncssh
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.log import _secrets_masker
 
@@ -376,7 +376,7 @@ def test_arguments_may_come_from_templates(site: Site) -> None:
     ):
         with pytest.raises(RapConfigurationError) as caught:
             site.renew(**wrong)
-        assert isinstance(caught.value, AirflowFailException)
+        assert not caught.value.retryable
 
 
 def test_while_rap_is_shut_the_task_waits_without_a_login(site: Site) -> None:
@@ -431,7 +431,7 @@ def test_a_denied_upload_is_an_error_that_speaks_of_endurance(
         operator = RapKeyRenewalOperator(task_id="renew", rap_conn_id="openssh", key_size=2048, force=True)
         with pytest.raises(RapPermissionDenied, match=r"endurance.*§2\.1") as caught:
             operator.execute({})
-        assert isinstance(caught.value, AirflowFailException)
+        assert not caught.value.retryable
         assert not list((server.root / KEY_FOLDER[1:]).iterdir())
 
 
@@ -490,7 +490,7 @@ def test_an_error_is_no_reason_to_skip(site: Site) -> None:
     site.rap.register_key(ACCOUNT, PrivateKey.generate(2048).public_key.to_openssh())
     with pytest.raises(RapAuthenticationError) as caught:
         look()
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
 
 
 # Secrets, and time.

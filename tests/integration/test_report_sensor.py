@@ -11,7 +11,6 @@ from typing import Any
 import pendulum
 import pytest
 from airflow.sdk.exceptions import (
-    AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
 )
@@ -95,7 +94,7 @@ def test_when_it_times_out_it_names_what_did_not_come(rap: RapSimulator) -> None
 def test_past_the_ten_days_it_fails_without_retries(rap: RapSimulator) -> None:
     with pytest.raises(RapRetentionExpired, match="2026-11-20") as caught:
         look(business_date="2026-11-09")
-    assert isinstance(caught.value, AirflowFailException)
+    assert not caught.value.retryable
     assert len(rap.events.of("list")) == 1
     with pytest.raises(AirflowRescheduleException):
         look(business_date="2026-11-10")

@@ -17,15 +17,12 @@ from functools import cached_property
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-import pendulum
 from airflow.providers.sftp.hooks.sftp import SFTPHookAsync
 from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_hkex_rap.keystore.login_keys import LoginKeys
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
-from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
-from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
@@ -44,7 +41,11 @@ if TYPE_CHECKING:
     import os
 
     import asyncssh
+    import pendulum
     from airflow.sdk import Connection
+
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
+    from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStore
 
 ATTENDED_LOCK_WAIT = 5.0
 """Seconds that a login waits for its turn where somebody watches: the Test button and the commands."""

@@ -81,7 +81,7 @@ def parse_accounts(names: Sequence[str]) -> tuple[Account, ...]:
     if len(set(accounts)) < len(accounts) or len({account.customer for account in accounts}) > 1:
         raise RapConfigurationError(
             f"The accounts {', '.join(names)} cannot be registered together.",
-            why="A registration is for one clearing participant, with one key per account (§3.1, §3.2).",
+            why="All accounts must be of one clearing participant, each with one key (§3.1, §3.2).",
             todo="Give each account once, all with the same DCASS customer code.",
             accounts=tuple(names),
         )
@@ -93,7 +93,7 @@ def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
 
     :param texts: one to four IPv4 addresses with the same first three octets.
     :raises RapConfigurationError: if one is not the address of a host or is given twice, if there are more
-        than four, or if they are in several subnets.
+        than four, or if they are of several subnets.
     """
     addresses = tuple(map(_parse_workstation, texts))
     if not 1 <= len(addresses) <= MAX_WORKSTATIONS or len(set(addresses)) < len(addresses):
@@ -105,7 +105,7 @@ def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
         )
     if len(set(map(_subnet, addresses))) > 1:
         raise RapConfigurationError(
-            f"The addresses {', '.join(texts)} are in several subnets.",
+            f"The addresses {', '.join(texts)} are of several subnets.",
             why=_SUBNET_RULE,
             todo="Give the addresses that the workstations have in SDNet/2 or HSN.",
             addresses=tuple(texts),

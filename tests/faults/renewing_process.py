@@ -1,7 +1,7 @@
-"""A process that renews a key and is killed at a step: run by the tests of the renewal's faults.
+"""A process that renews a key and kills itself at a given step, for the tests of the renewal's faults.
 
-Its arguments come as JSON: the connection's fields, the directory of keys, RAP's time, and the step before
-which the process kills itself; none to let it live.
+Its argument is JSON: the connection's fields, the directory of keys, RAP's time, and the number of steps after
+which the process kills itself; null if it must live.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """Counts what the process does, and ends it.
+    """Count the steps of the process, and kill it.
 
-    :param last: how many steps it lives to see; None for all.
+    :param last: number of steps before the kill; None for no kill.
     """
 
     def __init__(self, last: int | None = None) -> None:
@@ -49,7 +49,7 @@ class Steps:
 
 
 class SteppingStore(DirectoryKeyStore):
-    """A directory of keys, with a step before and after each write."""
+    """Store keys in a directory, with a step before and after each write."""
 
     step: Steps
 
@@ -60,7 +60,7 @@ class SteppingStore(DirectoryKeyStore):
 
 
 class Logins:
-    """Logs in as the hook does, with a step before and after each login and upload."""
+    """Log in as the hook does, with a step before and after each login and upload."""
 
     def __init__(self, login: Login, keys: AccountKeys, clock: Clock, step: Steps) -> None:
         self._login = login

@@ -95,7 +95,7 @@ class Site:
         return operator.execute({})
 
     def renew_in_its_time(self, account: str = ACCOUNT, **options: Any) -> RenewalOutcome:
-        """Run the renewal by RAP's clock, which is moved on where the renewal waits."""
+        """Run the renewal by RAP's clock, which is advanced when the renewal waits."""
 
         async def sleep(seconds: float) -> None:
             self.rap.clock.advance(seconds=seconds)

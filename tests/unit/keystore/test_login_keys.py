@@ -1,4 +1,4 @@
-"""The keys of a login: which are offered, and what a login shows about them."""
+"""The keys that a login offers, and the record after a login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key stores: what each of them keeps, and for whom."""
+"""The key stores against the contract, and the errors of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .model import ACCOUNT, NOW, MemoryStore, key, stored
 
 
 class TestDirectoryKeyStore(KeyStoreContract):
-    """The contract, and what the file system has to say."""
+    """The contract, and errors of the file system."""
 
     @pytest.fixture(autouse=True)
     def directory(self, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Where private keys live, what is known of them, and how they are renewed."""
+"""Store private keys, choose the keys of a login, and renew them."""

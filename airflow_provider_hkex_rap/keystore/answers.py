@@ -107,6 +107,28 @@ class AnswerReader:
                     break
         return listing
 
+    async def before_upload(
+        self,
+        rap: KeyFolder,
+        listing: Sequence[KeyFile],
+        check: Callable[[KeyFolder, Sequence[KeyFile]], Awaitable[None]],
+    ) -> Sequence[KeyFile]:
+        """Check an upload, wait until the last key file has left the folder, and check again.
+
+        The first check comes before the wait, because a refused upload has nothing to wait for.
+
+        :param rap: a login.
+        :param listing: the last listing.
+        :param check: raises an error if nothing may be uploaded.
+        :returns: the newest listing.
+        :raises RapError: if the session ends, or *check* raises it.
+        """
+        await check(rap, listing)
+        waited = await self.await_removal(rap, listing)
+        if waited is not listing:
+            await check(rap, waited)
+        return waited
+
     def _has_new_key_file(self, listing: Sequence[KeyFile]) -> bool:
         # RAP has not removed an older file until now, and is not going to.
         since = self._clock().subtract(seconds=AWAIT_REMOVAL.total_seconds()).timestamp()

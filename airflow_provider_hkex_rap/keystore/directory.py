@@ -1,4 +1,4 @@
-"""Private keys in a directory, one file an account."""
+"""Store private keys in a directory, one file per account."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ _OWNER_ONLY_DIRECTORY = 0o700
 
 
 class DirectoryKeyStore:
-    """Keeps each account's record in ``<directory>/<ACCOUNT>.json``, for its owner only (0600).
+    """Store each account's record in ``<directory>/<ACCOUNT>.json``, readable by its owner only (0600).
 
-    The directory must be the same one on every worker. A file is replaced whole, and synced to the disk.
+    Every worker must see the same directory. Each write replaces the file atomically and syncs it to disk.
 
-    :param directory: where the files are; made where it is missing.
+    :param directory: the directory of the files; created if it does not exist.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def read(self, account: str) -> str | None:
-        """Return the text kept for an account, or None.
+        """Return the text of an account; None if there is no file.
 
-        :raises KeyStoreError: the file is there and cannot be read.
+        :param account: the RAP user account.
+        :raises KeyStoreError: if the file exists but cannot be read.
         """
         try:
             return self._path(account).read_text("ascii")
@@ -40,10 +41,13 @@ class DirectoryKeyStore:
             raise self._error("read", account, error) from None
 
     def write(self, account: str, text: str, *, replacing: str | None) -> None:
-        """Replace the account's file, whole and durably.
+        """Replace the account's file atomically and sync it to disk.
 
-        :raises KeyStoreConflict: it holds something else than *replacing*.
-        :raises KeyStoreError: it cannot be written.
+        :param account: the RAP user account.
+        :param text: the new text.
+        :param replacing: the text that the file must have now; None if there must be no file.
+        :raises KeyStoreConflict: if the file has another text.
+        :raises KeyStoreError: if the file cannot be written.
         """
         try:
             with self._locked(account):
@@ -59,7 +63,7 @@ class DirectoryKeyStore:
     @contextmanager
     def _locked(self, account: str) -> Iterator[None]:
         self._directory.mkdir(mode=_OWNER_ONLY_DIRECTORY, parents=True, exist_ok=True)
-        # The record itself is replaced, so a lock on it would lock a file that nobody opens again.
+        # Lock a file of its own: the record's file is replaced, so a lock on it would not be seen by others.
         lock = os.open(self._directory / f".{account}.lock", os.O_CREAT | os.O_RDWR, _OWNER_ONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -68,7 +72,7 @@ class DirectoryKeyStore:
             os.close(lock)
 
     def _replace(self, path: Path, text: str) -> None:
-        # mkstemp makes its file for the owner only.
+        # mkstemp creates a file that only its owner can read.
         handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
@@ -87,10 +91,10 @@ class DirectoryKeyStore:
             os.close(directory)
 
     def _error(self, verb: str, account: str, error: Exception) -> KeyStoreError:
-        reason = getattr(error, "strerror", None) or "it is not the text of a record"
+        reason = getattr(error, "strerror", None) or "it is not ASCII text"
         return KeyStoreError(
             f"Cannot {verb} the keys of {account} at {self._path(account)}: {reason}.",
-            why="The directory is not there, full, or not for this user.",
-            todo="Mend it; a later try goes on from the last step that was kept.",
+            why="The directory does not exist, is full, or does not allow this user.",
+            todo="Repair the directory. A later try continues from the last step that was stored.",
             account=account,
         )

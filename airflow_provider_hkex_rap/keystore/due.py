@@ -75,10 +75,7 @@ class DuePolicy:
             return due
         if await is_warned(rap, listing, record, self._clock().date()):
             return Due(True, f"Its last day is not known, and RAP warns of it ({EXPIRY_WARNING_FILE}, §6.2).")
-        return Due(
-            False,
-            "Its last day is not known, and RAP does not warn of it yet. Set 'key_expires' if you know it.",
-        )
+        return Due(False, "Its last day is not known (set 'key_expires'), and RAP does not warn of it yet.")
 
     def _is_forced(self, record: KeyRecord) -> bool:
         if not self._force or not self._run:

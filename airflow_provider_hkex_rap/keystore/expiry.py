@@ -1,4 +1,4 @@
-"""RAP's warning of a key about to expire, and which key it is about (§6.2)."""
+"""Read RAP's warning that a key expires soon, and find out which key it means (§6.2)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 
 class ListedWarning(NamedTuple):
-    """RAP's warning of a key about to expire (§6.2)."""
+    """RAP's warning that a key expires soon, and its date (§6.2)."""
 
     warning: ExpiryWarning
     day: pendulum.Date
-    """The day in Hong Kong of the file; today where the listing did not say."""
+    """The day in Hong Kong of the file's mtime; today if the listing has no mtime."""
 
 
 async def read_warning(
     rap: KeyFolder, listing: Sequence[KeyFile], today: pendulum.Date
 ) -> ListedWarning | None:
-    """Return RAP's warning, or None where it has none."""
+    """Return RAP's warning, or None if the folder has none.
+
+    :param rap: a login.
+    :param listing: the files in the key folder.
+    :param today: today's date in Hong Kong.
+    :raises RapError: if the warning is listed but cannot be read.
+    """
     for file in listing:
         if file.name == EXPIRY_WARNING_FILE:
             day = today if file.mtime is None else pendulum.from_timestamp(file.mtime, HONG_KONG).date()
@@ -36,10 +42,12 @@ async def read_warning(
 
 
 def is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
-    """Return whether a warning is about the current key: by the fingerprints in it, else by its day.
+    """Return whether a warning is about the current key.
+
+    The fingerprints in the warning decide. If it has none, its date decides.
 
     :param found: the warning.
-    :param record: what the store holds of the account's keys.
+    :param record: the account's record.
     """
     current = record.current
     if current is None:
@@ -50,7 +58,8 @@ def is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
         return True
     if current.uploaded:
         return False
-    # An older key is warned of until it is removed (§6.2); then RAP knows better than a day that was typed.
+    # RAP warns of an older key until it removes that key (§6.2). After that, the warning is about the current
+    # key, even if somebody typed a later last day.
     older = any(entry.fingerprint != current.fingerprint for entry in record.became_current)
     since = current.promoted if older or current.last_day else None
     return since is None or found.day > last_day_of_old_key(since, None)
@@ -59,12 +68,13 @@ def is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
 async def is_warned(
     rap: KeyFolder, listing: Sequence[KeyFile], record: KeyRecord, today: pendulum.Date
 ) -> bool:
-    """Return whether RAP warns of the current key, and not just of one that it has renewed (§6.2).
+    """Return whether RAP warns of the current key; a warning about a replaced key is ignored (§6.2).
 
     :param rap: a login.
     :param listing: the files in the key folder.
-    :param record: what the store holds of the account's keys.
-    :param today: the day in Hong Kong.
+    :param record: the account's record.
+    :param today: today's date in Hong Kong.
+    :raises RapError: if the warning is listed but cannot be read.
     """
     found = await read_warning(rap, listing, today)
     return found is not None and is_about_current(found, record)

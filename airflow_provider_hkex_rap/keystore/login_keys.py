@@ -94,7 +94,9 @@ class LoginKeys:
         self._clock = clock
         self._mask = mask
         # The private key itself is stored only once the key has become current.
-        self._own = connection_key and StoredKey(fingerprint=connection_key.fingerprint, private_key="")
+        self._own: StoredKey | None = None
+        if connection_key:
+            self._own = StoredKey(fingerprint=connection_key.fingerprint, private_key="")
 
     def read(self) -> AccountKeys:
         """Read the account's keys from the store.
@@ -173,8 +175,8 @@ class LoginKeys:
             return offers
         raise RapConfigurationError(
             f"There is no private key of {self._account}.",
-            why="RAP identifies an account by its registered RSA key and has no passwords (guide §3.2); neither"
-            " the connection nor its key store has a key.",
+            why="RAP identifies an account by its registered RSA key and has no passwords (guide §3.2);"
+            " neither the connection nor its key store has a key.",
             todo="Set the extra 'key_file' or 'private_key' to the private key registered for the account.",
             account=self._account.name,
         )
@@ -222,7 +224,7 @@ class LoginKeys:
         expires, current = self._key_expires, record.current
         if expires and expires < self._clock().date() and current and not current.uploaded:
             log.warning(
-                "The connection's 'key_expires' (%s) has passed, but the key of %s still logs in: correct it.",
+                "'key_expires' of the connection (%s) has passed, but the key of %s logs in: correct it.",
                 expires,
                 self._account,
             )

@@ -1,4 +1,4 @@
-"""Which keys a login offers, in which order, and what a login says of them (§4.3, §6.1)."""
+"""Decide which keys a login offers, in which order, and what its success means for the record (§6.1)."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import PendingKey
 
 _MOST = 2
-"""Keys offered at most: RAP knows no more of an account (§6.3), and a refusal is never retried."""
+"""Maximum number of keys to offer: RAP holds no more for an account (§6.3), and refusals are not retried."""
 
 
 class Offer(NamedTuple):
-    """A key to log in with."""
+    """A key to offer, and its role."""
 
     key: StoredKey | PendingKey
     role: str
-    """Which one it is, in words."""
+    """The role in words, for messages, such as ``the current key``."""
 
 
 def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) -> tuple[Offer, ...]:
-    """Return the keys to offer in one login, the likeliest first; at most two.
+    """Return the keys to offer in one login, the most likely one first; at most two.
 
-    The connection's key comes first where the store does not know it: it is being used for the first time, or
-    has been registered again (§5). Else the current key does. The second may be one that HKEX has registered
-    meanwhile, one that a renewal has uploaded and not yet tried, or the previous one while it is valid. A
-    current key comes after those where its last day is over, where an upload has taken its place (§6.3), and
-    where RAP has refused it and there are two others.
+    - If the record does not have the connection's key, that key comes first: it is new, or was registered
+      again (§5). Otherwise the current key comes first.
+    - Next come the key made for a registration with HKEX, the pending key if it was uploaded, and the
+      previous key while it is valid.
+    - The current key comes after all of these if its last day has passed, if an upload has replaced it
+      (§6.3), or if RAP has refused it and there are two others.
 
-    :param record: what the store holds.
-    :param own: the connection's key, where it has one.
-    :param today: the day in Hong Kong.
+    :param record: the account's record.
+    :param own: the connection's key, if it has one.
+    :param today: today's date in Hong Kong.
     """
     offers: dict[str, Offer] = {}
     for offer in _candidates(record, own, today):
@@ -49,7 +50,7 @@ def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) 
     current = [Offer(record.current, "the current key")] if record.current else []
     others = list(_others(record, today))
     if record.current and _is_doubtful(record.current, record, today, len(new) + len(others)):
-        # It may be let in all the same: its last day may be wrong, and what took its place may have failed.
+        # RAP may still accept it: the last day may be wrong, or the upload that replaced it may have failed.
         yield from (*new, *others, *current)
     else:
         yield from (*new, *current, *others)
@@ -79,15 +80,15 @@ def _is_doubtful(current: StoredKey, record: KeyRecord, today: pendulum.Date, ot
 def record_after_login(
     record: KeyRecord, offers: Sequence[Offer], fingerprint: str, now: pendulum.DateTime
 ) -> KeyRecord:
-    """Return the record after a login: a key that was offered for the first time becomes current.
+    """Return the record after a successful login.
 
-    The previous key and a pending one stay what they are: a renewal decides about them. That the current one
-    was refused is kept.
+    A key that is new in the record becomes current. The previous and the pending key keep their roles,
+    because a renewal decides about them. If RAP has refused the current key, the record says so.
 
-    :param record: what the store holds.
+    :param record: the account's record before the login.
     :param offers: the keys that were offered, in this order.
-    :param fingerprint: the one that RAP let in.
-    :param now: the clock's time.
+    :param fingerprint: the fingerprint of the key that RAP accepted.
+    :param now: the current time.
     """
     fingerprints = [offer.key.fingerprint for offer in offers]
     tried = fingerprints[: fingerprints.index(fingerprint)]
@@ -106,17 +107,18 @@ def record_after_login(
 def with_known_expiry(
     record: KeyRecord, own: StoredKey | None, key_expires: pendulum.Date | None, today: pendulum.Date
 ) -> KeyRecord:
-    """Return the record with the last day that the connection gives, where that is about the current key.
+    """Return the record with the connection's ``key_expires``, if it applies to the current key.
 
-    The last day of a key that was renewed here follows from its upload (§6.1) and stays.
+    It does not apply to a key that was renewed here: the last day of such a key follows from its upload
+    (§6.1).
 
-    :param record: what the store holds.
-    :param own: the connection's key, where it has one.
-    :param key_expires: the registered key's last day, where the connection says one.
-    :param today: the day in Hong Kong.
+    :param record: the account's record.
+    :param own: the connection's key, if it has one.
+    :param key_expires: the last day of the registered key; None if the connection does not give it.
+    :param today: today's date in Hong Kong.
     """
     current = record.current
-    # A day that is over was that of a key before.
+    # A day that has passed was the last day of an earlier key.
     if not (key_expires and current) or current.uploaded or key_expires < today:
         return record
     if own and own.fingerprint != current.fingerprint:

@@ -1,4 +1,4 @@
-"""The key store that a connection names."""
+"""Open the key store that a connection names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 def open_key_store(text: str | None) -> KeyStore:
     """Return the key store that a connection names.
 
-    :param text: ``variable``, or blank, for Airflow Variables; ``file:///directory``; or the dotted path of
-        a class that is a :class:`KeyStore`.
-    :raises RapConfigurationError: it is none of these.
+    :param text: ``variable`` or blank for Airflow Variables; ``file:///directory``; or the dotted path of a
+        class with the methods of :class:`KeyStore`.
+    :raises RapConfigurationError: if *text* is none of these, or the class cannot be imported.
     """
     name = (text or "").strip() or "variable"
     if name == "variable":
@@ -32,14 +32,14 @@ def _directory(uri: str) -> Path:
     parts = urlsplit(uri)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or len(path.parts) < 2:
-        raise _unknown(uri, "A directory is given as file:///directory, with three slashes.")
+        raise _unknown(uri, "Write a directory as file:///directory, with three slashes.")
     return path
 
 
 def _class_at(path: str) -> Callable[[], KeyStore]:
     module, _, name = path.rpartition(".")
     if not module:
-        raise _unknown(path, "There is no store of that name.")
+        raise _unknown(path, "There is no key store with that name.")
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -53,6 +53,6 @@ def _unknown(text: str, why: str) -> RapConfigurationError:
     return RapConfigurationError(
         f"{text!r} in 'key_store' is not a key store.",
         why=why,
-        todo="Set it to 'variable', 'file:///directory' or the dotted path of a class of your own.",
+        todo="Set it to 'variable', 'file:///directory' or the dotted path of your own class.",
         key_store=text,
     )

@@ -56,8 +56,6 @@ def _day(time: str) -> pendulum.Date:
 
 _Day = Annotated[pendulum.Date, PlainValidator(_parse_day), PlainSerializer(pendulum.Date.isoformat)]
 _Time = Annotated[str, AfterValidator(_check_time)]
-# Bytes of a result file that are not UTF-8 become surrogates, which pydantic does not accept in a str.
-_Text = Annotated[str, PlainValidator(_check_text), PlainSerializer(lambda text: text)]
 # Errors must not show the input: it holds private keys.
 _STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -145,7 +143,7 @@ class ResultFile:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     name: str
-    content: _Text
+    content: str
     read: str
 
 
@@ -198,6 +196,11 @@ class KeyRecord:
     def keys(self) -> Iterator[StoredKey | PendingKey]:
         """The keys whose private key is in the record."""
         return (key for key in (self.unregistered, self.current, self.pending, self.previous) if key)
+
+    @property
+    def refused_key(self) -> StoredKey | None:
+        """The current key if RAP refuses it while it accepts another key of the account; otherwise None."""
+        return self.current if self.current and self.current.refused else None
 
     def knows(self, fingerprint: str) -> bool:
         """Return whether the key is, or was, one of ours."""

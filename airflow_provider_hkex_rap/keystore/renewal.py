@@ -239,14 +239,10 @@ class Renewal:
                 self._reason = due.reason
                 if not due.is_due:
                     return _AfterLogin.NOT_DUE
-            # Check before waiting: if the upload is refused, waiting for the last key file is useless.
-            await self._check_upload(rap, listing)
-            waited = await self._answers.await_removal(rap, listing)
-            if waited is not listing:
-                await self._check_upload(rap, waited)
+            listing = await self._answers.before_upload(rap, listing, self._check_upload)
             if pending is None:
-                await self._create(waited)
-            await self._submit(rap, waited)
+                await self._create(listing)
+            await self._submit(rap, listing)
             return _AfterLogin.TRY_PENDING
 
     async def _create(self, listing: Sequence[KeyFile]) -> None:
@@ -304,10 +300,9 @@ class Renewal:
                 return
             await self._check_upload(rap, listing)
             waited = await self._answers.await_removal(rap, listing)
-            if waited is not listing:
-                if await self._is_accepted(rap, waited):
-                    return
-                await self._check_upload(rap, waited)
+            if waited is not listing and await self._is_accepted(rap, waited):
+                return
+            await self._check_upload(rap, waited)
             await self._submit(rap, waited)
 
     async def _submit_accepted_again(self) -> bool:
@@ -322,11 +317,8 @@ class Renewal:
             if pending is None or rap.client_key_fingerprint == pending.fingerprint:
                 return pending is not None
             listing = await rap.list_key_folder()
-            await self._check_upload_of_accepted(rap, listing)
-            waited = await self._answers.await_removal(rap, listing)
-            if waited is not listing:
-                await self._check_upload_of_accepted(rap, waited)
-            await self._submit(rap, waited)
+            listing = await self._answers.before_upload(rap, listing, self._check_upload_of_accepted)
+            await self._submit(rap, listing)
         return True
 
     async def _logs_in(self) -> bool:

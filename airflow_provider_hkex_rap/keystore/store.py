@@ -1,4 +1,4 @@
-"""Key stores: the protocol that they follow, and the keys of an account in one."""
+"""The protocol of key stores, and the keys of one account in a store."""
 
 from __future__ import annotations
 
@@ -20,28 +20,32 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class KeyStore(Protocol):
-    """Keeps one text, a secret, for each account.
+    """Store one secret text for each account.
 
-    A class of your own needs these two methods and a constructor without arguments; the connection's
-    ``key_store`` is its dotted path. Test it with ``KeyStoreContract`` of ``keystore.contract``.
+    Your own class needs these two methods and a constructor without arguments. Set the connection's
+    ``key_store`` to its dotted path. Test it with ``KeyStoreContract`` of ``testing.key_store_contract``::
+
+        class VaultKeyStore:
+            def read(self, account: str) -> str | None: ...
+            def write(self, account: str, text: str, *, replacing: str | None) -> None: ...
     """
 
     def read(self, account: str) -> str | None:
-        """Return the text kept for an account; None only where there surely is none.
+        """Return the text of an account; None only if it is certain that there is none.
 
         :param account: the RAP user account (§3.1).
-        :raises KeyStoreError: the store cannot be read now.
+        :raises KeyStoreError: if the store cannot be read now.
         """
         ...
 
     def write(self, account: str, text: str, *, replacing: str | None) -> None:
-        """Keep a text in the place of another, whole and durably, or leave the store as it is.
+        """Replace the text of an account, completely and durably, or leave the store unchanged.
 
         :param account: the RAP user account (§3.1).
-        :param text: what to keep: ASCII, some 20 kB.
-        :param replacing: the text that :meth:`read` gave before; None for none.
-        :raises KeyStoreConflict: the store holds something else than *replacing*.
-        :raises KeyStoreError: the store cannot be written now.
+        :param text: the new text: ASCII, about 20 kB.
+        :param replacing: the text that :meth:`read` has returned before; None if it has returned None.
+        :raises KeyStoreConflict: if the store has another text than *replacing*.
+        :raises KeyStoreError: if the store cannot be written now.
         """
         ...
 
@@ -53,19 +57,19 @@ class KeyStoreError(RapError):
 
 
 class KeyStoreConflict(KeyStoreError):
-    """Somebody else has written the account's record since it was read; nothing was written."""
+    """Another process has written the account's record since it was read; nothing was written."""
 
 
 def conflict(account: str, place: str) -> KeyStoreConflict:
-    """Return the error of a store that holds something else than was to be replaced.
+    """Return the error of a write that would replace another text than the one last read.
 
     :param account: the RAP user account.
-    :param place: where the store keeps the record, in words.
+    :param place: the place of the record, in words, such as ``the variable x``.
     """
     return KeyStoreConflict(
-        f"The keys of {account} in {place} were changed by somebody else; nothing was written.",
+        f"Another process has changed the keys of {account} in {place}; nothing was written.",
         why="Another task or command works on the keys of the same account.",
-        todo="Let it finish; a later try goes on from what it has left.",
+        todo="Let it finish. A later try continues from the record that it has written.",
         account=account,
     )
 
@@ -75,14 +79,14 @@ class AccountKeys:
 
     :param store: the key store.
     :param account: the RAP user account.
-    :param mask: is told each line of every private key that is read or written, before anything can show it.
-    :param passphrase: what encrypts private keys that are added; None leaves that to the store.
-    :raises RapConfigurationError: what the store holds is not a record of this account.
-    :raises KeyStoreError: the store cannot be read now.
+    :param mask: called with each line of every private key that is read or written, before it is used.
+    :param passphrase: encrypts private keys that are added; None leaves them in the clear.
+    :raises RapConfigurationError: if the store's text is not a record of this account.
+    :raises KeyStoreError: if the store cannot be read now.
     """
 
     record: KeyRecord
-    """What the store holds."""
+    """The record as last read or saved."""
 
     def __init__(
         self,
@@ -101,8 +105,8 @@ class AccountKeys:
     def reload(self) -> None:
         """Read the record again.
 
-        :raises RapConfigurationError: what the store holds is not a record of this account.
-        :raises KeyStoreError: the store cannot be read now.
+        :raises RapConfigurationError: if the store's text is not a record of this account.
+        :raises KeyStoreError: if the store cannot be read now.
         """
         self._text = self.store.read(self.account.name)
         if self._text is None:
@@ -112,10 +116,11 @@ class AccountKeys:
         self._mask_keys(self.record)
 
     def save(self, record: KeyRecord) -> None:
-        """Keep *record* in the place of the one last read or saved.
+        """Replace the record that was last read or saved; do nothing if it is the same.
 
-        :raises KeyStoreConflict: somebody else has written in between; nothing was written.
-        :raises KeyStoreError: the store cannot be written now.
+        :param record: the new record.
+        :raises KeyStoreConflict: if another process has written in between; nothing was written.
+        :raises KeyStoreError: if the store cannot be written now.
         """
         if record == self.record:
             return
@@ -125,16 +130,17 @@ class AccountKeys:
         self._text, self.record = text, record
 
     def check_opens(self, key: StoredKey | PendingKey) -> None:
-        """Check that the passphrase opens a private key that is kept.
+        """Check that the passphrase decrypts a private key of the record.
 
-        :raises RapConfigurationError: it does not.
+        :param key: a key of the record.
+        :raises RapConfigurationError: if it does not.
         """
         PrivateKey.load(key.private_key, self._passphrase)
 
     def exported(self, key: PrivateKey) -> str:
-        """Return a private key as the store is to hold it: encrypted where a passphrase is set."""
+        """Return a private key as text for the store, encrypted if a passphrase is set; mask it."""
         begin, *body, end = key.to_openssh(self._passphrase).splitlines()
-        # On one line a key is one secret to mask: Airflow's masker takes its time for each.
+        # One line is one secret to mask; Airflow's masker is slow if there are many.
         text = "\n".join((begin, "".join(body), end, ""))
         mask_private_key(text, self._mask)
         return text
@@ -142,14 +148,15 @@ class AccountKeys:
     def keep_unregistered(
         self, key: PrivateKey, now: pendulum.DateTime, *, replace_other: bool = False
     ) -> None:
-        """Keep a new key for its registration with HKEX (§5); it becomes current by its first login.
+        """Store a new key for its registration with HKEX (§5); it becomes current by its first login.
 
-        :param key: the key.
-        :param now: the clock's time.
-        :param replace_other: whether to forget a key that waits for its registration already.
-        :raises RapConfigurationError: one does, or another account of the customer has this key (§3.2).
-        :raises KeyStoreConflict: somebody else has written in between; nothing was written.
-        :raises KeyStoreError: the store cannot be read or written now.
+        :param key: the new key.
+        :param now: the current time.
+        :param replace_other: whether to drop another key that waits for its registration.
+        :raises RapConfigurationError: if another key waits for its registration and is not to be replaced, or
+            another account of the customer has this key (§3.2).
+        :raises KeyStoreConflict: if another process has written in between; nothing was written.
+        :raises KeyStoreError: if the store cannot be read or written now.
         """
         if not replace_other:
             self.check_none_waits()
@@ -161,14 +168,14 @@ class AccountKeys:
     def check_none_waits(self) -> None:
         """Check that no key waits for its registration.
 
-        :raises RapConfigurationError: one does.
+        :raises RapConfigurationError: if one does.
         """
         waiting = self.record.unregistered
         if waiting:
             raise RapConfigurationError(
                 f"{self.account} has a key that waits for its registration: {waiting.fingerprint}.",
-                why="If HKEX registers it after all, its private half is needed.",
-                todo="Register that one, which 'airflow hkex-rap register' packs again; or give --replace.",
+                why="If HKEX still registers it, its private key is needed.",
+                todo="Register that key ('airflow hkex-rap register' packs it again), or add --replace.",
                 account=self.account.name,
                 fingerprint=waiting.fingerprint,
             )
@@ -176,8 +183,9 @@ class AccountKeys:
     def check_not_shared(self, fingerprint: str) -> None:
         """Check that no other account of the customer has the key (§3.2).
 
-        :raises RapConfigurationError: one has.
-        :raises KeyStoreError: the store cannot be read now.
+        :param fingerprint: the key's MD5 fingerprint.
+        :raises RapConfigurationError: if one has.
+        :raises KeyStoreError: if the store cannot be read now.
         """
         for number in range(1, 5):
             other = Account(f"D{self.account.customer}00{number}")
@@ -186,8 +194,8 @@ class AccountKeys:
             if KeyRecord.from_json(text, other).knows(fingerprint):
                 raise RapConfigurationError(
                     f"The key {fingerprint} of {self.account} is a key of {other} too.",
-                    why="Each RAP user account has a key pair of its own (guide §3.2).",
-                    todo=f"Give {self.account} its own key; 'airflow hkex-rap register' makes one for each.",
+                    why="Each RAP user account needs its own key pair (guide §3.2).",
+                    todo=f"Give {self.account} its own key: 'airflow hkex-rap register' makes one.",
                     account=self.account.name,
                     fingerprint=fingerprint,
                 )

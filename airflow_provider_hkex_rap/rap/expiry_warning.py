@@ -1,4 +1,4 @@
-"""The file with which RAP warns, every day, of a key about to expire (§6.2)."""
+"""Read the file by which RAP warns daily that a key expires soon (§6.2)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _DATE = re.compile(
 
 
 class ExpiryWarning(NamedTuple):
-    """What can be read of a warning file. The guide does not say what is in it."""
+    """The content of a warning file. The guide does not specify its text, so it is read leniently."""
 
     text: str
-    """The whole text."""
+    """The complete text."""
     fingerprints: tuple[str, ...]
-    """The MD5 fingerprints in the text, in its order (§3.2.2)."""
+    """The MD5 fingerprints in the order of the text (§3.2.2)."""
     dates: tuple[pendulum.Date, ...]
-    """The dates in the text, in its order."""
+    """The dates in the order of the text."""
 
     @classmethod
     def parse(cls, content: bytes) -> ExpiryWarning:
-        """Read a warning file; never raise, whatever its text.
+        """Read a warning file; any text is accepted.
 
         :param content: the file's bytes. Dates are read as ``2026-02-28``, ``2026/02/28``, ``20260228``,
             ``28/02/2026`` (day first, as in Hong Kong), ``28 Feb 2026`` and ``February 28, 2026``.

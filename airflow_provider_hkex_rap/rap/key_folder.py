@@ -1,4 +1,4 @@
-"""The key folder: what a login lists, reads and uploads in it (§4.2, §6)."""
+"""The operations of a login on the key folder (§4.2, §6)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple, Protocol
 
 
 class KeyFile(NamedTuple):
-    """A file of the key folder, as a listing gave it."""
+    """A file of the key folder, as it was listed."""
 
     name: str
-    """Bytes that are not UTF-8 are replaced: no result file has any."""
+    """The file's name; bytes that are not UTF-8 are replaced, since no result file has such a name."""
     mtime: int | None
-    """Seconds since the epoch; None where the listing did not say."""
+    """Seconds since the epoch; None if RAP sent no mtime."""
 
 
 class KeyFolder(Protocol):
-    """One login to RAP, as the renewal of keys sees it."""
+    """One login to RAP, with the operations that a renewal of keys needs."""
 
     @property
     def client_key_fingerprint(self) -> str:
@@ -26,22 +26,24 @@ class KeyFolder(Protocol):
     async def list_key_folder(self) -> Sequence[KeyFile]:
         """Return the files in the folder, freshly listed.
 
-        :raises RapError: the listing did not arrive whole.
+        :raises RapError: if the listing is incomplete.
         """
         ...
 
     async def read_key_file(self, name: str) -> bytes:
-        """Return what is in a file of the folder.
+        """Return the content of a file in the folder.
 
-        :raises RapTransferError: this file could not be read; it may have left RAP.
-        :raises RapError: the session is over.
+        :param name: the file's name.
+        :raises RapTransferError: if this file cannot be read; RAP may have removed it.
+        :raises RapError: if the session has ended.
         """
         ...
 
     async def upload_key(self, content: bytes) -> None:
         """Upload the account's public key file, once.
 
-        :raises RapPermissionDenied: RAP denied it.
-        :raises RapError: the upload was not confirmed; RAP may have taken it all the same.
+        :param content: the file's bytes.
+        :raises RapPermissionDenied: if RAP denies the upload.
+        :raises RapError: if RAP does not confirm the upload; it may have accepted it nevertheless.
         """
         ...

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.private_key_text import KEY_SIZES as KEY_SIZES
 from airflow_provider_hkex_rap.rap.private_key_text import (
-    KEY_SIZES,
     SIZES_RULE,
     read_rsa_private_key,
     require_rsa,

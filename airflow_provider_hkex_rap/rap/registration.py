@@ -1,4 +1,4 @@
-"""What a registration with HKEX takes: accounts, workstations, and the kit for its form (§5, §7)."""
+"""Prepare a registration with HKEX: accounts, workstations, and the files for its form (§5, §7)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import pendulum
 
 FORM = "fingerprints.txt"
-"""The file of the kit with what is typed into the form."""
+"""Name of the text file with the values for HKEX's form."""
 MAX_WORKSTATIONS = 4
-"""RAP client workstations that a participant may register (§7)."""
+"""Maximum number of RAP client workstations of a participant (§7)."""
 
-_SUBNET_RULE = "RAP client workstations are in one subnet: their first three octets are the same (guide §7)."
+_SUBNET_RULE = "RAP client workstations must be in one subnet, with the same first three octets (guide §7)."
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationKit:
-    """What a customer sends to HKEX (§5). It takes public keys, so it cannot hold a private one.
+    """The files that a customer sends to HKEX (§5). It is made from public keys and contains no private key.
 
     :param keys: the public key of each account.
     :param workstations: the addresses of the RAP client workstations (§7).
@@ -37,7 +37,7 @@ class RegistrationKit:
 
     @property
     def form(self) -> str:
-        """What the form asks for as text: accounts, fingerprints as in §3.2.2, addresses; ASCII."""
+        """The values for HKEX's form as ASCII text: accounts, fingerprints (§3.2.2) and addresses."""
         lines = [
             "RAP user account  Public key file  Public key fingerprint (MD5)",
             *(
@@ -60,7 +60,7 @@ class RegistrationKit:
     def pack(self, now: pendulum.DateTime) -> bytes:
         """Return the kit as a zip.
 
-        :param now: the time that its files show.
+        :param now: the modification time of its files.
         """
         packed = io.BytesIO()
         with ZipFile(packed, "w") as archive:
@@ -72,18 +72,17 @@ class RegistrationKit:
 
 
 def parse_accounts(names: Sequence[str]) -> tuple[Account, ...]:
-    """Return the accounts of one registration, in their order (§3.1).
+    """Return the accounts of one registration, sorted (§3.1).
 
-    :param names: RAP user accounts, each once, of one customer.
-    :raises RapConfigurationError: a name is not an account's, is given twice, or is of another customer.
+    :param names: RAP user accounts of one customer, each once.
+    :raises RapConfigurationError: if a name is not an account, is given twice, or is of another customer.
     """
     accounts = tuple(map(Account, names))
     if len(set(accounts)) < len(accounts) or len({account.customer for account in accounts}) > 1:
         raise RapConfigurationError(
             f"The accounts {', '.join(names)} cannot be registered together.",
-            why="A registration is of one clearing participant, and each of its accounts has one key (§3.1,"
-            " §3.2).",
-            todo="Give each account once, all of the same DCASS customer code.",
+            why="All accounts must be of one clearing participant, each with one key (§3.1, §3.2).",
+            todo="Give each account once, all with the same DCASS customer code.",
             accounts=tuple(names),
         )
     return tuple(sorted(accounts, key=str))
@@ -92,15 +91,15 @@ def parse_accounts(names: Sequence[str]) -> tuple[Account, ...]:
 def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
     """Return the addresses of the RAP client workstations (§7).
 
-    :param texts: one to four IPv4 addresses, the first three octets of all the same.
-    :raises RapConfigurationError: one is not such an address or given twice, or they are too many or of
-        several subnets.
+    :param texts: one to four IPv4 addresses with the same first three octets.
+    :raises RapConfigurationError: if one is not the address of a host or is given twice, if there are more
+        than four, or if they are of several subnets.
     """
     addresses = tuple(map(_parse_workstation, texts))
     if not 1 <= len(addresses) <= MAX_WORKSTATIONS or len(set(addresses)) < len(addresses):
         raise RapConfigurationError(
             f"The addresses {', '.join(texts)} cannot be registered.",
-            why=f"At most {MAX_WORKSTATIONS} RAP client workstations are registered (guide §7), each once.",
+            why=f"At most {MAX_WORKSTATIONS} RAP client workstations can be registered, each once (§7).",
             todo=f"Give 1 to {MAX_WORKSTATIONS} different addresses.",
             addresses=tuple(texts),
         )
@@ -108,7 +107,7 @@ def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
         raise RapConfigurationError(
             f"The addresses {', '.join(texts)} are of several subnets.",
             why=_SUBNET_RULE,
-            todo="Give those by which the workstations reach SDNet/2 or HSN.",
+            todo="Give the addresses that the workstations have in SDNet/2 or HSN.",
             addresses=tuple(texts),
         )
     return addresses
@@ -122,8 +121,8 @@ def _parse_workstation(text: str) -> IPv4Address:
     if address is None or not _is_a_host(address):
         raise RapConfigurationError(
             f"{text!r} is not the address of a workstation.",
-            why=f"It is an IPv4 address that other hosts can see. {_SUBNET_RULE}",
-            todo="Give it as four octets, such as 10.1.1.1, without a mask or a port.",
+            why=f"It must be an IPv4 address that other hosts can reach. {_SUBNET_RULE}",
+            todo="Write it as four octets, such as 10.1.1.1, without a mask or a port.",
             address=text,
         )
     return address

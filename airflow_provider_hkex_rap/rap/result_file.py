@@ -1,6 +1,6 @@
-"""The result files with which RAP answers an uploaded public key (§6).
+"""Read the result files by which RAP answers the upload of a public key (§6).
 
-Their text is HKEX's to change. Nothing here raises: what can be read is returned.
+HKEX may change their text, so it is read leniently: nothing here raises an error.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _CODE = re.compile(r"(?P<code>\d+)\b[\s:,.-]*(?P<message>.*)", re.ASCII)
 
 
 class ResultName(NamedTuple):
-    """What the name of a result file says: ``<keyfile>.HHMMSS[.seq].rcvd`` or ``.rej`` (§6)."""
+    """The parts of a result file's name: ``<keyfile>.HHMMSS[.seq].rcvd`` or ``.rej`` (§6)."""
 
     key_file: str
-    """The uploaded file, as RAP repeats its name: ``.pub`` may have been left out."""
+    """The name of the uploaded file, with or without ``.pub``."""
     time: str | None
-    """``HHMMSS`` as RAP wrote it; None where the name has no such part."""
+    """``HHMMSS``; None if the name has no such part."""
     sequence: str | None
-    """The digits of ``seq``; None where the name has no such part."""
+    """The digits of ``seq``; None if the name has no such part."""
     accepted: bool
-    """Whether the key was accepted (``.rcvd``) or rejected (``.rej``)."""
+    """True for ``.rcvd``, False for ``.rej``."""
 
     @classmethod
     def parse(cls, name: str) -> ResultName | None:
-        """Return what a file's name says; None where it is not the name of a result file.
+        """Return the parts of a file's name; None if it is not the name of a result file.
 
         :param name: the name of a file in the key folder.
         """
@@ -49,16 +49,16 @@ class ResultName(NamedTuple):
 
 
 class Received(NamedTuple):
-    """What a ``.rcvd`` file says (§6); None for what it does not say."""
+    """The content of a ``.rcvd`` file (§6); a part that is missing is None."""
 
     fingerprint: str | None
-    """The MD5 fingerprint of the key that RAP took (§3.2.2)."""
+    """The MD5 fingerprint of the accepted key (§3.2.2)."""
     file_name: str | None
     """The name of the uploaded public key file."""
 
     @classmethod
     def parse(cls, content: bytes) -> Received:
-        """Read ``<fingerprint>  <file name>``, on the first line that has a fingerprint.
+        """Read ``<fingerprint>  <file name>`` from the first line that has a fingerprint.
 
         :param content: the file's bytes.
         """
@@ -70,7 +70,7 @@ class Received(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """What a ``.rej`` file says (§6); empty text for what it does not say."""
+    """The content of a ``.rej`` file (§6); a part that is missing is empty."""
 
     code: str
     """The error code, such as ``4007``."""
@@ -78,7 +78,7 @@ class Rejected(NamedTuple):
 
     @classmethod
     def parse(cls, content: bytes) -> Rejected:
-        """Read ``<error code> <error message>``; lines without a letter or digit, such as ``|``, are dropped.
+        """Read ``<error code> <error message>``; lines without a letter or digit are ignored.
 
         :param content: the file's bytes.
         """

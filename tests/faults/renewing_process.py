@@ -51,7 +51,7 @@ class Steps:
 
 
 class SteppingStore(DirectoryKeyStore):
-    """A directory of keys, with a step before and after each write."""
+    """Store keys in a directory, with a step before and after each write."""
 
     step: Steps
 
@@ -62,7 +62,7 @@ class SteppingStore(DirectoryKeyStore):
 
 
 class Logins:
-    """Logs in as the hook does, with a step before and after each login and upload."""
+    """Log in as the hook does, with a step before and after each login and upload."""
 
     def __init__(self, login: Login, keys: AccountKeys, clock: Clock, step: Steps) -> None:
         self._login = login

@@ -1,4 +1,4 @@
-"""Faults of a renewal: whatever fails, a key in the store logs in, and a clean rerun converges."""
+"""Faults of a renewal: after each one a key in the store logs in, and a clean rerun converges."""
 
 from __future__ import annotations
 

@@ -468,7 +468,7 @@ def test_doctor_checks_the_keys(
     assert f"{record(store).unregistered.fingerprint} waits for its registration" in out
     out, state = found(private_key_passphrase="wrong")
     assert state == ["FAIL"]
-    assert "The passphrase is wrong" in out
+    assert "the passphrase is wrong" in out
     assert found()[1] == ["FAIL"]
 
     (store / "DCXYZ001.json").write_text("{}")

@@ -95,7 +95,7 @@ class Site:
         return operator.execute({})
 
     def renew_in_its_time(self, account: str = ACCOUNT, **options: Any) -> RenewalOutcome:
-        """Run the renewal by RAP's clock, which is moved on where the renewal waits."""
+        """Run the renewal by RAP's clock, which is advanced when the renewal waits."""
 
         async def sleep(seconds: float) -> None:
             self.rap.clock.advance(seconds=seconds)
@@ -144,14 +144,14 @@ def test_the_connections_key_is_adopted_by_its_first_login(site: Site) -> None:
 
 
 def test_a_day_that_is_over_is_not_that_of_a_key_that_logs_in(
-    site: Site, capfd: pytest.CaptureFixture[str]
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.connect(key_expires=TODAY.subtract(days=1).isoformat())
     assert site.log_in() == site.fingerprint()
     current = site.record().current
     assert current
     assert current.last_day is None
-    assert "is over: correct it" in capfd.readouterr().out
+    assert "has passed, but the key of DCXYZ001 logs in: correct it" in caplog.text
 
 
 def test_a_key_that_is_refused_is_not_adopted(site: Site) -> None:
@@ -184,14 +184,14 @@ def test_what_is_adopted_is_encrypted_where_there_is_a_passphrase(site: Site) ->
 
 
 def test_the_previous_key_serves_while_it_is_valid_with_a_warning(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.log_in()
     lost, old = PrivateKey.generate(2048), site.record().current
     assert old
     site.save(current=stored(lost), previous=replace(old, last_day=TODAY))
     assert site.log_in() == site.fingerprint()
-    assert f"refused the current key {lost.fingerprint}" in capsys.readouterr().out
+    assert f"refused the current key {lost.fingerprint}" in caplog.text
     assert len(site.rap.events.of("connect")) == 2
     site.save(current=stored(lost), previous=replace(old, last_day=TODAY.subtract(days=1)))
     site.connect(without=("private_key",))
@@ -216,14 +216,14 @@ def test_a_key_made_for_registration_is_current_from_its_first_login(site: Site)
 
 
 def test_a_key_that_the_passphrase_does_not_open_holds_up_no_other(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = PrivateKey.generate(2048)
     site.connect(private_key_passphrase="first")
     site.log_in()
     site.save(unregistered=StoredKey(fingerprint=new.fingerprint, private_key=new.to_openssh("second")))
     assert site.log_in() == site.fingerprint()
-    assert "Not offering the key made for registration" in capsys.readouterr().out
+    assert "Not offering the key made for registration" in caplog.text
     site.rap.faults.add(Fault("refuse_login", times=None))
     with pytest.raises(RapConfigurationError, match="passphrase"):
         site.log_in()
@@ -274,11 +274,11 @@ READ_ONLY = f"{__name__}.ReadOnlyStore"
 
 
 def test_a_login_is_good_even_if_the_store_cannot_keep_its_key(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.connect(key_store=READ_ONLY)
     assert site.log_in() == site.fingerprint()
-    assert "The store is read-only." in capsys.readouterr().out
+    assert "The store is read-only." in caplog.text
 
 
 def test_the_test_button_says_which_key_got_in(site: Site) -> None:
@@ -438,7 +438,7 @@ def test_a_denied_upload_is_an_error_that_speaks_of_endurance(
 def test_a_store_that_is_away_stops_the_renewal_before_an_upload(site: Site) -> None:
     site.connect(key_store=READ_ONLY)
     for options in ({"force": True}, {}):
-        with pytest.raises(KeyStoreError, match="does not keep"):
+        with pytest.raises(KeyStoreError, match="does not have the key"):
             site.renew(**options)
     assert not site.rap.uploads
 

@@ -1,4 +1,4 @@
-"""A RAP in memory, as far as keys are concerned, and a store that can fail: what renewals are run against."""
+"""A model of RAP's keys in memory, and a key store that can fail, for tests of renewals."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class ModelRap:
         found = PublicKey.parse(content.decode()).fingerprint
         self.uploads.append(found)
         now = f"{self.clock():HHmmss}"
-        # RAP numbers what it answers within one second; on another day the same name comes again (§6).
+        # RAP numbers answers of the same second; the same name can return on another day (§6).
         at = f"{now}.{len(self.files)}" if any(now in name for name in self.files) else now
         answer = self.answer
         if answer == "rej":

@@ -1,4 +1,4 @@
-"""Which keys a login offers, and what becomes of the record by a login."""
+"""The keys that a login offers, and the record after a login."""
 
 from __future__ import annotations
 

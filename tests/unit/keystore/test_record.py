@@ -69,6 +69,26 @@ def test_a_record_comes_back_from_its_text(record: KeyRecord) -> None:
     assert KeyRecord.from_json(record.to_json(), ACCOUNT) == record
 
 
+def test_the_text_of_a_record_stays_readable_by_other_versions() -> None:
+    text = (
+        '{"schema":1,"account":"DCXYZ001",'
+        '"current":{"fingerprint":"aa","private_key":"p","uploaded":"2026-11-20","last_day":"2028-11-19"},'
+        '"pending":{"fingerprint":"bb","private_key":"q","public_key":"ssh-rsa","results_before":["x.rcvd"]},'
+        '"results":[{"name":"x.rej","content":"4007 \\udcff","read":"2026-11-20T09:00:00+08:00"}],'
+        '"history":[{"at":"2026-11-20T09:00:00+08:00","what":"created","fingerprint":"bb","note":"n"}]}'
+    )
+    record = KeyRecord.from_json(text, ACCOUNT)
+    assert record.current == StoredKey(
+        fingerprint="aa",
+        private_key="p",
+        uploaded=pendulum.Date(2026, 11, 20),
+        last_day=pendulum.Date(2028, 11, 19),
+    )
+    assert type(record.current.last_day) is pendulum.Date
+    assert record.history[0].what is Happened.CREATED
+    assert record.to_json() == text
+
+
 def test_a_result_file_is_kept_whole() -> None:
     content = b"\xff\xfe not UTF-8 \r\n|\x00"
     record = KeyRecord(account="DCXYZ001").with_result("DCXYZ001.pub.101010.rej", content, NOW)
@@ -93,6 +113,7 @@ def test_a_result_file_is_kept_whole() -> None:
         '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "SECRET"}]}',
         '{"schema": 1, "private_key": "SECRET',
         '{"schema": 1, "account": "DCXYZ001", "current": {"fingerprint": "", "private_key": ["SECRET"]}}',
+        '{"schema": 1, "account": "DCXYZ001", "current": {"fingerprint": "", "private_key": "","SECRET":1}}',
         '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "created", "at": 5, "fingerprint": ""}]}',
         '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "created", "at": "", "fingerprint": ""}]}',
         '{"schema": 1, "account": "DCXYZ001", "results": [{"name": "x", "content": 5, "read": ""}]}',

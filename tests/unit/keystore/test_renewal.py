@@ -1,4 +1,4 @@
-"""The renewal of a key: what is done, what is kept, and what an interruption leaves behind."""
+"""The renewal of a key: its steps, its record, and its continuation after an interruption."""
 
 from __future__ import annotations
 
@@ -113,6 +113,16 @@ def test_no_third_key_goes_up_within_fourteen_days() -> None:
     assert renew(rap, force=True, run="second", replace_second_key=True).renewed
     rap.clock.now = NOW.add(days=27)
     assert renew(rap, force=True, run="third").renewed
+
+
+def test_a_refused_upload_does_not_wait_for_the_last_key_file_to_leave() -> None:
+    rap = rap_with(TODAY.add(days=500))
+    renew(rap, force=True, run="first")
+    rap.put(f"{ACCOUNT}.pub", "the key file of the last upload")
+    before = rap.clock()
+    with pytest.raises(RapConfigurationError, match="before 2026-12-04"):
+        renew(rap, force=True, run="second")
+    assert rap.clock() == before
 
 
 def test_nothing_goes_up_while_somebody_elses_key_counts() -> None:

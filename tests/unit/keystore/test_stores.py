@@ -1,4 +1,4 @@
-"""Key stores: what each of them keeps, and for whom."""
+"""The key stores against the contract, and the errors of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .model import ACCOUNT, NOW, MemoryStore, key, stored
 
 
 class TestDirectoryKeyStore(KeyStoreContract):
-    """The contract, and what the file system has to say."""
+    """The contract, and errors of the file system."""
 
     @pytest.fixture(autouse=True)
     def directory(self, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ class TestVariableKeyStore(KeyStoreContract):
 
     def test_a_backend_that_has_another_value_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_PRIVATE_KEY_DCXYZ001", "of the environment")
-        with pytest.raises(KeyStoreError, match="reads as something else"):
+        with pytest.raises(KeyStoreError, match="Airflow reads another text"):
             self.open().write("DCXYZ001", "ours", replacing="of the environment")
 
     def test_a_variable_that_another_task_sets_at_the_same_time_is_read(
@@ -127,7 +127,7 @@ class TestVariableKeyStore(KeyStoreContract):
         self.open().write("DCXYZ001", "secret", replacing=None)
         with create_session() as session:
             session.execute(Variable.__table__.update().values(val="damaged"))
-        with pytest.raises(KeyStoreError, match="it is there, but Airflow does not give it"):
+        with pytest.raises(KeyStoreError, match="it exists, but Airflow does not return it"):
             self.open().read("DCXYZ001")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,8 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import RapSimulator
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 from airflow_provider_hkex_rap.transport.session import open_session
+
+from .ports import free_port
 
 if TYPE_CHECKING:
     import asyncssh
@@ -53,9 +54,7 @@ def lake(tmp_path: Path) -> Path:
 @pytest.fixture
 def unused_port() -> int:
     """Return a port of localhost on which no process listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ The docstring of a test names its fault by the number in this list:
 14. A listing is cut, or fails.                    29. The server limits open files or reads.
 15. Attributes are missing or false.
 
-The faults of a lake (9, 17, 18, 22 and 25) are tested in ``tests/unit/lake``, those of S3 (23) in
-``tests/integration/test_lake_s3.py``, outages of ten days (26) in ``tests/integration/test_trial_backfill.py``,
+Some are tested elsewhere: those of a lake (9, 17, 18, 22, 25) in ``tests/unit/lake``, those of S3 (23) in
+``tests/integration/test_lake_s3.py``, a long outage (26) in ``tests/integration/test_trial_backfill.py``,
 and limits of a server (29) in ``tests/integration/test_other_servers.py``.
 """

@@ -20,6 +20,8 @@ import asyncssh
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 
+from ..ports import free_port
+
 SSHD = "/usr/sbin/sshd"
 
 
@@ -65,12 +67,6 @@ def _supported(kind: str, wanted: tuple[str, ...]) -> str:
     """Return the guide's algorithms that this OpenSSH still supports."""
     known = subprocess.run(["ssh", "-Q", kind], capture_output=True, text=True, check=True).stdout.split()
     return ",".join(name for name in wanted if name in known)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -123,7 +119,7 @@ def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[Op
     host_key.write_private_key(base / "host_key")
     (base / "host_key").chmod(0o600)
     (base / "authorized_keys").write_bytes(client_key.export_public_key())
-    port, log = _free_port(), base / "sshd.log"
+    port, log = free_port(), base / "sshd.log"
     (base / "sshd_config").write_text(
         f"""
         ListenAddress 127.0.0.1

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,10 +23,11 @@ import psutil
 
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 
+from ..ports import free_port
+
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 _POLL_SECONDS = 0.5
-_PORTS = 10_000, 32_000
 _START_SECONDS = 90
 _TRIES_OF_A_REQUEST = 20
 _LOCKED = ("Database error", "Database is locked")
@@ -448,16 +447,3 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
-
-
-def free_port() -> int:
-    """Return a port of localhost on which no process listens.
-
-    It is below the range from which the kernel takes the ports of outgoing connections, so no connection
-    takes it before the server under test listens. It is random, so that trials can run side by side.
-    """
-    while True:
-        port = random.randrange(*_PORTS)
-        with contextlib.suppress(OSError), socket.socket() as listener:
-            listener.bind(("127.0.0.1", port))
-            return port

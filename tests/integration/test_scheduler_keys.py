@@ -36,8 +36,9 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.keys import PublicKey
 from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 
+from ..ports import free_port
 from .key_material import Secrets, contents, leaks
-from .real_airflow import RealAirflow, free_port, missing_faketime
+from .real_airflow import RealAirflow, missing_faketime
 from .trial import DAGS
 
 pytestmark = [

@@ -71,7 +71,7 @@ SETTINGS = {
 }
 
 
-class Trial:
+class Story:
     """RAP, Airflow, the runs and the published reports.
 
     :param home: an empty directory.
@@ -191,119 +191,119 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    trial = Trial(tmp_path_factory.mktemp("one_login"))
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    story = Story(tmp_path_factory.mktemp("one_login"))
     try:
-        with trial.airflow as airflow:
+        with story.airflow as airflow:
             airflow.request("POST", "pools", json={"name": "roomy", "slots": 16})
             airflow.unpause(*POOLED, *ROOMY, *OTHERS)
-            play(trial)
-            yield trial
+            play(story)
+            yield story
     finally:
-        trial.rap.stop()
+        story.rap.stop()
 
 
-def play(trial: Trial) -> None:
-    airflow, rap = trial.airflow, trial.rap
+def play(story: Story) -> None:
+    airflow, rap = story.airflow, story.rap
     for account in rap.accounts:
-        trial.publish(account, "1")
+        story.publish(account, "1")
 
     # The sensor's next poke is a minute later, long after the restart of the scheduler.
-    trial.stop_in_a_transfer(SENSOR, "human_and_sensor", kind="listing_stall")
-    trial.log_in_by_hand(SENSOR)
+    story.stop_in_a_transfer(SENSOR, "human_and_sensor", kind="listing_stall")
+    story.log_in_by_hand(SENSOR)
 
-    trial.stop_in_a_transfer(EIGHT_TASKS, *ROOMY)
+    story.stop_in_a_transfer(EIGHT_TASKS, *ROOMY)
     airflow.kill("scheduler")
     airflow.start("scheduler")
     rap.events.wait_for("lost", 1, 120, account=EIGHT_TASKS)
-    trial.wait_for_success(*ROOMY)
+    story.wait_for_success(*ROOMY)
 
-    trial.publish(EIGHT_TASKS, "2")
-    trial.trigger(*POOLED)
+    story.publish(EIGHT_TASKS, "2")
+    story.trigger(*POOLED)
 
-    _, task = trial.stop_in_a_transfer(KILLED, "worker_killed")
+    _, task = story.stop_in_a_transfer(KILLED, "worker_killed")
     os.kill(task, signal.SIGKILL)
-    trial.wait_for_success("worker_killed")
+    story.wait_for_success("worker_killed")
 
-    trial.publish(KILLED, "2")
-    orphaned, task = trial.stop_in_a_transfer(KILLED, "worker_killed")
+    story.publish(KILLED, "2")
+    orphaned, task = story.stop_in_a_transfer(KILLED, "worker_killed")
     os.kill(psutil.Process(task).ppid(), signal.SIGKILL)
 
     rap.faults.add(Fault("delay_result", account=RENEWED, seconds=RESULT_DELAY))
-    trial.trigger("renewal")
+    story.trigger("renewal")
     rap.events.wait_for("upload", 1, 60, account=RENEWED)
-    os.kill(psutil.Process(trial.process_of(RENEWED)).ppid(), signal.SIGKILL)
+    os.kill(psutil.Process(story.process_of(RENEWED)).ppid(), signal.SIGKILL)
 
-    trial.stop_in_a_transfer(DOWNLOADS, "human_and_downloads")
-    trial.wait_for_a_waiting_task("human_and_downloads", 1)
-    trial.log_in_by_hand(DOWNLOADS)
+    story.stop_in_a_transfer(DOWNLOADS, "human_and_downloads")
+    story.wait_for_a_waiting_task("human_and_downloads", 1)
+    story.log_in_by_hand(DOWNLOADS)
 
-    trial.wait_for_a_waiting_task("worker_killed", 2)
+    story.wait_for_a_waiting_task("worker_killed", 2)
     rap.faults.release(orphaned)
-    trial.wait_for_a_waiting_task("renewal", 2)
+    story.wait_for_a_waiting_task("renewal", 2)
     rap.clock.advance(seconds=RESULT_DELAY)
-    trial.wait_for_success(*POOLED, *OTHERS)
+    story.wait_for_success(*POOLED, *OTHERS)
 
 
 def kinds(events: list[Event]) -> list[str]:
     return [event.kind.value for event in events]
 
 
-def test_eight_tasks_in_a_large_pool_do_not_overlap_although_the_scheduler_is_killed(trial: Trial) -> None:
-    assert trial.rap.events.peak_sessions(EIGHT_TASKS) == 1
-    logins = Counter(kinds(trial.logins(EIGHT_TASKS)[:-16]))
+def test_eight_tasks_in_a_large_pool_do_not_overlap_although_the_scheduler_is_killed(story: Story) -> None:
+    assert story.rap.events.peak_sessions(EIGHT_TASKS) == 1
+    logins = Counter(kinds(story.logins(EIGHT_TASKS)[:-16]))
     # The orphan that was logged in was ended and lost its session; other orphans may have finished before.
     assert logins["lost"] >= 1
     assert logins["logout"] >= 8
     assert "superseded" not in logins
     # Tasks that had not started when the scheduler was killed are still on their first try.
-    assert set(trial.tries(*ROOMY)) <= {1, 2}
-    assert 2 in trial.tries(*ROOMY)
-    assert trial.landed(EIGHT_TASKS) == trial.published(EIGHT_TASKS)
+    assert set(story.tries(*ROOMY)) <= {1, 2}
+    assert 2 in story.tries(*ROOMY)
+    assert story.landed(EIGHT_TASKS) == story.published(EIGHT_TASKS)
 
 
-def test_eight_tasks_in_a_pool_of_one_slot_log_in_one_after_another(trial: Trial) -> None:
-    assert trial.tries(*POOLED) == [1] * 8
-    assert kinds(trial.logins(EIGHT_TASKS)[-16:]) == ["login", "logout"] * 8
-    opened = [event.path for event in trial.rap.events.of("open", account=EIGHT_TASKS)]
+def test_eight_tasks_in_a_pool_of_one_slot_log_in_one_after_another(story: Story) -> None:
+    assert story.tries(*POOLED) == [1] * 8
+    assert kinds(story.logins(EIGHT_TASKS)[-16:]) == ["login", "logout"] * 8
+    opened = [event.path for event in story.rap.events.of("open", account=EIGHT_TASKS)]
     assert set(Counter(path for path in opened if "_2_" in path).values()) == {1}
 
 
-def test_a_killed_task_and_an_orphan_do_not_overlap_their_next_try(trial: Trial) -> None:
-    assert trial.tries("worker_killed") == [2, 2]
+def test_a_killed_task_and_an_orphan_do_not_overlap_their_next_try(story: Story) -> None:
+    assert story.tries("worker_killed") == [2, 2]
     killed = ["login", "lost", "login", "logout"]
     orphaned = ["login", "logout"] * 2
-    assert kinds(trial.logins(KILLED)) == killed + orphaned
-    assert trial.landed(KILLED) == trial.published(KILLED)
+    assert kinds(story.logins(KILLED)) == killed + orphaned
+    assert story.landed(KILLED) == story.published(KILLED)
 
 
-def test_an_orphaned_renewal_and_its_next_try_renew_the_key_once(trial: Trial) -> None:
-    assert trial.tries("renewal") == [2]
-    assert kinds(trial.logins(RENEWED))[::2] == ["login"] * 3
-    assert trial.rap.events.peak_sessions(RENEWED) == 1
-    (upload,) = trial.rap.uploads
-    (run,) = trial.airflow.runs("renewal")
-    outcome = trial.airflow.xcom("renewal", run["dag_run_id"], "renew")
+def test_an_orphaned_renewal_and_its_next_try_renew_the_key_once(story: Story) -> None:
+    assert story.tries("renewal") == [2]
+    assert kinds(story.logins(RENEWED))[::2] == ["login"] * 3
+    assert story.rap.events.peak_sessions(RENEWED) == 1
+    (upload,) = story.rap.uploads
+    (run,) = story.airflow.runs("renewal")
+    outcome = story.airflow.xcom("renewal", run["dag_run_id"], "renew")
     assert outcome["renewed"]
     assert outcome["fingerprint"] == PublicKey.parse(upload.content.decode()).fingerprint
 
 
-def test_every_task_of_the_account_backs_off_after_a_download_is_superseded(trial: Trial) -> None:
-    logins = trial.logins(DOWNLOADS)
+def test_every_task_of_the_account_backs_off_after_a_download_is_superseded(story: Story) -> None:
+    logins = story.logins(DOWNLOADS)
     by_hand = ["login", "superseded", "logout"]
     assert kinds(logins) == ["login", *by_hand, *["login", "logout"] * 2]
     assert logins[4].at - logins[2].at >= pendulum.duration(seconds=SUPERSEDED_WAIT)
-    assert trial.tries("human_and_downloads") == [1, 1]
-    assert trial.landed(DOWNLOADS) == trial.published(DOWNLOADS)
+    assert story.tries("human_and_downloads") == [1, 1]
+    assert story.landed(DOWNLOADS) == story.published(DOWNLOADS)
 
 
-def test_a_superseded_sensor_backs_off_until_its_next_poke(trial: Trial) -> None:
-    logins = trial.logins(SENSOR)
+def test_a_superseded_sensor_backs_off_until_its_next_poke(story: Story) -> None:
+    logins = story.logins(SENSOR)
     by_hand = ["login", "superseded", "logout"]
     assert kinds(logins) == ["login", *by_hand, "login", "logout"]
     assert logins[4].at - logins[2].at >= pendulum.duration(seconds=POKE_INTERVAL)
-    assert trial.tries("human_and_sensor") == [1]
+    assert story.tries("human_and_sensor") == [1]
 
 
-def test_nothing_is_refused_or_denied(trial: Trial) -> None:
-    assert not trial.rap.events.of("refused", "denied", "missing")
+def test_nothing_is_refused_or_denied(story: Story) -> None:
+    assert not story.rap.events.of("refused", "denied", "missing")

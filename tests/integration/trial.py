@@ -15,7 +15,8 @@ import pendulum
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.testing import Access, RapSimulator
 
-from .real_airflow import RealAirflow, free_port
+from ..ports import free_port
+from .real_airflow import RealAirflow
 
 DAGS = Path(__file__).parents[2] / "dags"
 TRIAL_DAGS = Path(__file__).with_name("trial_dags.py")

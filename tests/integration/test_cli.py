@@ -159,6 +159,7 @@ def test_doctor_checks_everything_and_does_not_authenticate(
         "CCMS hours": ["ok"],
         "key store": ["ok"],
         "pool": ["ok"],
+        "lock": ["ok"],
         "lake": ["ok"],
     }
     assert "open until Sat 2026-11-21 03:30 HKT" in doctor.out
@@ -298,7 +299,7 @@ def test_doctor_logs_in_when_asked_to(airflow: Airflow, monkeypatch: pytest.Monk
         set_clock(monkeypatch, NOW.add(days=1))
         doctor = airflow("hkex-rap", "doctor", "--login")
         assert (doctor.status, states(doctor.out)["login"]) == (0, ["-"])
-        assert "shut until Mon 2026-11-23 07:00 HKT" in doctor.out
+        assert "closed until Mon 2026-11-23 07:00 HKT" in doctor.out
         assert not rap.events.of("login")
 
 

@@ -535,7 +535,7 @@ def test_renew_asks_and_renews_what_is_due(
     set_clock(monkeypatch, NOW.add(minutes=2))
     replaced = airflow("hkex-rap", "renew", "--force", "--replace-second-key", "--yes")
     assert (replaced.status, len(rap.uploads)) == (0, 2), replaced
-    assert "the newer one is replaced" in replaced.err
+    assert "it replaces the newer one" in replaced.err
     assert f"Current key: {record(store).current.fingerprint}" in replaced.out
     assert record(store).current != first.current
     assert_no_secret(store, not_due.out, forced.out, forced.err, refused.err, replaced.out, replaced.err)

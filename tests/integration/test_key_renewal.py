@@ -18,11 +18,12 @@ from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipExcept
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.log import _secrets_masker
 
+from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 from airflow_provider_hkex_rap.hooks.rap import RapHook
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
 from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError
-from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, HookLogins, RapKeyRenewalOperator
+from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, RapKeyRenewalOperator
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
     RapConfigurationError,
@@ -31,6 +32,9 @@ from airflow_provider_hkex_rap.rap.errors import (
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
+from airflow_provider_hkex_rap.runner.key_logins import KeyLogins
+from airflow_provider_hkex_rap.runner.policy import ATTENDED
+from airflow_provider_hkex_rap.runner.runner import SessionRunner
 from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
 from airflow_provider_hkex_rap.testing import Access, Fault, KeyFolderBehaviour, RapSimulator, ServerBehaviour
 
@@ -71,6 +75,9 @@ class Site:
     def hook(self, account: str = ACCOUNT) -> RapHook:
         return RapHook(account.lower())
 
+    def source(self, account: str = ACCOUNT) -> AirflowLoginSource:
+        return AirflowLoginSource(account.lower())
+
     def log_in(self, account: str = ACCOUNT) -> str:
         """Log in as every task does; return the fingerprint of the key that did."""
 
@@ -82,10 +89,10 @@ class Site:
         return asyncio.run(log_in())
 
     def record(self, account: str = ACCOUNT) -> KeyRecord:
-        return self.hook(account).account_keys().record
+        return self.source(account).keys.read().record
 
     def save(self, account: str = ACCOUNT, **changes: Any) -> None:
-        keys = self.hook(account).account_keys()
+        keys = self.source(account).keys.read()
         keys.save(replace(keys.record, **changes))
 
     def renew(self, account: str = ACCOUNT, **options: Any) -> dict[str, Any]:
@@ -100,11 +107,17 @@ class Site:
         async def sleep(seconds: float) -> None:
             self.rap.clock.advance(seconds=seconds)
 
-        hook = self.hook(account)
+        source = self.source(account)
+        runner = SessionRunner(source, ATTENDED)
         renewal = Renewal(
-            hook.account_keys(), HookLogins(hook), self.rap.clock, key_size=2048, sleep=sleep, **options
+            source.keys.read(),
+            KeyLogins(runner, source),
+            self.rap.clock,
+            key_size=2048,
+            sleep=sleep,
+            **options,
         )
-        return asyncio.run(renewal.run())
+        return runner.run(renewal.run)
 
     def fingerprint(self, account: str = ACCOUNT) -> str:
         """Return the fingerprint of the key registered first."""
@@ -519,8 +532,8 @@ def test_no_key_material_leaves_the_store(
             json.dumps([outcome, second]),
             *rendered,
             *(f"{error!r} {error} {vars(error)}" for error in errors),
-            *(f"{key!r}" for key in site.hook().account_keys().record.keys),
-            repr(site.hook().login),
+            *(f"{key!r}" for key in site.record().keys),
+            repr(site.source().login),
             *(event.detail for event in site.rap.events),
         ]
     )

@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import signal
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
@@ -27,6 +26,7 @@ import pytest
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.keys import PublicKey
+from airflow_provider_hkex_rap.runner.account_lock import default_lock_directory
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.connect import OFFERED
 
@@ -128,7 +128,7 @@ class Story:
 
     def process_of(self, account: str) -> int:
         """Return the id of the process that is logged in with the account."""
-        note = Path(tempfile.gettempdir()) / f"hkex-rap-{account}-{self.rap.port}.holder"
+        note = default_lock_directory() / f"{account}-{self.rap.port}.holder"
         pid = int(note.read_text().rpartition(" ")[2])
         remote = [connection.raddr for connection in psutil.Process(pid).net_connections()]
         assert (self.rap.host, self.rap.port) in remote

@@ -181,7 +181,7 @@ def test_the_sensor_waits_without_a_login_while_rap_is_shut_and_pokes_after_the_
     assert trial.end_of(SHUT, in_vain) == "failed"
     # Its timeout of one minute passed while RAP was shut; it pokes once and names the missing report.
     log = trial.log(SHUT, in_vain, "wait")
-    assert "RAP is shut until Fri 2027-01-29 07:00 HKT (§4.1); waiting without a login." in log
+    assert "RAP is closed until Fri 2027-01-29 07:00 HKT." in log
     assert (
         "Still waiting in /download/DCASS for 2027-01-27: EARLY_* (0 of 1)" in log.rpartition("timed out")[2]
     )

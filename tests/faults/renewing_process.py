@@ -1,7 +1,7 @@
 """A process that renews a key and kills itself at a given step, for the tests of the renewal's faults.
 
-Its argument is JSON: the connection's fields, the directory of keys, RAP's time, and the number of steps after
-which the process kills itself; null if it must live.
+Its argument is JSON: the connection's fields, the directory of keys, RAP's time, and the number of steps
+after which the process kills itself; null if it must live.
 """
 
 from __future__ import annotations

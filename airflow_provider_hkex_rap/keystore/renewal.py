@@ -390,9 +390,9 @@ class Renewal:
         :raises RapKeyRejected: if one of them rejects it.
         :raises RapKeyVerificationError: if one of them accepts another key, and none of them this one.
         """
-        before = self._pending.results_before
+        pending, before = self._pending, self._pending.results_before
         answers = await self._answers.read_complete(rap, listing, before)
-        if accepted := acceptance(answers, self._pending, self._record):
+        if accepted := acceptance(answers, pending, self._record):
             await self._save_acceptance(accepted)
             return True
         for answer in answers:
@@ -401,9 +401,7 @@ class Renewal:
             if not answer.accepted:
                 await self._save_rejection(answer)
             elif await self._save_if_foreign(answer):
-                raise errors.another_key(
-                    self._account, self._pending, answer, errors.old_key_of(self._record)
-                )
+                raise errors.another_key(self._account, pending, answer, errors.old_key_of(self._record))
         return False
 
     async def _save_acceptance(self, answer: Answer) -> None:

@@ -300,9 +300,10 @@ class Renewal:
                 return
             await self._check_upload(rap, listing)
             waited = await self._answers.await_removal(rap, listing)
-            if waited is not listing and await self._is_accepted(rap, waited):
-                return
-            await self._check_upload(rap, waited)
+            if waited is not listing:
+                if await self._is_accepted(rap, waited):
+                    return
+                await self._check_upload(rap, waited)
             await self._submit(rap, waited)
 
     async def _submit_accepted_again(self) -> bool:
@@ -389,9 +390,9 @@ class Renewal:
         :raises RapKeyRejected: if one of them rejects it.
         :raises RapKeyVerificationError: if one of them accepts another key, and none of them this one.
         """
-        before = self._pending.results_before
+        pending, before = self._pending, self._pending.results_before
         answers = await self._answers.read_complete(rap, listing, before)
-        if accepted := acceptance(answers, self._pending, self._record):
+        if accepted := acceptance(answers, pending, self._record):
             await self._save_acceptance(accepted)
             return True
         for answer in answers:
@@ -400,8 +401,7 @@ class Renewal:
             if not answer.accepted:
                 await self._save_rejection(answer)
             elif await self._save_if_foreign(answer):
-                old = errors.old_key_of(self._record)
-                raise errors.another_key(self._account, self._pending, answer, old)
+                raise errors.another_key(self._account, pending, answer, errors.old_key_of(self._record))
         return False
 
     async def _save_acceptance(self, answer: Answer) -> None:
@@ -413,8 +413,7 @@ class Renewal:
 
     async def _save_rejection(self, answer: Answer) -> NoReturn:
         pending = self._pending
-        record = replace(self._record, pending=None)
-        record = record.with_result(answer.file, answer.content, self._clock())
+        record = replace(self._record, pending=None).with_result(answer.file, answer.content, self._clock())
         code, message = Rejected.parse(answer.content)
         await self._save_event(record, Happened.REJECTED, pending.fingerprint, f"{code} {message}".strip())
         raise errors.rejected(self._account, pending, answer, self._record.current)
@@ -424,8 +423,7 @@ class Renewal:
         found = answer.fingerprint or answer.file
         if self._record.knows(found) or self._record.has_history_of(found):
             return False
-        note = f"RAP lists {answer.file}."
-        await self._save_event(self._record, Happened.UPLOADED_ELSEWHERE, found, note)
+        await self._save_event(self._record, Happened.UPLOADED_ELSEWHERE, found, f"RAP lists {answer.file}.")
         return True
 
     # The record.

@@ -100,9 +100,9 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.operators.ingest import Ingest
 
         with self.ending(context):
+            expect = parse_patterns(self.expect, "expect")
             source = AirflowLoginSource(self.rap_conn_id)
             request = self._parse(context, source)
-            expect = parse_patterns(self.expect, "expect")
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))

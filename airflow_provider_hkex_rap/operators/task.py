@@ -75,10 +75,12 @@ class RapTask:
         :param context: the task's context; in a run, the runner may wait for minutes.
         :param superseded_retries: how often to start again after a superseded session, in a run.
         """
+        from airflow_provider_hkex_rap.runner.policy import ATTENDED
         from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
         self._clock = source.clock
-        self._runner = SessionRunner(source, _policy(context, superseded_retries))
+        policy = unattended_policy(superseded_retries) if "dag_run" in context else ATTENDED
+        self._runner = SessionRunner(source, policy)
         if self._killed:
             self._runner.kill()
         return self._runner
@@ -112,11 +114,13 @@ class RapTask:
         return AirflowRescheduleException(pendulum.now("UTC") + wait)  # type: ignore[no-untyped-call]
 
 
-def _policy(context: Context, superseded_retries: int) -> Policy:
-    from airflow_provider_hkex_rap.runner.policy import ATTENDED, unattended
+def unattended_policy(superseded_retries: int = 0) -> Policy:
+    """Return the policy of a task in a DAG run, with ``[hkex_rap] superseded_wait``.
 
-    if "dag_run" not in context:
-        return ATTENDED
+    :param superseded_retries: how often to start again after a superseded session.
+    """
+    from airflow_provider_hkex_rap.runner.policy import unattended
+
     return unattended(conf.getfloat("hkex_rap", "superseded_wait", fallback=300.0), superseded_retries)
 
 

@@ -12,7 +12,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_patterns
-from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
+from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapSessionSuperseded,
@@ -142,7 +142,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             self.log.warning("%s", self._awaited)
             if isinstance(error, RapSessionSuperseded):
                 # Back off: another login uses the account.
-                self.poke_interval = max(self.poke_interval, self._sessions.policy.superseded_backoff())
+                self.poke_interval = max(self.poke_interval, unattended_policy().superseded_backoff())
             return PokeReturnValue(False)
         return self._judge(files)
 

@@ -123,7 +123,7 @@ class RapClient(asyncssh.SSHClient):
         account need not take all that the server announces. Each key comes with the announced algorithm
         first, since servers count the attempts.
         """
-        keys = [(key, asyncssh.import_private_key(key.to_openssh())) for key in self.login.client_keys]
+        keys = [(key, asyncssh.import_private_key(key.to_der())) for key in self.login.client_keys]
         announced = [(key, ssh_key, key_pair(ssh_key)) for key, ssh_key in keys]
         for key, _, pair in announced:
             yield key, pair

@@ -145,9 +145,11 @@ class Commits:
         """Commit files one after another, in a thread, until the calls are stopped."""
         results: list[Landed | Exception] = []
         for file in batch:
-            if self._calls.stopped:
-                break
-            results.append(self._commit_file(file, present[file.target.directory]))
+            # Held here as well, so that a commit that waited for its turn does not start once stopped.
+            with self._lake.turn:
+                if self._calls.stopped:
+                    break
+                results.append(self._commit_file(file, present[file.target.directory]))
         return results
 
     def _commit_file(self, file: WholeFile, present: frozenset[str] | Exception) -> Landed | Exception:

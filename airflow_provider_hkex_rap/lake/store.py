@@ -78,9 +78,10 @@ class Lake:
         """Whether the storage reports the MD5 of most files, and keeps metadata with them."""
         self.lists_trees = bool(protocols & _OBJECT_STORES)
         """Whether the storage lists a whole tree in one call."""
-        self._turn: contextlib.AbstractContextManager[object] = (
-            contextlib.nullcontext() if protocols & _EXCLUSIVE else threading.Lock()
+        self.turn: contextlib.AbstractContextManager[object] = (
+            contextlib.nullcontext() if protocols & _EXCLUSIVE else threading.RLock()
         )
+        """Held by a commit if the storage looks first, and then writes; else it locks nothing."""
         if not self.is_local:
             _require_exclusive_create(fs)
 
@@ -243,7 +244,7 @@ class Lake:
         """
         for candidate in versions(name):
             relative = f"{directory}/{candidate}"
-            with self._turn:
+            with self.turn:
                 adopted = candidate in present or not self._created(relative, spool, mtime)
                 info = self.stat(relative)
                 held = info and self._holds(relative, info, spool, adopted=adopted)

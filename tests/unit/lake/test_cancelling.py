@@ -154,6 +154,11 @@ def test_verify_measures_no_file_after_the_cancellation(gated, rap):
 # Landing
 
 
+def committing(lake):
+    """Return how many files are committed at once; one, if the storage has no exclusive create."""
+    return 4 if lake.is_local else 1
+
+
 def test_nothing_is_looked_up_after_the_cancellation(gated, rap):
     run(rap, gated)
     gated.fs.rm(f"{gated.root}/{MANIFESTS}", recursive=True)
@@ -171,7 +176,7 @@ def test_nothing_is_read_or_committed_after_a_slow_first_lookup(gated, rap):
 
 
 def test_of_the_files_being_committed_none_starts_after_the_cancellation(gated, rap):
-    threads = 4 if gated.is_local else 16
+    threads = committing(gated)
     landings = []
     after = cancelled_at(gated, "commit", threads, lambda: landing(rap, gated, into=landings))
     assert after == MANIFEST_WRITES
@@ -239,7 +244,7 @@ def test_the_entries_are_written_side_by_side_after_the_cancellation(gated, rap)
 
 @pytest.mark.parametrize("error", [None, RapSessionSuperseded("Thrown out.")])
 def test_a_kill_that_comes_while_the_session_closes_stops_the_commits_too(gated, rap, error):
-    threads = 4 if gated.is_local else 16
+    threads = committing(gated)
     gated.gate = "commit"
 
     async def work(under_way):
@@ -281,7 +286,7 @@ def test_a_cancellation_that_the_block_swallowed_is_no_success(gated, rap):
 
 
 def test_cancelled_twice_it_still_enters_the_committed_files(gated, rap):
-    threads = 4 if gated.is_local else 16
+    threads = committing(gated)
     gated.gate = "commit"
 
     async def cancel():
@@ -308,7 +313,7 @@ def test_entries_that_cannot_be_written_do_not_hide_the_cancellation(gated, rap)
 
     gated.create = refuse
     landings = []
-    threads = 4 if gated.is_local else 16
+    threads = committing(gated)
     after = cancelled_at(gated, "commit", threads, lambda: landing(rap, gated, into=landings))
     assert after <= {"refused", "sync"}
     # One round of writes, without a second attempt: a file of each business date at the most.

@@ -12,7 +12,6 @@ import pendulum
 
 from airflow_provider_hkex_rap.lake.landing import Landing, LandingResult, Origin
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
-from airflow_provider_hkex_rap.lake.manifest import Ledger
 from airflow_provider_hkex_rap.lake.planning import plan
 from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
@@ -97,7 +96,7 @@ async def landing(
     async with Landing(lake, CUSTOMER, naming=naming, clock=lambda: now, **options) as under_way:
         if into is not None:
             into.append(under_way)
-        ledger = await Ledger.load(lake, CUSTOMER, [rap.folder], now)
+        ledger = await under_way.load_ledger([rap.folder])
         todo = plan(rap.listing() if files is None else files, ledger, naming, now)
         await under_way.read(rap, ledger, todo, ORIGIN)
     return under_way.result

@@ -14,7 +14,7 @@ from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT, Commits
 from airflow_provider_hkex_rap.lake.entries import Entries, Origin
 from airflow_provider_hkex_rap.lake.layout import run_stamp
 from airflow_provider_hkex_rap.lake.lookups import Lookups
-from airflow_provider_hkex_rap.lake.manifest import Disposition
+from airflow_provider_hkex_rap.lake.manifest import Disposition, Ledger
 from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.outcomes import FileOutcome, LandingProgress, LandingResult, Outcomes
 from airflow_provider_hkex_rap.lake.reading import Reading
@@ -23,14 +23,16 @@ from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls, finish
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapTransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
-    from airflow_provider_hkex_rap.lake.manifest import Ledger
+    import pendulum
+
     from airflow_provider_hkex_rap.lake.planning import Plan
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.files import RemoteFile, ReportSource
+    from airflow_provider_hkex_rap.rap.folders import Folder
     from airflow_provider_hkex_rap.rap.report_name import Naming
 
 __all__ = ["FileOutcome", "Landing", "LandingProgress", "LandingResult", "Origin"]
@@ -49,7 +51,7 @@ class Landing:
 
         async with Landing(lake, "CXYZ", naming=Naming(), clock=clock) as landing:
             async with hook.session() as session:
-                ledger = await Ledger.load(lake, "CXYZ", folders, clock())
+                ledger = await landing.load_ledger(folders)
                 todo = plan(await session.list_folder(folder), ledger, Naming(), clock())
                 await landing.read(session, ledger, todo, origin)
         return landing.result
@@ -76,6 +78,7 @@ class Landing:
         progress: Callable[[LandingProgress], object] | None = None,
     ) -> None:
         self._lake = lake
+        self._customer = customer
         self._naming = naming
         self._clock = clock
         self._outcomes = Outcomes(progress)
@@ -137,6 +140,17 @@ class Landing:
             outcomes=tuple(self._outcomes.finished),
             manifests=tuple(self._manifest.uris),
         )
+
+    async def load_ledger(self, folders: Iterable[Folder], day: pendulum.Date | None = None) -> Ledger:
+        """Return the ledger of the customer.
+
+        Its storage calls belong to this landing: after a kill, the session need not wait for them.
+
+        :param folders: the folders on RAP.
+        :param day: a business date to include, however long ago it landed.
+        :raises OSError: if the lake cannot be read.
+        """
+        return await Ledger.load(self._calls, self._lake, self._customer, folders, self._clock(), day)
 
     async def read(self, source: ReportSource, ledger: Ledger, plan: Plan, origin: Origin) -> None:
         """Read the files of a plan, and return when the last byte has arrived; commits may still run.

@@ -19,7 +19,6 @@ from airflow_provider_hkex_rap.lake.layout import (
     run_stamp,
 )
 from airflow_provider_hkex_rap.lake.listing import list_files
-from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     import pendulum
 
+    from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.files import RemoteFile
 
@@ -266,6 +266,7 @@ class Ledger:
     @classmethod
     async def load(
         cls,
+        calls: StorageCalls,
         lake: Lake,
         customer: str,
         folders: Iterable[Folder],
@@ -274,9 +275,9 @@ class Ledger:
     ) -> Ledger:
         """Return the ledger of the last thirty days, and of one more day if given.
 
-        A manifest file that is not valid is logged and left out: the next run adopts its files again. If the
-        task is cancelled, the storage calls that run are awaited, and no further one starts.
+        A manifest file that is not valid is logged and left out: the next run adopts its files again.
 
+        :param calls: runs the storage calls.
         :param lake: the lake.
         :param customer: the DCASS customer code, such as ``CXYZ``.
         :param folders: the folders on RAP.
@@ -286,14 +287,13 @@ class Ledger:
         """
         ledger = cls(customer)
         since = now.subtract(days=LOOK_BACK_DAYS)
-        async with StorageCalls(READERS) as calls:
-            for folder in folders:
-                async for manifest in read_manifests(calls, lake, customer, folder, since, day):
-                    if manifest.error:
-                        uri = lake.uri_of(manifest.path)
-                        log.warning("Ignoring the manifest file %s: %s.", uri, manifest.error)
-                    for entry in manifest.entries:
-                        ledger.add(entry)
+        for folder in folders:
+            async for manifest in read_manifests(calls, lake, customer, folder, since, day):
+                if manifest.error:
+                    uri = lake.uri_of(manifest.path)
+                    log.warning("Ignoring the manifest file %s: %s.", uri, manifest.error)
+                for entry in manifest.entries:
+                    ledger.add(entry)
         return ledger
 
     def add(self, entry: Entry) -> None:

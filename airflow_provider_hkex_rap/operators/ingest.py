@@ -15,12 +15,12 @@ from airflow_provider_hkex_rap import __version__
 from airflow_provider_hkex_rap.aio.together import run_all, run_both
 from airflow_provider_hkex_rap.lake.entries import Origin
 from airflow_provider_hkex_rap.lake.landing import Landing
-from airflow_provider_hkex_rap.lake.manifest import Ledger
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
 
 if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.lake.manifest import Ledger
     from airflow_provider_hkex_rap.lake.outcomes import LandingProgress
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.files import RemoteFile
@@ -92,10 +92,10 @@ class Ingest:
 
         :raises RapError: if the session ended early; what has landed is kept and has its entries.
         """
-        request, customer = self.request, self.source.login.account.customer
+        request = self.request
         async with Landing(
             request.lake,
-            customer,
+            self.source.login.account.customer,
             naming=request.naming,
             clock=self.source.clock,
             progress=_ProgressLog(),
@@ -103,7 +103,13 @@ class Ingest:
             self.landings.append(landing)
             async with self.runner.session() as session:
                 # Not before the login: while it waited for the account, another task may have landed files.
-                files, self.ledger = await self._listings_and_ledger(session, customer)
+                self._log_session(session)
+                listings, self.ledger = await run_both(
+                    run_all(*(self._listing(session, folder) for folder in request.folders)),
+                    landing.load_ledger(request.folders, request.day),
+                )
+                self.unseen = [listing for listing in listings if isinstance(listing, RapError)]
+                files = [file for files in listings if not isinstance(files, RapError) for file in files]
                 self.plan = plan(
                     files,
                     self.ledger,
@@ -115,19 +121,6 @@ class Ingest:
                 )
                 self._log_plan(files)
                 await landing.read(session, self.ledger, self.plan, self._origin(session))
-
-    async def _listings_and_ledger(
-        self, session: RapSession, customer: str
-    ) -> tuple[list[RemoteFile], Ledger]:
-        request = self.request
-        self._log_session(session)
-        listings, ledger = await run_both(
-            run_all(*(self._listing(session, folder) for folder in request.folders)),
-            Ledger.load(request.lake, customer, request.folders, self.source.clock(), request.day),
-        )
-        self.unseen = [listing for listing in listings if isinstance(listing, RapError)]
-        files = [file for listing in listings if not isinstance(listing, RapError) for file in listing]
-        return files, ledger
 
     async def _listing(self, session: RapSession, folder: Folder) -> Sequence[RemoteFile] | RapError:
         """Return the listing of a folder, or the error if the session goes on without it."""

@@ -125,7 +125,11 @@ def cancelled_at(lake, gate, blocked, work):
 
 
 def load(lake):
-    return functools.partial(Ledger.load, lake, CUSTOMER, list(Folder), NOW)
+    async def load():
+        async with StorageCalls(READERS) as calls:
+            return await Ledger.load(calls, lake, CUSTOMER, list(Folder), NOW)
+
+    return load
 
 
 def test_no_directory_is_listed_after_the_cancellation(gated, rap):

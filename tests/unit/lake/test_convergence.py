@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
-from airflow_provider_hkex_rap.lake.manifest import Ledger
+from airflow_provider_hkex_rap.lake.manifest import READERS, Ledger
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.lake.verify import verify
 from airflow_provider_hkex_rap.rap.errors import RapTransferError, RapUnavailable
@@ -107,10 +108,13 @@ class Convergence(RuleBasedStateMachine):
         assert result.deferred == result.failed == 0
         self.converged()
 
+    async def ledger(self):
+        async with StorageCalls(READERS) as calls:
+            return await Ledger.load(calls, self.lake, CUSTOMER, [self.rap.folder], NOW)
+
     def converged(self):
         assert_holds_once(self.lake, self.rap)
-        ledger = asyncio.run(Ledger.load(self.lake, CUSTOMER, [self.rap.folder], NOW))
-        assert all(map(ledger.has, self.rap.listing()))
+        assert all(map(asyncio.run(self.ledger()).has, self.rap.listing()))
         if not self.lost:
             assert asyncio.run(verify(self.lake, CUSTOMER)) == []
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.lake.layout import manifest_path, run_stamp
 from airflow_provider_hkex_rap.lake.manifest import (
+    READERS,
     Disposition,
     Entry,
     Ledger,
@@ -19,6 +20,7 @@ from airflow_provider_hkex_rap.lake.manifest import (
     to_json,
     utc,
 )
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -28,7 +30,11 @@ DAY = "2026-11-20"
 
 
 def load(*arguments):
-    return asyncio.run(Ledger.load(*arguments))
+    async def load():
+        async with StorageCalls(READERS) as calls:
+            return await Ledger.load(calls, *arguments)
+
+    return asyncio.run(load())
 
 
 def entry_of(file, sha256="0" * 64, **changes):

@@ -104,7 +104,7 @@ class AirflowLoginSource:
     @property
     def key_passphrase(self) -> str | None:
         """The connection's ``private_key_passphrase``; None if it is blank."""
-        return self._extra("private_key_passphrase") or None
+        return str(self.connection.extra_dejson.get("private_key_passphrase") or "") or None
 
     @property
     def keys(self) -> LoginKeys:

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.aio.budget import Budget
+from airflow_provider_hkex_rap.aio.finish import finish
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT, Commits
 from airflow_provider_hkex_rap.lake.entries import Entries, Origin
 from airflow_provider_hkex_rap.lake.layout import run_stamp
@@ -19,7 +20,7 @@ from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.outcomes import FileOutcome, LandingProgress, LandingResult, Outcomes
 from airflow_provider_hkex_rap.lake.reading import Reading
 from airflow_provider_hkex_rap.lake.spool import spool_directory
-from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls, finish
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapTransferError
 
 if TYPE_CHECKING:

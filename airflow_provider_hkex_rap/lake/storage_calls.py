@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
+
+from airflow_provider_hkex_rap.aio.finish import finish
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
@@ -104,23 +106,3 @@ class StorageCalls:
 
 class _StoppedError(Exception):
     """The calls were stopped while this one waited for a thread."""
-
-
-async def finish(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end, even if the caller is cancelled meanwhile; raise the cancellation after it.
-
-    :param work: a coroutine that ends in bounded time.
-    :raises asyncio.CancelledError: if the caller was cancelled meanwhile.
-    :raises Exception: if the coroutine fails; this comes before a cancellation.
-    """
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    result = task.result()
-    if cancelled is not None:
-        raise cancelled
-    return result

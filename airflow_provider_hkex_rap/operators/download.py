@@ -206,7 +206,7 @@ def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.D
 
 def _format_summary(summary: dict[str, Any]) -> str:
     return (
-        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were in the lake already."
+        "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were there already."
         " Deferred: {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(
             **summary
         )

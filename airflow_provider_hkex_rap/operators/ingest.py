@@ -119,7 +119,7 @@ class Ingest:
                     exclude=request.exclude,
                     business_date=request.day if request.only_day else None,
                 )
-                self._log_plan(files)
+                self._log_plan(listings)
                 await landing.read(session, self.ledger, self.plan, self._origin(session))
 
     async def _listing(self, session: RapSession, folder: Folder) -> Sequence[RemoteFile] | RapError:
@@ -170,10 +170,12 @@ class Ingest:
             f", shifted by {shift:.0f} s" if abs(shift) > 1 else "",
         )
 
-    def _log_plan(self, files: Sequence[RemoteFile]) -> None:
+    def _log_plan(self, listings: Sequence[Sequence[RemoteFile] | RapError]) -> None:
         now = self.source.clock()
-        for folder in self.request.folders:
-            listed = [file for file in files if file.folder is folder]
+        for folder, listed in zip(self.request.folders, listings, strict=True):
+            if isinstance(listed, RapError):
+                log.warning("%s was not listed: %s", folder.path, listed)
+                continue
             newest = max((file.mtime for file in listed if file.mtime), default=0)
             counts = Counter(self.request.naming.read(f.text, f.mtime, now).report for f in listed)
             reports = ", ".join(f"{report} {count}" for report, count in sorted(counts.items()))

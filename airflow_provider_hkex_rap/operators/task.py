@@ -11,6 +11,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
+from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapConfigurationError, RapError
 from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+    from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.folders import Service
     from airflow_provider_hkex_rap.runner.policy import Policy
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
@@ -45,6 +47,7 @@ class RapTask:
     pool: str
     task_id: str
     _runner: SessionRunner | None = None
+    _clock: Clock = staticmethod(system_clock())
     _killed = False
 
     @contextmanager
@@ -65,6 +68,9 @@ class RapTask:
             if error.retryable or "ti" not in context:
                 raise
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        finally:
+            # `dag.test()` runs every try with the same object.
+            self._killed, self._runner = False, None
 
     def session_runner(
         self, source: AirflowLoginSource, context: Context, *, superseded_retries: int = 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.transport.login import Login
 
 _POLL_SECONDS = 0.5
+_STALE_SECONDS = 24 * 3600
 _BACKOFFS = 3
 """How often a login backs off because of other logins before it gives up."""
 
@@ -86,29 +87,40 @@ async def account_lock(
     """
     from filelock import AsyncFileLock
 
-    path = make_lock_directory(directory) / f"{_lock_name(login)}.lock"
+    directory = make_lock_directory(directory)
+    _sweep(directory)
+    path = directory / f"{_lock_name(login)}.lock"
     lock = AsyncFileLock(path, timeout=policy.lock_wait, mode=0o666, poll_interval=_POLL_SECONDS)
     note, superseded = path.with_suffix(".holder"), path.with_suffix(".superseded")
     waited = await _acquire_after_backoff(lock, login.account, note, superseded, policy.superseded_wait)
     try:
         _write(note, f"{holder}, process {os.getpid()}")
+        with suppress(OSError):
+            os.utime(path)
         yield waited
     except RapSessionSuperseded:
         # Written while the lock is held: the next process to take it must see this.
         _write(superseded, str(time.time()))
         raise
     finally:
-        # The files are removed while the lock is held, so that none pile up. A process that waits for a
-        # removed lock file notices and opens a new one.
-        for file in (note, path):
-            with suppress(OSError):
-                file.unlink()
+        with suppress(OSError):
+            note.unlink()
+        # The lock file stays and is used again: a waiting process could lock a removed file.
         await lock.release()
 
 
 def _lock_name(login: Login) -> str:
     # Each simulator on this machine is a RAP of its own.
     return f"{login.account}-{login.addresses[0].port}" if login.is_loopback else login.account.name
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the files of simulators that were not used for a day; each port has its own."""
+    limit = time.time() - _STALE_SECONDS
+    for path in directory.glob("DC*-*.*"):
+        with suppress(OSError):
+            if path.lstat().st_mtime < limit:
+                path.unlink()
 
 
 async def _acquire_after_backoff(

@@ -1,4 +1,4 @@
-"""One owner of how a caller gets a session: turn, service hours, keys, back-off, kill and release."""
+"""One owner of how a caller gets a session: lock, service hours, keys, back-off, kill and release."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_hkex_rap.aio.finish import finish
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
@@ -122,10 +123,15 @@ class SessionRunner:
         Safe in a signal handler: it takes no lock and does no I/O.
         """
         self._killed = True
-        if self._loop:
+        if loop := self._loop:
             # The loop may have ended meanwhile.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._cancel)
+                loop.call_soon_threadsafe(self._cancel)
+
+    @property
+    def killed(self) -> bool:
+        """Whether the caller was killed."""
+        return self._killed
 
     @asynccontextmanager
     async def session(self, *, only: PendingKey | None = None) -> AsyncIterator[RapSession]:
@@ -157,7 +163,10 @@ class SessionRunner:
                 self._session = session
                 try:
                     if only is None:
-                        await asyncio.to_thread(keys.note_login, chosen, session.client_key_fingerprint)
+                        # Even if the task is killed meanwhile: the next login reads this record.
+                        await finish(
+                            asyncio.to_thread(keys.note_login, chosen, session.client_key_fingerprint)
+                        )
                     yield session
                 finally:
                     self._session = None
@@ -219,11 +228,14 @@ class SessionRunner:
         return await work()
 
     def _cancel(self) -> None:
+        task = self._task
+        # A second kill must not interrupt the clean-up after the first.
+        if task is None or task.cancelling():
+            return
         if self._session:
             self._cut_session = True
             self._session.abort()
-        if self._task:
-            self._task.cancel()
+        task.cancel()
 
     def _read_source(self) -> tuple[Login, Path | None]:
         return self._source.login, self._source.lock_directory

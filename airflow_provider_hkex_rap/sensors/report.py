@@ -138,6 +138,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         try:
             files = self._sessions.run(self._listing, wanted=[self._folder.service])
         except (RapSessionSuperseded, RapUnavailable) as error:
+            if self._sessions.killed:
+                raise
             self._awaited = f"The last look failed: {error}"
             self.log.warning("%s", self._awaited)
             if isinstance(error, RapSessionSuperseded):

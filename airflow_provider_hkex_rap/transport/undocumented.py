@@ -26,18 +26,15 @@ def quiet_logging() -> Iterator[None]:
     """
     global _quiet_sessions
     with _lock:
-        if _quiet_sessions or _logger.level == logging.NOTSET:
-            _quiet_sessions += 1
+        if not _quiet_sessions and _logger.level == logging.NOTSET:
             _logger.setLevel(logging.WARNING)
-            counted = True
-        else:
-            counted = False
+        _quiet_sessions += 1
     try:
         yield
     finally:
         with _lock:
-            _quiet_sessions -= counted
-            if counted and not _quiet_sessions:
+            _quiet_sessions -= 1
+            if not _quiet_sessions and _logger.level == logging.WARNING:
                 _logger.setLevel(logging.NOTSET)
 
 

@@ -154,7 +154,7 @@ def test_its_files_are_for_every_user_and_follow_no_link(tmp_path: Path) -> None
     finally:
         os.umask(previous)
     modes = {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {".superseded": 0o666}
+    assert modes == {".lock": 0o666, ".superseded": 0o666}
 
     secret = tmp_path / "secret"
     secret.write_text("a private key")
@@ -185,29 +185,6 @@ def test_its_directory_does_not_depend_on_tmpdir(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert default_lock_directory() == Path(f"/tmp/hkex-rap-{os.getuid()}")
-
-
-def test_a_waiting_login_notices_that_the_lock_file_was_removed() -> None:
-    async def three() -> list[str]:
-        order: list[str] = []
-
-        async def one(name: str, started: asyncio.Event | None = None) -> None:
-            async with account_lock(login_of("DCXYZ001"), name, Policy(lock_wait=30)):
-                order.append(f"{name} in")
-                if started:
-                    started.set()
-                    await asyncio.sleep(0)
-                order.append(f"{name} out")
-
-        first_is_in = asyncio.Event()
-        first = asyncio.create_task(one("first", first_is_in))
-        await first_is_in.wait()
-        await asyncio.gather(first, one("second"), one("third"))
-        return order
-
-    order = asyncio.run(three())
-    pairs = [(order[i].removesuffix(" in"), order[i + 1].removesuffix(" out")) for i in range(0, 6, 2)]
-    assert all(entered == left for entered, left in pairs), order
 
 
 def test_a_default_directory_of_another_user_is_refused(

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -213,4 +214,41 @@ def test_lock_files_do_not_pile_up(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__HKEX_RAP__LOCK_DIR", str(tmp_path / "locks"))
     assert account_is_free(rap)
-    assert list((tmp_path / "locks").iterdir()) == []
+    (lock,) = (tmp_path / "locks").iterdir()
+    assert lock.suffix == ".lock"
+    yesterday = time.time() - 25 * 3600
+    for port in range(1, 4):
+        unused = lock.with_name(f"DCXYZ001-{port}.lock")
+        unused.touch()
+        os.utime(unused, (yesterday, yesterday))
+    assert account_is_free(rap)
+    assert list((tmp_path / "locks").iterdir()) == [lock]
+
+
+def test_a_second_kill_does_not_interrupt_the_clean_up_of_the_first(rap: RapSimulator) -> None:
+    runner = SessionRunner(source(), ATTENDED)
+    cleaned = threading.Event()
+    in_session, cleaning = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        async with runner.session():
+            try:
+                in_session.set()
+                await asyncio.Event().wait()
+            finally:
+                cleaning.set()
+                await asyncio.to_thread(killed_again.wait, 30)
+                await asyncio.sleep(0)
+                cleaned.set()
+
+    killed_again = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(runner.run, work)
+        assert in_session.wait(30)
+        runner.kill()
+        assert cleaning.wait(30)
+        runner.kill()
+        killed_again.set()
+        with pytest.raises(RapUnavailable, match="was stopped"):
+            running.result(timeout=30)
+    assert cleaned.is_set()

@@ -95,10 +95,12 @@ class SessionRunner:
         self._wanted = tuple(wanted)
         self.check_open(self._wanted)
         with ThreadPoolExecutor(1, "hkex-rap") as thread:
+            running = thread.submit(contextvars.copy_context().run, self._run_loop, work)
             try:
-                return thread.submit(contextvars.copy_context().run, self._run_loop, work).result()
+                return running.result()
             except BaseException:
-                self.kill()
+                if not running.done():
+                    self.kill()
                 raise
 
     def check_open(self, wanted: Iterable[Wanted]) -> None:

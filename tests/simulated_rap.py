@@ -146,13 +146,13 @@ def landed(lake: Path) -> dict[str, str]:
     return {
         str(path.relative_to(lake)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in lake.rglob("*")
-        if path.is_file() and "_manifests" not in path.parts
+        if path.is_file() and "manifest" not in path.parts
     }
 
 
 def entries(lake: Path) -> list[dict[str, Any]]:
     """Return every entry of the manifest."""
-    paths = sorted((lake / "_manifests").rglob("*.json"))
+    paths = sorted((lake / "manifest").rglob("*.jsonl"))
     return [entry for path in paths for entry in json.loads(path.read_bytes())["entries"]]
 
 
@@ -167,6 +167,6 @@ def by_name(lake: Path) -> dict[tuple[str, str], str]:
     """Return by folder and name the SHA-256 of every file that landed, manifests excepted."""
     parts = {path: path.split("/") for path in landed(lake)}
     return {
-        (parts[path][1].removeprefix("folder="), parts[path][-1]): digest
+        (parts[path][2].removeprefix("folder="), parts[path][-1]): digest
         for path, digest in landed(lake).items()
     }

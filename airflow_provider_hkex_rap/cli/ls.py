@@ -43,7 +43,7 @@ def ls(args: Namespace) -> int:
         return FAILED
     runner = SessionRunner(source, ATTENDED)
     files, denied = runner.run(lambda: _list(runner, folders))
-    naming = Naming()
+    naming = Naming(customer=source.login.account.customer)
     show([_row(file, naming, now) for file in files], args.output)
     for error in denied:
         say(str(error))

@@ -14,7 +14,7 @@ from airflow_provider_hkex_rap.cli.command import (
     printable,
     show,
 )
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+from airflow_provider_hkex_rap.lake.layout import MANIFESTS, folder_directory
 from airflow_provider_hkex_rap.lake.verify import ProblemKind, is_since
 from airflow_provider_hkex_rap.lake.verify import verify as find_problems
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
@@ -45,9 +45,9 @@ def verify(args: Namespace) -> int:
     customer = parse_customer(args.customer)
     lake = command_lake(args.lake)
     since = parse_business_date(args.since, field="--since")
-    reports = [f"customer={customer}/folder={folder}" for folder in folders]
+    reports = [folder_directory(customer, folder) for folder in folders]
     landed = [path for report in reports for path in lake.walk(report) if is_since(path, since)]
-    manifests = (path for path in lake.walk(f"{MANIFESTS}/customer={customer}") if is_since(path, since))
+    manifests = (path for path in lake.walk(f"{MANIFESTS}/{customer}") if is_since(path, since))
     if not landed and not any(manifests):
         raise RapConfigurationError(
             f"{lake.uri} has nothing of {customer} to verify.",

@@ -107,7 +107,7 @@ class Entries:
         """
         file = replace(listed, size=after.size, mtime=after.mtime) if after else listed
         name = self._naming.read(file.text, file.mtime, self._seen)
-        directory = report_directory(self.ledger.customer, file.folder, name.business_date)
+        directory = report_directory(self.ledger.customer, file.folder, name.report, name.business_date)
         return Target(listed, file, name, directory)
 
     def add_quarantined(self, entry: Quarantined) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,14 +16,26 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.rap.folders import Folder
 
-MANIFESTS = "_manifests"
+REPORTS = "reports"
+"""The directory of the landed reports; nothing else is in it, so that each report is a table of its own."""
+MANIFESTS = "manifest"
+"""The directory of the manifest. Without a leading underscore, since readers of lakes skip those."""
+MARKS = "_marks"
+"""The directory of the marks of one folder; its leading underscore hides it from readers of lakes."""
 NAME_BYTES = 255
 """The longest name, in bytes of UTF-8, that common file systems accept."""
 PART_PREFIX, PART_SUFFIX = ".rap-", ".part"
 """How the name of every unfinished file or directory begins and ends."""
 
+# What Hive escapes, and what Windows and globs do not take; ~ marks a code that was cut.
+_UNSAFE = frozenset("/\\:*?\"<>|=%#'[]{}^~")
+_CODE_BYTES, _HASH_DIGITS = 200, 16
+# reports/customer=…/folder=…/report=…/business_date=…/<file name>
+_REPORT_PARTS = 6
 _STAMP = "%Y%m%dT%H%M%SZ"
-_MANIFEST = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]+-[0-9]+\.json")
+_MANIFEST = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]+-[0-9]+\.jsonl")
+_MANIFEST_DAY = re.compile(rf"{MANIFESTS}/[^/]+/[^/]+/([0-9-]{{10}})/")
+_REPORT_DAY = re.compile(rf"{REPORTS}/[^/]+/[^/]+/[^/]+/business_date=([^/]+)/")
 _KINDS = {
     Kind.DIRECTORY: "It is a sub-folder, which RAP should not have (guide §4.2); its content was not listed.",
     Kind.SYMLINK: "It is a symbolic link, which may lead anywhere.",
@@ -85,29 +98,106 @@ def folder_directory(customer: str, folder: Folder | str) -> str:
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
     """
-    return f"customer={customer}/folder={folder}"
+    return f"{REPORTS}/customer={customer}/folder={folder}"
 
 
-def report_directory(customer: str, folder: Folder | str, business_date: pendulum.Date | str) -> str:
+def report_directory(
+    customer: str, folder: Folder | str, report: str, business_date: pendulum.Date | str
+) -> str:
     """Return the directory in which a report lands, relative to the lake.
+
+    ::
+
+        report_directory("CXYZ", Folder.DCASS, "TP001", "2026-11-20")
+        # "reports/customer=CXYZ/folder=DCASS/report=TP001/business_date=2026-11-20"
 
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
+    :param report: the report code, as `Naming.read` returns it.
     :param business_date: the day that the report is about; if text, in ISO form.
     """
-    return f"{folder_directory(customer, folder)}/business_date={business_date}"
+    directory = f"{folder_directory(customer, folder)}/report={report_code_directory(report)}"
+    return f"{directory}/business_date={business_date}"
 
 
-def manifest_path(customer: str, folder: str, business_date: str, run: str, sequence: int) -> str:
+def report_code_directory(report: str) -> str:
+    r"""Return a report code as the value of a hive directory.
+
+    Characters that a file system, a glob or a hive directory may not hold become ``%XX``, as Hive and Spark
+    write them: control characters, ``/ \ : * ? " < > | = % # ' [ ] { } ^ ~``, a ``.`` or ``_`` at the start,
+    and a ``.`` or a space at the end. `urllib.parse.unquote` returns the code, unless it was too long: more
+    than 200 bytes are cut, and ``~`` and a hash of the code are appended. Two codes never share a directory,
+    and names that differ only in Unicode normalisation stay two.
+
+    :param report: the report code, as `Naming.read` returns it.
+    """
+    last = len(report) - 1
+    pieces = [
+        _escape(character)
+        if _is_unsafe(character)
+        or (index == 0 and character in "._")
+        or (index == last and character in ". ")
+        else character
+        for index, character in enumerate(report)
+    ]
+    directory = "".join(pieces)
+    if len(directory.encode()) <= _CODE_BYTES:
+        return directory
+    digest = hashlib.sha256(report.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS]
+    while len("".join(pieces).encode()) > _CODE_BYTES - 1 - _HASH_DIGITS:
+        pieces.pop()
+    return f"{''.join(pieces)}~{digest}"
+
+
+def _is_unsafe(character: str) -> bool:
+    return character in _UNSAFE or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _escape(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
+
+
+def manifest_directory(customer: str, folder: Folder | str, business_date: pendulum.Date | str) -> str:
+    """Return the directory of the manifest files of one business date, relative to the lake.
+
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param folder: the folder on RAP.
+    :param business_date: the business date of the entries; if text, in ISO form.
+    """
+    return f"{MANIFESTS}/{customer}/{folder}/{business_date}"
+
+
+def manifest_path(
+    customer: str, folder: Folder | str, business_date: pendulum.Date | str, run: str, sequence: int
+) -> str:
     """Return the path of one manifest file, relative to the lake.
 
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
-    :param business_date: the business date of its entries, in ISO form.
+    :param business_date: the business date of its entries; if text, in ISO form.
     :param run: the run that writes it, as `run_stamp` returns it.
     :param sequence: number of the file among those of the run, from 1.
     """
-    return f"{MANIFESTS}/{report_directory(customer, folder, business_date)}/{run}-{sequence:04}.json"
+    return f"{manifest_directory(customer, folder, business_date)}/{run}-{sequence:04}.jsonl"
+
+
+def marks_directory(customer: str, folder: Folder | str, kind: str) -> str:
+    """Return the directory of a folder's marks of one kind, relative to the lake.
+
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param folder: the folder on RAP.
+    :param kind: such as ``announced``.
+    """
+    return f"{MANIFESTS}/{customer}/{folder}/{MARKS}/{kind}"
+
+
+def business_date_of(path: str) -> str | None:
+    """Return the business date in the path of a report or manifest file, in ISO form; None if it has none.
+
+    :param path: relative to the lake.
+    """
+    match = _REPORT_DAY.match(path) or _MANIFEST_DAY.match(path)
+    return match[1] if match else None
 
 
 def run_stamp(now: pendulum.DateTime, suffix: str) -> str:
@@ -122,7 +212,7 @@ def run_stamp(now: pendulum.DateTime, suffix: str) -> str:
 def manifest_stamp(path: str) -> str | None:
     """Return when the run of a manifest file started, as ``YYYYMMDDTHHMMSSZ``; None for other files.
 
-    :param path: a path under ``_manifests``.
+    :param path: a path below `MANIFESTS`.
     """
     match = _MANIFEST.fullmatch(path.rpartition("/")[2])
     return match["stamp"] if match else None
@@ -133,4 +223,4 @@ def relative_path(uri: str) -> str:
 
     :param uri: the URI in a manifest entry.
     """
-    return "/".join(uri.split("/")[-4:])
+    return "/".join(uri.split("/")[-_REPORT_PARTS:])

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from airflow_provider_hkex_rap.lake.layout import (
     MANIFESTS,
-    folder_directory,
+    business_date_of,
     manifest_stamp,
     run_stamp,
 )
@@ -230,11 +230,13 @@ async def read_manifests(
     :raises OSError: if the lake cannot be read.
     """
     earliest = run_stamp(since, "").rstrip("-") if since else ""
-    of_day = f"/business_date={day}/"
-    found = await list_files(calls, lake, f"{MANIFESTS}/{folder_directory(customer, folder)}")
+    of_day = day.isoformat() if day else ""
+    found = await list_files(calls, lake, f"{MANIFESTS}/{customer}/{folder}")
     stamped = ((manifest_stamp(path), path) for path in found)
     paths = sorted(
-        (stamp, path) for stamp, path in stamped if stamp and (stamp >= earliest or of_day in path)
+        (stamp, path)
+        for stamp, path in stamped
+        if stamp and (stamp >= earliest or business_date_of(path) == of_day)
     )
     for start in range(0, len(paths), READERS):
         batch = (path for _, path in paths[start : start + READERS])

@@ -60,7 +60,7 @@ class Lake:
     Its methods make storage calls that block, and may be called from several threads at once::
 
         lake = Lake(fsspec.filesystem("file"), "/data/rap")
-        lake.names("customer=CXYZ/folder=DCASS/business_date=2026-11-20")
+        lake.names("reports/customer=CXYZ/folder=DCASS/report=TP001/business_date=2026-11-20")
 
     :param fs: the fsspec file system, such as ``ObjectStoragePath(uri).fs``.
     :param root: the lake's root, as a path on *fs*, such as ``ObjectStoragePath(uri).path``.

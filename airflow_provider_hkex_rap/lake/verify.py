@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum, auto
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap.lake.layout import folder_directory, relative_path
+from airflow_provider_hkex_rap.lake.layout import business_date_of, folder_directory, relative_path
 from airflow_provider_hkex_rap.lake.listing import list_files
 from airflow_provider_hkex_rap.lake.manifest import READERS, Entry, read_manifests
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
@@ -91,8 +90,8 @@ def is_since(path: str, since: pendulum.Date | None) -> bool:
     :param path: the path of a report or manifest file, relative to the lake.
     :param since: the first business date; None for all.
     """
-    found = re.search(r"/business_date=([^/]+)/", path)
-    return since is None or found is None or found[1] >= since.isoformat()
+    business_date = business_date_of(path)
+    return since is None or business_date is None or business_date >= since.isoformat()
 
 
 def _claim(claims: _Claims, entry: Entry) -> None:

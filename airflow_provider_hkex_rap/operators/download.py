@@ -44,8 +44,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
     :param expect: globs on file names, each of which must have landed for the run's trading day.
     :param include: land only files whose name matches one of these globs.
     :param exclude: do not land files whose name matches one of these globs.
-    :param naming: a regular expression with the named groups ``report`` and ``date``, searched in file names
-        before the built-in rule for business dates.
+    :param naming: a regular expression with the named groups ``report`` and ``date``, searched in file names;
+        a group that matches takes precedence over the built-in rule for report codes or business dates.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: a summary: counts of files landed, already there, deferred, quarantined and failed; bytes;
         seconds; and the URI of the manifest.
@@ -107,7 +107,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
             runner.run(ingest.land, wanted=_services(request.folders))
-            manifest = request.lake.uri_of(f"{MANIFESTS}/customer={ingest.ledger.customer}")
+            manifest = request.lake.uri_of(f"{MANIFESTS}/{ingest.ledger.customer}")
             summary = ingest.summary() | {"manifest": manifest}
             self.log.info("%s", _format_summary(summary))
             _judge_transfers(ingest.landings[-1].result)
@@ -126,7 +126,6 @@ class RapDownloadOperator(RapTask, BaseOperator):
 
         folders = parse_folders(self.folders)
         only_day = parse_business_date(self.business_date)
-        naming = Naming(self.naming or None)
         lake = open_lake(self.lake)
         include = parse_patterns(self.include, "include", at_least_one=True)
         exclude = parse_patterns(self.exclude, "exclude")
@@ -134,7 +133,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         return IngestRequest(
             folders=folders,
             lake=lake,
-            naming=naming,
+            naming=Naming(self.naming or None, customer=source.login.account.customer),
             include=include,
             exclude=exclude,
             day=only_day or trading_day(context, _services(folders)[0], source.clock()),

@@ -168,23 +168,23 @@ def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
 
 def read_manifest() -> Iterator[dict[str, Any]]:
     """Yield the entries of the lake's manifest, read as plain JSON."""
-    for path in sorted(LAKE.glob("_manifests/**/*.json")):
+    for path in sorted(LAKE.glob("manifest/**/*.jsonl")):
         yield from json.loads(path.read_bytes())["entries"]
 
 
 def lake_tree() -> Tree:
     """Return the lake as a tree with numbers of files, sizes and some names."""
     root = Tree(f"[bold]{LAKE}[/]", guide_style="dim")
-    for customer in sorted(LAKE.glob("customer=*")):
+    for customer in sorted(LAKE.glob("reports/customer=*")):
         reports = root.add(_label(customer.name, customer))
-        for day in sorted(customer.glob("*/*/")):
+        for day in sorted(customer.glob("*/*/*/")):
             leaf = reports.add(_label(f"{day.relative_to(customer)}", day))
             names = sorted(path.name for path in day.iterdir())
             for name in names[:_NAMES_SHOWN]:
                 leaf.add(escape(name))
             if len(names) > _NAMES_SHOWN:
                 leaf.add(f"[dim]and {len(names) - _NAMES_SHOWN} more[/]")
-    root.add(_label("_manifests", LAKE / "_manifests"))
+    root.add(_label("manifest", LAKE / "manifest"))
     return root
 
 
@@ -248,7 +248,7 @@ def print_next_steps(*, first_run: bool) -> None:
     print_line("make clean", "remove the lake and everything else that make has created here")
     print_line("the DAGs", f"copy {DAG_FILE}; README.md explains the connection")
     print_line("the log", f"{LOG} has the output of Airflow")
-    print_line("the ledger", f"origin and SHA-256 of every file, as JSON, in {LAKE}/_manifests")
+    print_line("the ledger", f"origin and SHA-256 of every file, as JSON, in {LAKE}/manifest")
     console.print()
 
 

@@ -386,7 +386,7 @@ def test_gaps_says_what_landed_is_missing_and_is_awaited(week: Path, airflow: Ai
     assert status == 1
     assert list(rows) == [(day, folder.value) for day in days for folder in Folder]
     for (day, folder), row in rows.items():
-        landed = list((week / f"customer=CXYZ/folder={folder}/business_date={day}").glob("*"))
+        landed = list((week / f"reports/customer=CXYZ/folder={folder}").glob(f"*/business_date={day}/*"))
         assert int(row["files"]) == len(landed)
         assert int(row["bytes"]) == sum(path.stat().st_size for path in landed)
         assert int(row["days_left"]) == 11 - (NOW.date() - pendulum.Date.fromisoformat(day)).days
@@ -446,23 +446,23 @@ def verify(airflow: Airflow, lake: Path, *arguments: str) -> Result:
 
 
 def test_verify_proves_the_lake_or_says_what_to_do(week: Path, airflow: Airflow) -> None:
-    files = sorted((week / "customer=CXYZ").rglob("*.csv"))
+    files = sorted((week / "reports/customer=CXYZ").rglob("*.csv"))
     agreed = verify(airflow, week)
-    total = sum(path.is_file() for path in (week / "customer=CXYZ").rglob("*"))
+    total = sum(path.is_file() for path in (week / "reports/customer=CXYZ").rglob("*"))
     assert (agreed.status, agreed.err) == (0, f"All {total} files agree with the manifest.\n")
 
-    day = week / "customer=CXYZ/folder=DCASS/business_date=2026-11-17"
-    removed, changed = sorted(day.glob("*.csv"))[:2]
+    day = (week / "reports/customer=CXYZ/folder=DCASS").glob("*/business_date=2026-11-17/*.csv")
+    removed, changed = sorted(day)[:2]
     removed.unlink()
     changed.write_bytes(changed.read_bytes()[::-1])
-    (day / "stray.csv").touch()
-    (manifest,) = (week / "_manifests").glob("customer=CXYZ/folder=DCASS/business_date=2026-11-18/*.json")
+    (changed.parent / "stray.csv").touch()
+    (manifest,) = (week / "manifest").glob("CXYZ/DCASS/2026-11-18/*.jsonl")
     manifest.write_bytes(manifest.read_bytes()[:-1])
     result = verify(airflow, week)
     assert result.status == 1
     problems = {row["uri"].rpartition("/")[2]: row for row in result.rows}
     assert {removed.name, changed.name, "stray.csv", manifest.name} <= set(problems)
-    orphans = {path.name for path in files if "folder=DCASS/business_date=2026-11-18" in str(path)}
+    orphans = {path.name for path in files if path.match("folder=DCASS/*/business_date=2026-11-18/*")}
     assert orphans <= set(problems)
     assert all("download task" in row["todo"] for row in result.rows)
     assert len({row["todo"] for row in result.rows}) == 4

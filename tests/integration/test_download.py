@@ -102,7 +102,9 @@ def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
     rap.put(Folder.DCASS, "TP001_20261119.csv", b"x", MTIME.subtract(days=1))
     rap.put(Folder.DCASS, "TP001_20261120.csv", b"y", MTIME)
     download(lake, business_date="2026-11-19")
-    assert list(landed(lake)) == ["customer=CXYZ/folder=DCASS/business_date=2026-11-19/TP001_20261119.csv"]
+    assert list(landed(lake)) == [
+        "reports/customer=CXYZ/folder=DCASS/report=TP001/business_date=2026-11-19/TP001_20261119.csv"
+    ]
 
 
 def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulator, lake: Path) -> None:
@@ -316,7 +318,7 @@ def test_two_customers_share_a_lake_and_nothing_else(lake: Path, monkeypatch: py
         download(lake, folders="DCASS")
         download(lake, folders="DCASS", rap_conn_id="abc")
     for customer, content in (("CXYZ", b"xyz"), ("CABC", b"abc")):
-        (path,) = (lake / f"customer={customer}").rglob("R_*")
+        (path,) = (lake / f"reports/customer={customer}").rglob("R_*")
         assert path.read_bytes() == content
 
 

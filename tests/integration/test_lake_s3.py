@@ -20,7 +20,7 @@ from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, assert_holds_once, lande
 s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
 
-DAY = f"customer={CUSTOMER}/folder=DCASS/business_date=2026-11-20"
+DAY = f"reports/customer={CUSTOMER}/folder=DCASS/report=TP001/business_date=2026-11-20"
 MTIME = NOW.int_timestamp - 3600
 PART = 5 * 2**20
 LARGE = 2 * PART + 1
@@ -150,10 +150,10 @@ def test_the_same_bytes_are_adopted_and_others_become_a_version(lake, tmp_path, 
 
 
 def test_a_created_file_is_never_overwritten(lake):
-    lake.create("_manifests/x.json", b"first")
+    lake.create("manifest/x.jsonl", b"first")
     with pytest.raises(FileExistsError):
-        lake.create("_manifests/x.json", b"second")
-    assert lake.read("_manifests/x.json") == b"first"
+        lake.create("manifest/x.jsonl", b"second")
+    assert lake.read("manifest/x.jsonl") == b"first"
 
 
 def test_a_lost_manifest_is_written_again_without_a_download(lake, rap):

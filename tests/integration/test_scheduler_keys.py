@@ -520,7 +520,7 @@ def test_only_the_login_by_hand_overlaps_another_login(decade: Decade) -> None:
 def test_the_ingest_beside_a_renewal_lands_every_report(decade: Decade) -> None:
     due = visits(decade, "due")[INTERRUPTIONS.index(ingest_beside_it)].day
     business_date = trading_day(due.subtract(days=1), -1)
-    landed = decade.lake.glob(f"customer=CXYZ/folder=DCASS*/business_date={business_date}/*")
+    landed = decade.lake.glob(f"reports/customer=CXYZ/folder=DCASS*/*/business_date={business_date}/*")
     opened = [event.path for event in decade.rap.events.of("open") if event.path.startswith("/download/")]
     assert sorted(path.name for path in landed) == sorted(path.rpartition("/")[2] for path in opened)
     assert opened
@@ -558,7 +558,7 @@ def test_key_material_is_only_in_the_store(decade: Decade, secrets: Secrets) -> 
     # The logs of all parts and tasks, the database, the lake and the kit.
     assert {"scheduler.log", "api-server.log", "dag-processor.log", "airflow.db", "kit.zip"} <= set(found)
     assert sum(name.startswith(f"logs/dag_id={RENEWAL}/") for name in found) > 4 * 5
-    assert any(name.startswith("lake/_manifests/") for name in found)
+    assert any(name.startswith("lake/manifest/") for name in found)
     for table in ("xcom", "rendered_task_instance_fields", "log", "variable", "connection", "asset_event"):
         assert found[f"airflow.db:{table}"]
     assert f"kit.zip:{NEW_CUSTOMER}.pub" in found

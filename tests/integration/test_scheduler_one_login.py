@@ -181,7 +181,7 @@ class Story:
     def landed(self, account: str) -> Counter[str]:
         """Return by path on RAP how often the manifest records that it landed."""
         entries: list[dict[str, Any]] = []
-        for manifest in self.lake.glob(f"_manifests/customer={account[1:5]}/**/*.json"):
+        for manifest in self.lake.glob(f"manifest/{account[1:5]}/**/*.jsonl"):
             entries += json.loads(manifest.read_bytes())["entries"]
         return Counter(entry["rap_path"] for entry in entries if entry["disposition"] == "landed")
 

@@ -96,7 +96,7 @@ def test_every_new_version_lands_beside_the_last(morning: Morning) -> None:
         ("10:10", MARGIN, None),
         ("10:30", f"{MARGIN}.v2", entries[0]["uri"]),
     ]
-    directory = next(morning.trial.lake.glob(f"customer=CXYZ/**/{MARGIN}")).parent
+    directory = next(morning.trial.lake.glob(f"reports/customer=CXYZ/**/{MARGIN}")).parent
     assert {path.name: path.read_bytes() for path in directory.glob("INTRADAY*")} == {
         MARGIN: b"first",
         f"{MARGIN}.v2": b"second, longer",

@@ -125,7 +125,7 @@ def test_no_file_lands_twice_although_its_mtime_differs_between_the_sites(move: 
         [(name(number), "primary", move.runs[0], None) for number in (1, 2, 3)]
         + [(name(4), "secondary", move.runs[1], None)]
     )
-    landed = [path.name for path in move.trial.lake.glob("customer=CDEF/**/*.csv*")]
+    landed = [path.name for path in move.trial.lake.glob("reports/customer=CDEF/**/*.csv*")]
     assert sorted(landed) == [name(number) for number in (1, 2, 3, 4)]
     summaries = [move.trial.airflow.xcom(SITES, run_id, "land") for run_id in move.runs]
     # The third run reads no file again: the ledger has the mtimes of both sites.

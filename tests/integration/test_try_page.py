@@ -70,7 +70,7 @@ def test_doctor_warns_as_the_page_says(seen: list[str]) -> None:
 
 def test_all_that_rap_had_lands_and_nothing_is_read_again(seen: list[str], home: Path) -> None:
     first, again = (re.findall(r"Landed (\d+) files .*; (\d+) were there", seen[n]) for n in (1, -1))
-    files = [path for path in home.glob("lake/customer=CXYZ/**/*") if path.is_file()]
+    files = [path for path in home.glob("lake/reports/customer=CXYZ/**/*") if path.is_file()]
     assert first == [(str(len(files)), "0")]
     assert again == [("0", str(len(files)))]
 

@@ -133,7 +133,7 @@ class Trial:
 
     def landed(self, customer: str) -> Iterator[dict[str, Any]]:
         """Yield the manifest entries of the files that landed for a customer."""
-        for path in sorted(self.lake.glob(f"_manifests/customer={customer}/**/*.json")):
+        for path in sorted(self.lake.glob(f"manifest/{customer}/**/*.jsonl")):
             for entry in json.loads(path.read_bytes())["entries"]:
                 if entry["disposition"] == "landed":
                     yield entry

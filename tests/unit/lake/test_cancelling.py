@@ -143,8 +143,8 @@ def test_no_manifest_file_is_read_after_the_cancellation(gated, rap):
         run(rap, gated)
         rap.put("TP000_20261111.csv", b"version %d" % number, NOW.int_timestamp - 3500 + number)
     for number in range(3 * READERS):
-        path = f"{MANIFESTS}/customer={CUSTOMER}/folder=DCASS/business_date=2026-11-11"
-        gated.create(f"{path}/20261120T000000Z-{number:06x}-0001.json", b'{"schema_version":1,"entries":[]}')
+        path = f"{MANIFESTS}/{CUSTOMER}/DCASS/2026-11-11"
+        gated.create(f"{path}/20261120T000000Z-{number:06x}-0001.jsonl", b'{"schema_version":1,"entries":[]}')
     assert cancelled_at(gated, "read", READERS, load(gated)) == set()
     assert gated.calls.count("read") == READERS
 

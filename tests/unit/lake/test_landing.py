@@ -14,7 +14,7 @@ from airflow_provider_hkex_rap.lake import manifest_writer
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT
 from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.landing import LandingProgress
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+from airflow_provider_hkex_rap.lake.layout import MANIFESTS, REPORTS, manifest_directory, report_directory
 from airflow_provider_hkex_rap.lake.manifest import Disposition, Ledger, from_json
 from airflow_provider_hkex_rap.lake.outcomes import Outcomes
 from airflow_provider_hkex_rap.lake.planning import plan
@@ -42,7 +42,6 @@ from ...in_memory_rap import (
 )
 from .limits import file_size_limit
 
-DAY = f"customer={CUSTOMER}/folder=DCASS/business_date=2026-11-20"
 MTIME = NOW.int_timestamp - 3600
 
 
@@ -54,8 +53,16 @@ def rap():
     return rap
 
 
+def directory(report):
+    return report_directory(CUSTOMER, "DCASS", report, "2026-11-20")
+
+
+def path(name):
+    return f"{directory(Naming().read(name, MTIME, NOW).report)}/{name}"
+
+
 def entries(lake):
-    paths = lake.walk(f"{MANIFESTS}/customer={CUSTOMER}/folder=DCASS")
+    paths = lake.walk(f"{MANIFESTS}/{CUSTOMER}/DCASS")
     return [entry for path in paths for entry in from_json(lake.read(path))]
 
 
@@ -90,13 +97,16 @@ def test_every_file_lands_once_and_the_manifest_proves_it(lake, rap):
     result = run(rap, lake)
     assert counts(result) == (7, 0, 0, 0, 0)
     assert result.bytes == sum(len(content) for content, _ in rap.files.values())
-    assert landed(lake) == {f"{DAY}/{name.decode()}": content for name, (content, _) in rap.files.items()}
+    assert landed(lake) == {path(name.decode()): content for name, (content, _) in rap.files.items()}
     assert verify(lake, CUSTOMER) == []
     assert sorted(result.entries, key=lambda e: e.rap_path) == sorted(entries(lake), key=lambda e: e.rap_path)
-    assert all(uri.startswith(f"{lake.uri}/{MANIFESTS}/{DAY}/") for uri in result.manifests)
+    assert all(
+        uri.startswith(f"{lake.uri}/{manifest_directory(CUSTOMER, 'DCASS', '2026-11-20')}/")
+        for uri in result.manifests
+    )
     entry = next(entry for entry in result.entries if entry.text == "TP003_20261120.csv")
     assert (entry.uri, entry.report, entry.business_date_rule) == (
-        f"{lake.uri}/{DAY}/TP003_20261120.csv",
+        lake.uri_of(path("TP003_20261120.csv")),
         "TP003",
         "name",
     )
@@ -222,20 +232,21 @@ def test_new_content_becomes_a_version_that_says_what_it_supersedes(lake, rap):
     for content in (b"second", b"third"):
         rap.put("TP001_20261120.csv", content, MTIME + len(content))
         assert counts(run(rap, lake)) == (1, 4, 0, 0, 0)
-    uri = f"{lake.uri}/{DAY}/TP001_20261120.csv"
+    uri = lake.uri_of(path("TP001_20261120.csv"))
     supersedes = {e.uri: e.supersedes for e in entries(lake) if e.text == "TP001_20261120.csv"}
     assert supersedes == {uri: None, f"{uri}.v2": uri, f"{uri}.v3": f"{uri}.v2"}
     assert_holds_once(lake, rap)
 
 
 def test_a_file_of_rap_that_is_named_like_a_version_is_superseded_by_none_but_its_own(lake, rap):
-    rap.put("TP001_20261120.csv.v2", b"a file of its own")
+    rap.put("TP009_20261120", b"first")
+    rap.put("TP009_20261120.v2", b"a file of its own")
     run(rap, lake)
-    rap.put("TP001_20261120.csv", b"second", MTIME + 1)
-    rap.put("TP001_20261120.csv.v2", b"second of its own", MTIME + 1)
+    rap.put("TP009_20261120", b"second", MTIME + 1)
+    rap.put("TP009_20261120.v2", b"second of its own", MTIME + 1)
     run(rap, lake)
-    uri = f"{lake.uri}/{DAY}/TP001_20261120.csv"
-    supersedes = {e.uri: e.supersedes for e in entries(lake) if e.text.startswith("TP001")}
+    uri = lake.uri_of(path("TP009_20261120"))
+    supersedes = {e.uri: e.supersedes for e in entries(lake) if e.text.startswith("TP009")}
     assert supersedes == {
         uri: None,
         f"{uri}.v2": None,
@@ -250,7 +261,7 @@ def test_the_version_before_is_named_without_its_entry_too(lake, rap):
     rap.put("TP001_20261120.csv", b"second", MTIME + 1)
     run(rap, lake)
     (entry,) = [e for e in entries(lake) if e.text == "TP001_20261120.csv"]
-    assert entry.supersedes == f"{lake.uri}/{DAY}/TP001_20261120.csv"
+    assert entry.supersedes == lake.uri_of(path("TP001_20261120.csv"))
 
 
 def test_the_same_content_at_another_time_is_noted_and_not_read_again(lake, rap):
@@ -423,7 +434,7 @@ def test_a_cancelled_landing_enters_the_landed_files_and_leaves_no_spool(local_l
 
     done = asyncio.run(cancel())
     assert len(entries(local_lake)) == len(landed(local_lake)) == done.landed
-    assert set(os.listdir(local_lake.root)) <= {MANIFESTS, f"customer={CUSTOMER}"}
+    assert set(os.listdir(local_lake.root)) <= {MANIFESTS, REPORTS}
     rap.faults.clear()
     assert run(rap, local_lake).landed == 6 - done.landed
 
@@ -567,7 +578,7 @@ def test_killed_at_any_step_a_rerun_converges(tmp_path):
         killed[survived] += 1
         whole = {os.path.basename(path).encode() for path in landed(lake)}
         for name in whole:
-            assert lake.measure(f"{DAY}/{name.decode()}")[0] == len(rap.files[name][0])
+            assert lake.measure(path(name.decode()))[0] == len(rap.files[name][0])
         result = run(rap, lake)
         assert result.landed + result.already == 4
         assert not whole & set(rap.reads)
@@ -619,7 +630,7 @@ def test_files_in_flight_are_bounded(local_lake):
     rap = Counting()
     files = FILES_IN_FLIGHT + 100
     for number in range(files):
-        rap.put(f"{number}_20261120.csv", b"x")
+        rap.put(f"TP001_20261120_{number}.csv", b"x")
     assert run(rap, local_lake).landed == files
     assert rap.most == FILES_IN_FLIGHT
 
@@ -638,7 +649,7 @@ def test_verify_names_each_problem(lake, rap):
     paths = sorted(landed(lake))
     lake.fs.rm(f"{lake.root}/{paths[0]}")
     lake.fs.pipe_file(f"{lake.root}/{paths[1]}", b"Report 1")
-    lake.fs.pipe_file(f"{lake.root}/{DAY}/stranger", b"x")
+    lake.fs.pipe_file(f"{lake.root}/{directory('TP001')}/stranger", b"x")
     (manifest,) = lake.walk(MANIFESTS)
     lake.fs.pipe_file(f"{lake.root}/{manifest.replace('-0001', '-0002')}", b"{")
     found = {problem.uri.rpartition("/")[2]: problem.what for problem in verify(lake, CUSTOMER)}

@@ -3,6 +3,7 @@
 import posixpath
 import unicodedata
 from itertools import islice
+from urllib.parse import unquote
 
 import pendulum
 import pytest
@@ -14,6 +15,7 @@ from airflow_provider_hkex_rap.lake.layout import (
     manifest_path,
     manifest_stamp,
     relative_path,
+    report_code_directory,
     report_directory,
     run_stamp,
     safe_name,
@@ -95,16 +97,82 @@ def test_versions_follow_the_name():
 def test_a_manifest_file_says_when_its_run_started(moment, sequence):
     now = pendulum.instance(moment, tz="Asia/Hong_Kong")
     path = manifest_path("CXYZ", "DCASS", "2026-11-20", run_stamp(now, "1a2b3c"), sequence)
-    assert path.startswith("_manifests/customer=CXYZ/folder=DCASS/business_date=2026-11-20/")
+    assert path.startswith("manifest/CXYZ/DCASS/2026-11-20/")
     assert manifest_stamp(path) == now.in_timezone("UTC").format("YYYYMMDD[T]HHmmss[Z]")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".rap-1.part", "x.json", "20261120T173000Z-1a2b3c-1.json.bak"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", ".rap-1.part", "x.jsonl", "20261120T173000Z-1a2b3c-1.jsonl.bak"]
+)
 def test_other_files_are_no_manifest(name):
-    assert manifest_stamp(f"_manifests/{name}") is None
+    assert manifest_stamp(f"manifest/{name}") is None
 
 
 def test_a_landed_file_is_found_wherever_its_lake_moves():
-    path = f"{report_directory('CXYZ', Folder.DCASS, NOW.date())}/a.csv"
-    assert path == "customer=CXYZ/folder=DCASS/business_date=2026-11-20/a.csv"
+    path = f"{report_directory('CXYZ', Folder.DCASS, 'TP001', NOW.date())}/a.csv"
+    assert path == "reports/customer=CXYZ/folder=DCASS/report=TP001/business_date=2026-11-20/a.csv"
     assert relative_path(f"s3://bucket/deep/er/{path}") == path
+
+
+@pytest.mark.parametrize(
+    ("report", "directory"),
+    [
+        ("TP001", "TP001"),
+        ("tp001", "tp001"),
+        ("RX_AUDIT", "RX_AUDIT"),
+        ("DCASS.REF DATA", "DCASS.REF DATA"),
+        ("持倉報告", "持倉報告"),
+        ("e\u0301", "e\u0301"),
+        ("TP001-A+B(C)", "TP001-A+B(C)"),
+        ("a/b\\c=d%e", "a%2Fb%5Cc%3Dd%25e"),
+        ('a:*?"<>|b', "a%3A%2A%3F%22%3C%3E%7Cb"),
+        ("a#b[c]{d}^~'", "a%23b%5Bc%5D%7Bd%7D%5E%7E%27"),
+        ("a\0b\nc\x7fd\x85e\u2028", "a%00b%0Ac%7Fd%C2%85e%E2%80%A8"),
+        (".hidden", "%2Ehidden"),
+        ("_hidden", "%5Fhidden"),
+        ("..", "%2E%2E"),
+        ("TP001.", "TP001%2E"),
+        ("TP001 ", "TP001%20"),
+        ("caf%E9", "caf%25E9"),
+        ("\udcff", "%ED%B3%BF"),
+    ],
+)
+def test_a_report_code_is_escaped_for_a_hive_directory(report, directory):
+    assert report_code_directory(report) == directory
+
+
+codes = st.text(min_size=1) | st.text("aé報/%~._ =", min_size=1, max_size=300) | st.text("/%", min_size=60)
+
+
+@given(codes)
+@example("x" * 200)
+@example("報" * 66)
+@example("/" * 66)
+def test_the_directory_of_a_report_code_is_valid_and_gives_the_code_back(report):
+    directory = report_code_directory(report)
+    assert 0 < len(directory.encode()) <= 200
+    assert not set(directory) & set('/\\:*?"<>|=')
+    assert not any(unicodedata.category(character) == "Cc" for character in directory)
+    assert directory[0] not in "._"
+    assert directory[-1] not in ". "
+    if "~" not in directory:
+        assert unquote(directory, errors="surrogatepass") == report
+
+
+@given(st.lists(codes, min_size=2, max_size=2, unique=True))
+@example(["x" * 201, "x" * 202])
+@example(["a/b", "a%2Fb"])
+@example([unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")])
+@example(["x" * 201, report_code_directory("x" * 201)])
+@example(["/" * 67, "/" * 68])
+def test_two_report_codes_never_share_a_directory(reports):
+    one, other = map(report_code_directory, reports)
+    assert one != other
+
+
+@pytest.mark.parametrize("report", ["x" * 201, "報" * 67, "/" * 67, "x" * 182 + "é" * 40])
+def test_a_long_report_code_is_cut_between_characters(report):
+    start, _, digest = report_code_directory(report).partition("~")
+    assert report.startswith(unquote(start, errors="strict"))
+    assert len(start) > 170 // len("報".encode())
+    assert len(digest) == 16

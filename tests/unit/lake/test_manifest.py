@@ -51,7 +51,7 @@ def entry_of(file, sha256="0" * 64, **changes):
         size=file.size,
         mtime=file.mtime,
         sha256=sha256,
-        uri=f"file:///lake/customer={CUSTOMER}/folder={file.folder}/business_date={DAY}/{file.text}",
+        uri=f"file:///lake/reports/customer={CUSTOMER}/folder={file.folder}/report=TP001/business_date={DAY}/{file.text}",
         etag=None,
         version_id=None,
         supersedes=None,

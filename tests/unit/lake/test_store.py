@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationE
 from ...in_memory_rap import landed
 from .limits import file_size_limit
 
-DAY = "customer=CXYZ/folder=DCASS/business_date=2026-11-20"
+DAY = "reports/customer=CXYZ/folder=DCASS/report=TP001/business_date=2026-11-20"
 MTIME = 1_795_000_000
 
 
@@ -72,10 +72,10 @@ def test_of_many_at_once_one_creates_and_the_rest_adopt(lake, spooled):
 
 
 def test_a_created_file_is_never_overwritten(lake):
-    lake.create("_manifests/x.json", b"first")
+    lake.create("manifest/x.jsonl", b"first")
     with pytest.raises(FileExistsError):
-        lake.create("_manifests/x.json", b"second")
-    assert lake.read("_manifests/x.json") == b"first"
+        lake.create("manifest/x.jsonl", b"second")
+    assert lake.read("manifest/x.jsonl") == b"first"
 
 
 def test_a_missing_directory_is_empty(lake):

@@ -1,16 +1,19 @@
 # Needs Python 3.11 to 3.13, make and git. Everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test trials coverage lint words lock clean
+.PHONY: help setup demo azurite test trials coverage lint words lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+AZURITE := build/azurite/node_modules/.package-lock.json
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: .venv/.installed ## Land one trading day from a simulated RAP with Airflow, and show the lake
 	@$(BIN)/python -m airflow_provider_hkex_rap.testing.demo
+
+azurite: $(AZURITE) ## Install the Azure Storage server of the tests, which are skipped without it; needs npm
 
 test: .venv/.installed ## Run the tests
 	$(BIN)/python -m pytest -n auto
@@ -48,6 +51,13 @@ clean: ## Remove all files that the other targets created
 	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt \
 		|| $(BIN)/python -m pip install --quiet --require-hashes --no-deps -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(AZURITE): tests/integration/azurite/package.json tests/integration/azurite/package-lock.json
+	@echo "Installing Azurite into build/azurite ..."
+	@mkdir -p build/azurite
+	@cp $^ build/azurite
+	@cd build/azurite && npm ci --loglevel=error --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 $(BIN)/uv:

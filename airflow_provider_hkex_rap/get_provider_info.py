@@ -105,6 +105,9 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "asset-uris": [
+            {"schemes": ["hkex-rap"], "handler": "airflow_provider_hkex_rap.assets.uris.normalize"}
+        ],
         "cli": ["airflow_provider_hkex_rap.cli.definition.get_cli_commands"],
         "config": {
             "hkex_rap": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -97,6 +98,7 @@ async def landing(
         if into is not None:
             into.append(under_way)
         ledger = await under_way.load_ledger([rap.folder])
+        await under_way.extend_ledger(ledger, rap.listing())
         todo = plan(rap.listing() if files is None else files, ledger, naming, now)
         await under_way.read(rap, ledger, todo, ORIGIN)
     return under_way.result
@@ -115,7 +117,7 @@ def landed(lake: Lake) -> dict[str, bytes]:
 def assert_holds_once(lake: Lake, rap: InMemoryRap) -> None:
     """Check that the lake holds each content of each file once and complete."""
     held = Counter(
-        (path.rpartition("/")[2].partition(".v")[0], hashlib.sha256(content).hexdigest())
+        (re.sub(r"\.v[0-9]+", "", path.rpartition("/")[2]), hashlib.sha256(content).hexdigest())
         for path, content in landed(lake).items()
     )
     assert not [name for name, count in held.items() if count > 1]

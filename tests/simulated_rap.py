@@ -153,7 +153,7 @@ def landed(lake: Path) -> dict[str, str]:
 def entries(lake: Path) -> list[dict[str, Any]]:
     """Return every entry of the manifest."""
     paths = sorted((lake / "manifest").rglob("*.jsonl"))
-    return [entry for path in paths for entry in json.loads(path.read_bytes())["entries"]]
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def published(rap: RapSimulator) -> dict[tuple[str, str], str]:

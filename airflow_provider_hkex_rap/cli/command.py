@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_hkex_rap.lake.opening import open_lake
-from airflow_provider_hkex_rap.rap.account import Account
+from airflow_provider_hkex_rap.rap.account import parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 
@@ -112,20 +112,26 @@ def command_lake(given: str | None) -> Lake:
     )
 
 
-def parse_customer(text: str) -> str:
-    """Return the DCASS customer code in a text (§3.1).
+def command_customer(given: str | None, conn_id: str) -> str:
+    """Return the DCASS customer code that a command works on.
 
-    :param text: ``C`` and three capital letters or digits.
-    :raises RapConfigurationError: if it has another form.
+    :param given: ``--customer``; None for the customer of the connection's account.
+    :param conn_id: the Airflow connection of the type ``hkex_rap``.
+    :raises RapConfigurationError: if *given* is no customer code; or if it is None, and the connection does
+        not exist or its login is no RAP user account.
     """
+    if given is not None:
+        return parse_customer(given)
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+
     try:
-        return Account(f"D{text}001").customer
-    except RapConfigurationError:
+        return AirflowLoginSource(conn_id).account.customer
+    except AirflowNotFoundException:
         raise RapConfigurationError(
-            f"{text!r} is not a DCASS customer code.",
-            why="A code is C and three of A-Z and 0-9, in capital letters (guide §3.1).",
-            todo="Give the middle of your RAP user accounts: CXYZ if they are DCXYZ001 and so on.",
-            customer=text,
+            "No customer is given.",
+            why=f"There is neither --customer nor the Airflow connection {conn_id}, whose account names one.",
+            todo="Give the DCASS customer code, such as --customer CXYZ, or the connection by --conn-id.",
+            conn_id=conn_id,
         ) from None
 
 

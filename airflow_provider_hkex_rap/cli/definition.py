@@ -32,7 +32,10 @@ _LAKE = _arg(
     help="The lake's root: an absolute path or a URI, such as s3://aws_default@bucket/rap (default: the"
     " Airflow Variable hkex_rap_lake)",
 )
-_CUSTOMER = _arg("--customer", help="The DCASS customer code, such as CXYZ", required=True)
+_CUSTOMER = _arg(
+    "--customer",
+    help="The DCASS customer code, such as CXYZ (default: that of the connection's account)",
+)
 _FOLDERS = _arg(
     "--folders",
     help="Folders of RAP: DCASS, DCASS_OTHERS, HKCC_SEOCH_CCMS_GLOB (default: all three)",
@@ -200,6 +203,7 @@ _COMMANDS = (
         args=(
             _LAKE,
             _CUSTOMER,
+            _CONN_ID,
             _arg(
                 "--expect",
                 help="Patterns of file names; of each a file must have landed on every trading day"
@@ -228,8 +232,40 @@ _COMMANDS = (
         args=(
             _LAKE,
             _CUSTOMER,
+            _CONN_ID,
             _arg("--since", help="Leave out earlier business dates (YYYY-MM-DD)", metavar="DATE"),
             _FOLDERS,
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="manifest",
+        help="Show the entries of the manifest, or the current reports",
+        description="Show the entries of the manifest; it reads no report. A table shows some fields of each"
+        " entry, json and yaml show all of them.",
+        func=lazy_load_command(f"{_ROOM}.manifest.manifest"),
+        args=(
+            _arg(
+                "--current",
+                help="Only reports that have landed, each once, without superseded content",
+                action="store_true",
+            ),
+            _LAKE,
+            _CUSTOMER,
+            _CONN_ID,
+            _arg(
+                "--folder",
+                help="A folder of RAP: DCASS, DCASS_OTHERS or HKCC_SEOCH_CCMS_GLOB (default: all three)",
+            ),
+            _arg("--report", help="A report code, such as TP001 (default: all)", metavar="CODE"),
+            _arg(
+                "--business-date",
+                help="A business date, or the first and the last one (YYYY-MM-DD; default: all, which reads"
+                " the whole manifest)",
+                nargs="+",
+                metavar="DATE",
+            ),
             ARG_OUTPUT,
             ARG_VERBOSE,
         ),

@@ -14,8 +14,8 @@ from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     command,
     command_clock,
+    command_customer,
     command_lake,
-    parse_customer,
     printable,
     show,
 )
@@ -70,7 +70,7 @@ class _Row:
 def gaps(args: Namespace) -> int:
     """Print a row for each day and folder; fail if a report is missing."""
     folders = parse_folders(args.folders or list(Folder))
-    customer = parse_customer(args.customer)
+    customer = command_customer(args.customer, args.conn_id)
     lake = command_lake(args.lake)
     now = command_clock()()
     landed = asyncio.run(_landed(lake, customer, folders, now))
@@ -97,16 +97,17 @@ def gaps(args: Namespace) -> int:
 
 
 async def _landed(lake: Lake, customer: str, folders: Iterable[Folder], now: pendulum.DateTime) -> _Landed:
-    from airflow_provider_hkex_rap.lake.manifest import LOOK_BACK_DAYS, READERS, read_manifests
+    from airflow_provider_hkex_rap.lake.manifest import READERS, read_manifests, window
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
     landed: _Landed = {}
-    since = now.subtract(days=LOOK_BACK_DAYS)
     async with StorageCalls(READERS) as calls:
         for folder in folders:
-            async for manifest in read_manifests(calls, lake, customer, folder, since):
-                if manifest.error:
-                    print(f"Left out: {lake.uri_of(manifest.path)}: {manifest.error}.", file=sys.stderr)
+            async for manifest in read_manifests(calls, lake, customer, folder, window(now.date())):
+                for number, reason in manifest.bad:
+                    print(
+                        f"Left out: {lake.uri_of(manifest.path)}, line {number}: {reason}.", file=sys.stderr
+                    )
                 for entry in manifest.entries:
                     if entry.uri:
                         day = pendulum.Date.fromisoformat(entry.business_date)

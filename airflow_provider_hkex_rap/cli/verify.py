@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     command,
+    command_customer,
     command_lake,
-    parse_customer,
     printable,
     show,
 )
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS, folder_directory
-from airflow_provider_hkex_rap.lake.verify import ProblemKind, is_since
+from airflow_provider_hkex_rap.lake.verify import ProblemKind
 from airflow_provider_hkex_rap.lake.verify import verify as find_problems
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
@@ -42,21 +41,18 @@ _TODO = {
 def verify(args: Namespace) -> int:
     """Print a row for each file that does not agree with the manifest; fail if there is one."""
     folders = parse_folders(args.folders or list(Folder))
-    customer = parse_customer(args.customer)
+    customer = command_customer(args.customer, args.conn_id)
     lake = command_lake(args.lake)
     since = parse_business_date(args.since, field="--since")
-    reports = [folder_directory(customer, folder) for folder in folders]
-    landed = [path for report in reports for path in lake.walk(report) if is_since(path, since)]
-    manifests = (path for path in lake.walk(f"{MANIFESTS}/{customer}") if is_since(path, since))
-    if not landed and not any(manifests):
+    entries, files, problems = asyncio.run(find_problems(lake, customer, folders, since))
+    if not entries and not files and not problems:
         raise RapConfigurationError(
             f"{lake.uri} has nothing of {customer} to verify.",
             why="It holds neither reports nor manifest files of that customer and those days.",
             todo="Check the lake's URI, the customer code and --since.",
         )
-    problems = asyncio.run(find_problems(lake, customer, folders, since))
     if not problems:
-        print(f"All {len(landed)} files agree with the manifest.", file=sys.stderr)
+        print(f"All {files} files agree with the manifest.", file=sys.stderr)
         return 0
     rows = [
         {"uri": printable(problem.uri), "problem": problem.what, "todo": _TODO[problem.kind]}

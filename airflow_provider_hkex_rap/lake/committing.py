@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_hkex_rap.lake.manifest import Disposition
+from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES
 from airflow_provider_hkex_rap.lake.store import Landed
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pendulum
 
     from airflow_provider_hkex_rap.aio.budget import Budget
+    from airflow_provider_hkex_rap.lake.adopting import Adopting
     from airflow_provider_hkex_rap.lake.entries import Entries, Target
     from airflow_provider_hkex_rap.lake.lookups import Lookups
     from airflow_provider_hkex_rap.lake.outcomes import Outcomes
@@ -54,6 +55,7 @@ class Commits:
     :param lake: the lake.
     :param calls: runs the storage calls; once stopped, no further file is committed.
     :param lookups: the names that the lake holds.
+    :param adopting: decides about files that the lake has already.
     :param entries: takes the entry of each committed file.
     :param outcomes: takes the outcome of each file.
     :param bytes_in_flight: the budget that the reader took each file's share from; `Commits` returns it.
@@ -64,6 +66,7 @@ class Commits:
         lake: Lake,
         calls: StorageCalls,
         lookups: Lookups,
+        adopting: Adopting,
         entries: Entries,
         outcomes: Outcomes,
         bytes_in_flight: Budget,
@@ -71,6 +74,7 @@ class Commits:
         self._lake = lake
         self._calls = calls
         self._lookups = lookups
+        self._adopting = adopting
         self._entries = entries
         self._outcomes = outcomes
         self._bytes_in_flight = bytes_in_flight
@@ -121,12 +125,7 @@ class Commits:
             results = await self._calls.run(self._commit_files, batch, present)
             # The results end early if the calls were stopped meanwhile: the other files were not committed.
             for file, result in zip(batch, results, strict=False):
-                if isinstance(result, Landed):
-                    self.record(file.target, result, file.downloaded)
-                else:
-                    self._outcomes.add_refused(
-                        file.target.listed, self._lake.uri_of(file.target.path), result
-                    )
+                await self._record(file, result)
         finally:
             for file in batch:
                 file.spool.discard()
@@ -164,17 +163,21 @@ class Commits:
         except Exception as error:
             return error
 
-    def record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:
-        """Record the entry and the outcome of a file that is in the lake.
-
-        :param target: the file.
-        :param landed: the file in the lake.
-        :param downloaded: when its last byte arrived; None if it was adopted without a download.
-        """
-        reason = "Adopted: the lake had it, without a manifest entry." if landed.adopted else ""
-        self._entries.add_landed(target, landed, downloaded, reason)
-        self._outcomes.landed_bytes += target.file.size or 0
-        self._outcomes.add(target.listed, Disposition.LANDED, reason)
+    async def _record(self, file: WholeFile, result: Landed | Exception) -> None:
+        """Record the entry and the outcome of a file."""
+        target = file.target
+        if isinstance(result, Landed) and not result.adopted:
+            self._entries.add_landed(target, result, file.downloaded, "")
+            self._outcomes.landed_bytes += target.file.size or 0
+            self._outcomes.add(target.listed, Disposition.LANDED)
+            return
+        try:
+            if isinstance(result, Exception):
+                raise result
+            await self._adopting.settle(target, result)
+        # Any error of the storage concerns this file only.
+        except Exception as error:
+            self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
 
 
 def share(file: RemoteFile) -> int:

@@ -7,13 +7,14 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hkex_rap.lake.entry import SCHEMA_VERSION, Disposition, Entry, rap_path, utc
 from airflow_provider_hkex_rap.lake.layout import report_directory, versions
-from airflow_provider_hkex_rap.lake.manifest import SCHEMA_VERSION, Disposition, Entry, rap_path, utc
+from airflow_provider_hkex_rap.lake.ledger import FolderDay
 
 if TYPE_CHECKING:
     import pendulum
 
-    from airflow_provider_hkex_rap.lake.manifest import Ledger
+    from airflow_provider_hkex_rap.lake.ledger import Ledger
     from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
     from airflow_provider_hkex_rap.lake.planning import Quarantined
     from airflow_provider_hkex_rap.lake.store import Lake, Landed
@@ -62,6 +63,11 @@ class Target(NamedTuple):
     name: ReportName
     directory: str
     """The directory it belongs in, relative to the lake."""
+
+    @property
+    def folder_day(self) -> FolderDay:
+        """The part of the manifest that it belongs in."""
+        return FolderDay(self.file.folder, self.name.business_date)
 
     @property
     def path(self) -> str:
@@ -160,14 +166,17 @@ class Entries:
         )
 
     def _superseded(self, target: Target, landed: Landed) -> str | None:
-        """Return the URI of the content that a later version replaces."""
+        """Return the URI of the content of the same name that a file replaces."""
+        # A file that a killed run left may be older than one that has landed since.
+        newest = self.ledger.newest_version(
+            target.file, target.name.business_date.isoformat(), until_mtime=landed.adopted
+        )
+        if newest:
+            return newest
+        # A storage without proofs may hold a version that no entry names.
         before = itertools.takewhile(lambda version: version != landed.name, versions(target.file.text))
-        for version in reversed(list(before)):
-            uri = self._lake.uri_of(f"{target.directory}/{version}")
-            # RAP may publish a file of its own whose name ends in .v2.
-            if self.ledger.owner(uri) in (None, target.file.name):
-                return uri
-        return None
+        unnamed = [version for version in before if not self.ledger.owner(f"{target.directory}/{version}")]
+        return self._lake.uri_of(f"{target.directory}/{unnamed[-1]}") if unnamed else None
 
     def _entry(
         self,

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.aio.budget import Budget
 from airflow_provider_hkex_rap.aio.finish import finish
+from airflow_provider_hkex_rap.lake.adopting import Adopting
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT, Commits
 from airflow_provider_hkex_rap.lake.entries import Entries, Origin
+from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.layout import run_stamp
+from airflow_provider_hkex_rap.lake.ledger import FolderDay, Ledger
 from airflow_provider_hkex_rap.lake.lookups import Lookups
-from airflow_provider_hkex_rap.lake.manifest import Disposition, Ledger
 from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.outcomes import FileOutcome, LandingProgress, LandingResult, Outcomes
 from airflow_provider_hkex_rap.lake.reading import Reading
@@ -52,8 +54,9 @@ class Landing:
 
         async with Landing(lake, "CXYZ", naming=Naming(), clock=clock) as landing:
             async with hook.session() as session:
-                ledger = await landing.load_ledger(folders)
-                todo = plan(await session.list_folder(folder), ledger, Naming(), clock())
+                ledger, files = await landing.load_ledger(folders), await session.list_folder(folder)
+                await landing.extend_ledger(ledger, files)
+                todo = plan(files, ledger, Naming(), clock())
                 await landing.read(session, ledger, todo, origin)
         return landing.result
 
@@ -139,7 +142,8 @@ class Landing:
             bytes=self._outcomes.landed_bytes,
             entries=tuple(self._manifest.written),
             outcomes=tuple(self._outcomes.finished),
-            manifests=tuple(self._manifest.uris),
+            manifests=tuple(self._lake.uri_of(file.path) for file in self._manifest.files),
+            manifest_files=tuple(self._manifest.files),
         )
 
     async def load_ledger(self, folders: Iterable[Folder], day: pendulum.Date | None = None) -> Ledger:
@@ -152,6 +156,20 @@ class Landing:
         :raises OSError: if the lake cannot be read.
         """
         return await Ledger.load(self._calls, self._lake, self._customer, folders, self._clock(), day)
+
+    async def extend_ledger(self, ledger: Ledger, files: Iterable[RemoteFile]) -> None:
+        """Read the business dates of listed files that the ledger has not read: RAP may list older ones.
+
+        :param ledger: the ledger.
+        :param files: the listed files.
+        :raises OSError: if the lake cannot be read.
+        """
+        now = self._clock()
+        days = {
+            FolderDay(file.folder, self._naming.read(file.text, file.mtime, now).business_date)
+            for file in files
+        }
+        await ledger.read(self._calls, self._lake, days - ledger.loaded)
 
     async def read(self, source: ReportSource, ledger: Ledger, plan: Plan, origin: Origin) -> None:
         """Read the files of a plan, and return when the last byte has arrived; commits may still run.
@@ -173,12 +191,17 @@ class Landing:
         if not plan.todo:
             return
         budget = Budget(BYTES_IN_FLIGHT)
-        self._commits = Commits(self._lake, self._calls, self._lookups, entries, self._outcomes, budget)
+        adopting = Adopting(
+            self._lake, self._calls, self._lookups, entries, self._outcomes, self._manifest.run
+        )
+        self._commits = Commits(
+            self._lake, self._calls, self._lookups, adopting, entries, self._outcomes, budget
+        )
         reading = Reading(
             source,
             self._lake,
             self._calls,
-            self._lookups,
+            adopting,
             entries,
             self._outcomes,
             self._commits,

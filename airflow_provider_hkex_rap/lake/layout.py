@@ -7,6 +7,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hkex_rap.rap.errors import LakeConflict
 from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ MARKS = "_marks"
 """The directory of the marks of one folder; its leading underscore hides it from readers of lakes."""
 NAME_BYTES = 255
 """The longest name, in bytes of UTF-8, that common file systems accept."""
+VERSIONS = 10_000
+"""The most contents that one name can have in a directory."""
 PART_PREFIX, PART_SUFFIX = ".rap-", ".part"
 """How the name of every unfinished file or directory begins and ends."""
 
@@ -36,6 +39,11 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 _MANIFEST = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]+-[0-9]+\.jsonl")
 _MANIFEST_DAY = re.compile(rf"{MANIFESTS}/[^/]+/[^/]+/([0-9-]{{10}})/")
 _REPORT_DAY = re.compile(rf"{REPORTS}/[^/]+/[^/]+/[^/]+/business_date=([^/]+)/")
+# A compressed file has two extensions: report.csv.gz.
+_EXTENSION = re.compile(
+    r"(?P<stem>.+?)(?P<extension>(\.\w{1,16})?\.(gz|bz2|xz|zst|lz4|br|zip|Z)|\.\w{1,16})",
+    re.DOTALL | re.ASCII,
+)
 _KINDS = {
     Kind.DIRECTORY: "It is a sub-folder, which RAP should not have (guide §4.2); its content was not listed.",
     Kind.SYMLINK: "It is a symbolic link, which may lead anywhere.",
@@ -81,15 +89,40 @@ def is_part(name: str) -> bool:
 
 
 def versions(name: str) -> Iterator[str]:
-    """Yield the names for a file's successive contents: its own, then with ``.v2``, ``.v3``...
+    """Yield the names for a file's successive contents: its own, then with ``.v2``, ``.v3``... in it.
+
+    ::
+
+        list(islice(versions("TP001_20261120.csv.gz"), 2))
+        # ["TP001_20261120.csv.gz", "TP001_20261120.v2.csv.gz"]
 
     :param name: the file's name, as `safe_name` returns it.
+    :raises LakeConflict: if more than `VERSIONS` names are asked for.
     """
     yield name
-    number = 2
-    while True:
-        yield f"{name}.v{number}"
-        number += 1
+    for number in range(2, VERSIONS + 1):
+        yield _versioned(name, f".v{number}")
+    raise LakeConflict(
+        f"{name} has {VERSIONS} versions in one directory of the lake.",
+        why="Each new content of a name lands beside the older ones; so many are not expected.",
+        todo="Find out why RAP keeps publishing it; move its versions out of the lake, or exclude the name.",
+    )
+
+
+def _versioned(name: str, version: str) -> str:
+    """Return a name with a version in front of its extension.
+
+    If it is longer than `NAME_BYTES`, the stem is cut, and a hash of the whole name keeps two long names
+    distinct.
+    """
+    match = _EXTENSION.fullmatch(name)
+    stem, extension = (match["stem"], match["extension"]) if match else (name, "")
+    excess = len(f"{name}{version}".encode()) - NAME_BYTES
+    if excess > 0:
+        mark = f"-{hashlib.sha256(name.encode()).hexdigest()[:_HASH_DIGITS]}"
+        # A character of several bytes is kept whole or not at all.
+        stem = stem.encode()[: -(excess + len(mark))].decode(errors="ignore") + mark
+    return f"{stem}{version}{extension}"
 
 
 def folder_directory(customer: str, folder: Folder | str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hkex_rap.lake.creating import create_once
+from airflow_provider_hkex_rap.lake.entry import Disposition, Entry, to_lines
 from airflow_provider_hkex_rap.lake.layout import manifest_path, relative_path
-from airflow_provider_hkex_rap.lake.manifest import Disposition, Entry, to_json
+from airflow_provider_hkex_rap.lake.manifest import ManifestFile
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
+from airflow_provider_hkex_rap.rap.folders import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,13 @@ BATCH_SECONDS = 2.0
 _THREADS = 32
 
 
+class _Batch(NamedTuple):
+    """The content of one manifest file."""
+
+    path: str
+    entries: list[Entry]
+
+
 class ManifestWriter:
     """Write a run's entries in small batches, each after the names of its files are durable.
 
@@ -33,14 +43,15 @@ class ManifestWriter:
     """
 
     def __init__(self, lake: Lake, customer: str, run: str) -> None:
+        self.run = run
         self.written: list[Entry] = []
-        self.uris: list[str] = []
+        self.files: list[ManifestFile] = []
+        """The manifest files that were written."""
         self._lake = lake
         self._customer = customer
-        self._run = run
         self._pool = ThreadPoolExecutor(_THREADS, "hkex-rap-manifest")
         self._pending: list[Entry] = []
-        self._failed: list[Entry] = []
+        self._failed: list[_Batch] = []
         self._error: Exception | None = None
         self._writes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -63,22 +74,25 @@ class ManifestWriter:
         :param retry: called if some could not be written; True to try them once more.
         :raises LakeConflict: if entries could not be written.
         """
-        await self._write_rest()
+        self._flush()
+        await self._settle()
         if self._failed and retry():
-            await self._write_rest()
+            failed, self._failed = self._failed, []
+            for batch in failed:
+                # The same bytes at the same path: if only the answer was lost, nothing is entered twice.
+                self._start(batch)
+            await self._settle()
         self._pool.shutdown()
         if self._failed:
             raise LakeConflict(
-                f"{len(self._failed)} files have no manifest entry: {self._lake.uri} refused the manifest.",
+                f"{sum(len(batch.entries) for batch in self._failed)} files have no manifest entry: "
+                f"{self._lake.uri} refused the manifest.",
                 why=str(self._error or ""),
                 todo="Make the lake writable and run again: files that landed are adopted, not landed twice.",
                 uri=self._lake.uri,
             ) from self._error
 
-    async def _write_rest(self) -> None:
-        self._pending += self._failed
-        self._failed = []
-        self._flush()
+    async def _settle(self) -> None:
         while self._writes:
             await asyncio.gather(*self._writes)
 
@@ -91,24 +105,34 @@ class ManifestWriter:
             batches.setdefault((entry.folder, entry.business_date), []).append(entry)
         self._pending = []
         for (folder, business_date), entries in batches.items():
-            path = manifest_path(self._customer, folder, business_date, self._run, next(self._sequence))
-            write = asyncio.create_task(self._write(path, entries))
-            self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
+            path = manifest_path(self._customer, folder, business_date, self.run, next(self._sequence))
+            self._start(_Batch(path, entries))
 
-    async def _write(self, path: str, entries: list[Entry]) -> None:
+    def _start(self, batch: _Batch) -> None:
+        write = asyncio.create_task(self._write(batch))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+
+    async def _write(self, batch: _Batch) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._create, path, entries)
-        # Any error of the storage: the entries are tried once more at the end.
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._create, batch)
+        # Any error of the storage: the batch is tried once more at the end.
         except Exception as error:
             self._error = error
-            self._failed += entries
+            self._failed.append(batch)
         else:
-            self.written += entries
-            self.uris.append(self._lake.uri_of(path))
+            self.written += batch.entries
+            first = batch.entries[0]
+            self.files.append(
+                ManifestFile(
+                    batch.path, Folder(first.folder), first.business_date, tuple(batch.entries), bad=()
+                )
+            )
 
-    def _create(self, path: str, entries: list[Entry]) -> None:
-        landed = [entry.uri for entry in entries if entry.uri and entry.disposition == Disposition.LANDED]
+    def _create(self, batch: _Batch) -> None:
+        landed = [
+            entry.uri for entry in batch.entries if entry.uri and entry.disposition == Disposition.LANDED
+        ]
         for directory in {relative_path(uri).rpartition("/")[0] for uri in landed}:
             self._lake.sync(directory)
-        self._lake.create(path, to_json(entries))
+        create_once(self._lake, batch.path, to_lines(batch.entries))

@@ -7,11 +7,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap.lake.manifest import Disposition, Entry
+from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from airflow_provider_hkex_rap.lake.manifest import ManifestFile
     from airflow_provider_hkex_rap.rap.files import RemoteFile
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class LandingResult:
     :param entries: the manifest entries that were written.
     :param outcomes: the outcome of each planned file, in the order in which they finished.
     :param manifests: the URIs of the manifest files that were written.
+    :param manifest_files: the same files, with their entries.
     """
 
     landed: int
@@ -58,6 +60,7 @@ class LandingResult:
     entries: tuple[Entry, ...]
     outcomes: tuple[FileOutcome, ...]
     manifests: tuple[str, ...]
+    manifest_files: tuple[ManifestFile, ...]
 
 
 class Outcomes:

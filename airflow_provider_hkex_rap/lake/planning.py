@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pendulum
 
-    from airflow_provider_hkex_rap.lake.manifest import Ledger
+    from airflow_provider_hkex_rap.lake.ledger import Ledger
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.report_name import Naming
 
@@ -32,12 +32,14 @@ class Plan:
     :param todo: the files to land, oldest first, since the oldest leave RAP first.
     :param already: the files that the lake has.
     :param quarantined: the entries that may not enter the lake.
+    :param excluded: how many files of the listing the patterns left out.
     :param seen: when the listing was taken.
     """
 
     todo: tuple[RemoteFile, ...]
     already: tuple[RemoteFile, ...]
     quarantined: tuple[Quarantined, ...]
+    excluded: int
     seen: pendulum.DateTime
 
 
@@ -65,8 +67,10 @@ def plan(
     todo: list[RemoteFile] = []
     already: list[RemoteFile] = []
     quarantined: list[Quarantined] = []
+    excluded = 0
     for file in dict.fromkeys(files):
         if not _is_wanted(file.text, include, exclude):
+            excluded += 1
             continue
         if business_date and naming.read(file.text, file.mtime, now).business_date != business_date:
             continue
@@ -80,7 +84,7 @@ def plan(
             todo.append(file)
     # A file without an mtime may be the oldest.
     todo.sort(key=lambda file: (file.mtime or 0, file.name))
-    return Plan(tuple(todo), tuple(already), tuple(quarantined), now)
+    return Plan(tuple(todo), tuple(already), tuple(quarantined), excluded, now)
 
 
 def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

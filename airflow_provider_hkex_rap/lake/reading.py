@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.lake.committing import WholeFile, share
-from airflow_provider_hkex_rap.lake.manifest import Disposition
+from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.spool import Spool
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransferError
 from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, ReportSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from airflow_provider_hkex_rap.aio.budget import Budget
+    from airflow_provider_hkex_rap.lake.adopting import Adopting
     from airflow_provider_hkex_rap.lake.committing import Commits
     from airflow_provider_hkex_rap.lake.entries import Entries, Target
-    from airflow_provider_hkex_rap.lake.lookups import Lookups
     from airflow_provider_hkex_rap.lake.outcomes import Outcomes
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.clock import Clock
 
+REFRESH_FILES = 128
+"""The ledger is read again after so many files, since other accounts may be landing the same files."""
 FILES_IN_FLIGHT = 400
 """How many files are read at once, over one login."""
+
+log = logging.getLogger(__name__)
 
 
 class Reading:
@@ -34,7 +39,7 @@ class Reading:
     :param source: a login to RAP.
     :param lake: the lake.
     :param calls: runs the storage calls; once stopped, no further file is read.
-    :param lookups: finds files that a killed run left in the lake.
+    :param adopting: enters files that are in the lake without an entry.
     :param entries: takes the entries of files that need no commit.
     :param outcomes: takes the outcome of each file that does not reach the commits.
     :param commits: takes the files that were read whole.
@@ -48,7 +53,7 @@ class Reading:
         source: ReportSource,
         lake: Lake,
         calls: StorageCalls,
-        lookups: Lookups,
+        adopting: Adopting,
         entries: Entries,
         outcomes: Outcomes,
         commits: Commits,
@@ -59,7 +64,7 @@ class Reading:
         self._source = source
         self._lake = lake
         self._calls = calls
-        self._lookups = lookups
+        self._adopting = adopting
         self._entries = entries
         self._outcomes = outcomes
         self._commits = commits
@@ -69,7 +74,7 @@ class Reading:
         self._numbers = itertools.count()
         self._files_in_flight = asyncio.Semaphore(FILES_IN_FLIGHT)
 
-    async def run(self, files: Iterable[RemoteFile]) -> None:
+    async def run(self, files: Sequence[RemoteFile]) -> None:
         """Read files, and return when the last byte has arrived.
 
         :param files: the files to read, in order.
@@ -77,7 +82,9 @@ class Reading:
         """
         try:
             async with asyncio.TaskGroup() as reads:
-                for file in files:
+                for number, file in enumerate(files):
+                    if number and number % REFRESH_FILES == 0:
+                        reads.create_task(self._refresh(files[number:]))
                     await self._files_in_flight.acquire()
                     await self._bytes_in_flight.take(share(file))
                     read = reads.create_task(self._read(file))
@@ -85,6 +92,14 @@ class Reading:
         except BaseExceptionGroup as group:
             # Each file in flight reports the end of the one session.
             raise group.exceptions[0] from None
+
+    async def _refresh(self, files: Sequence[RemoteFile]) -> None:
+        """Read the entries that other runs have written meanwhile for the files that are left."""
+        try:
+            await self._adopting.refresh({self._entries.target(file).folder_day for file in files})
+        # The files are read once too often then, and recorded as they should be.
+        except OSError as error:
+            log.warning("The manifest could not be read again while files land: %s", error)
 
     async def _read(self, file: RemoteFile) -> None:
         whole: WholeFile | None = None
@@ -99,7 +114,7 @@ class Reading:
     async def _read_whole(self, listed: RemoteFile) -> WholeFile | None:
         """Read one file; return None if it has its outcome without a commit."""
         target = self._entries.target(listed)
-        if await self._adopt(target):
+        if self._adopting.has_landed(target) or await self._adopt(target):
             return None
         if self._calls.stopped:
             raise asyncio.CancelledError
@@ -120,22 +135,13 @@ class Reading:
                 spool.discard()
 
     async def _adopt(self, target: Target) -> bool:
-        """Record a file that a killed run left in the lake without an entry.
-
-        :returns: True if the file now has its outcome and need not be read.
-        """
+        """Record files that are in the lake without an entry; return whether the file has its outcome."""
         try:
-            found = await self._lookups.find(target)
+            return await self._adopting.adopt(target)
         # Any error of the storage concerns this file only.
         except Exception as error:
             self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
             return True
-        for landed in found:
-            uri = self._lake.uri_of(f"{target.directory}/{landed.name}")
-            if self._entries.ledger.owner(uri) is None:
-                self._commits.record(target, landed, None)
-                return True
-        return False
 
     async def _fill(self, spool: Spool, file: RemoteFile) -> Attributes | None:
         """Read a file into a spool; return its size and mtime, or None if it could not be read whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import inspect
 import os
@@ -39,7 +40,7 @@ class Landed(NamedTuple):
     """A file in the lake."""
 
     name: str
-    """Its name in its directory: the report's own, or that name with ``.v2``, ``.v3``..."""
+    """Its name in its directory: the report's own, or that name with ``.v2``, ``.v3``... in it."""
     sha256: str
     etag: str | None
     version_id: str | None
@@ -52,6 +53,14 @@ class DirectoryListing(NamedTuple):
 
     files: list[str]
     directories: list[str]
+
+
+class Proof(NamedTuple):
+    """What `Lake.commit` leaves on a file, so that a run can enter a file that a killed run left."""
+
+    mtime: int
+    """RAP's modification time, in seconds since the epoch."""
+    sha256: str
 
 
 class Lake:
@@ -75,7 +84,9 @@ class Lake:
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         self.is_local = "file" in protocols
         self.is_s3 = "s3" in protocols
-        """Whether the storage reports the MD5 of most files, and keeps metadata with them."""
+        """Whether the storage reports the MD5 of most files."""
+        self._is_gcs = bool(protocols & {"gs", "gcs"})
+        self._is_azure = bool(protocols & {"abfs", "az"})
         self.lists_trees = bool(protocols & _OBJECT_STORES)
         """Whether the storage lists a whole tree in one call."""
         self.turn: contextlib.AbstractContextManager[object] = (
@@ -190,27 +201,47 @@ class Lake:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def proven(self, relative: str, info: dict[str, Any], mtime: int) -> Landed | None:
-        """Return a landed file if it provably has the listed modification time; else None.
-
-        `commit` leaves the proof: RAP's modification time, on the file or in the object's metadata.
+    def proof(self, relative: str, info: dict[str, Any]) -> Proof | None:
+        """Return RAP's modification time of a landed file and its SHA-256, as `commit` left them.
 
         :param relative: its path relative to the lake.
         :param info: its attributes, as `stat` returns them.
-        :param mtime: the listed modification time, in seconds since the epoch.
+        :returns: None if the file has no such proof; then it is not known to come from RAP.
         :raises OSError: if the lake cannot be read.
         """
-        sha256 = self._proof(self._path(relative), info, mtime)
-        return self._landed(relative.rpartition("/")[2], sha256, info, adopted=True) if sha256 else None
-
-    def _proof(self, path: str, info: dict[str, Any], mtime: int) -> str | None:
-        """Return a landed file's SHA-256 if it has that modification time of RAP; else None."""
         if self.is_local:
-            return self._sha256(path) if int(info["mtime"]) == mtime else None
-        if self.is_s3:
-            metadata: dict[str, str] = self.fs.metadata(path)
-            return metadata.get("sha256") if metadata.get("rap-mtime") == str(mtime) else None
-        return None
+            return Proof(int(info["mtime"]), self._sha256(self._path(relative)))
+        path = self._path(relative)
+        metadata: dict[str, str] = self.fs.metadata(path) if self.is_s3 else info.get("metadata") or {}
+        mtime, sha256 = metadata.get("rap-mtime") or metadata.get("rap_mtime") or "", metadata.get("sha256")
+        return Proof(int(mtime), sha256) if sha256 and mtime.isdecimal() else None
+
+    def landed(self, relative: str, sha256: str, info: dict[str, Any]) -> Landed:
+        """Return a file that the lake has, as a landed one.
+
+        :param relative: its path relative to the lake.
+        :param sha256: SHA-256 of its bytes, in hexadecimal.
+        :param info: its attributes, as `stat` returns them.
+        """
+        return self._landed(relative.rpartition("/")[2], sha256, info, adopted=True)
+
+    def age(self, info: dict[str, Any]) -> float:
+        """Return the seconds since a file came into the lake, by the storage's own times; 0 if it has none.
+
+        :param info: its attributes, as `stat` returns them.
+        """
+        # The mtime of a local file is RAP's; its change time is that of the commit.
+        names = ("LastModified", "last_modified", "updated", "timeModified", "created")
+        moment = (
+            os.stat(info["name"]).st_ctime
+            if self.is_local
+            else next(filter(None, map(info.get, names)), None)
+        )
+        if isinstance(moment, str):
+            moment = datetime.datetime.fromisoformat(moment)
+        if isinstance(moment, datetime.datetime):
+            moment = moment.timestamp()
+        return time.time() - moment if isinstance(moment, int | float) else 0.0
 
     # Writing
 
@@ -231,8 +262,8 @@ class Lake:
     ) -> Landed:
         """Make a whole file visible, exactly once per content, and verify it.
 
-        If the name is taken by the same bytes, those are adopted; if by other bytes, the file lands as
-        ``.v2``, ``.v3``...
+        If the name is taken by the same bytes, those are adopted; if by other bytes, the file lands under
+        the next free name of `versions`.
 
         :param directory: the directory it belongs in, relative to the lake.
         :param name: its name, as `safe_name` returns it.
@@ -341,14 +372,24 @@ class Lake:
         return os.open(part, os.O_RDONLY | os.O_CLOEXEC)
 
     def _upload(self, path: str, spool: Spool, mtime: int | None) -> None:
-        options: dict[str, Any] = {"mode": "create"}
+        options = {"mode": "create"} | self._proof_options(spool.sha256, str(mtime))
         content = spool.content
-        if self.is_s3:
-            options["Metadata"] = {"sha256": spool.sha256, "rap-mtime": str(mtime)}
         if isinstance(content, bytes):
             self.fs.pipe_file(path, content, **options)
         else:
             self.fs.put_file(content, path, **options, **(_S3_UPLOAD if self.is_s3 else {}))
+
+    def _proof_options(self, sha256: str, mtime: str) -> dict[str, Any]:
+        """Return the options of an upload that keep the proof for `proven` in the object's metadata."""
+        metadata = {"sha256": sha256, "rap-mtime": mtime}
+        if self.is_s3:
+            return {"Metadata": metadata}
+        if self._is_gcs:
+            return {"metadata": metadata}
+        if self._is_azure:
+            # adlfs passes on headers, but no metadata. On Azure a name must be an identifier: no hyphen.
+            return {"headers": {"x-ms-meta-sha256": sha256, "x-ms-meta-rap_mtime": mtime}}
+        return {}
 
     def _holds(self, relative: str, info: dict[str, Any], spool: Spool, *, adopted: bool) -> bool:
         """Return whether a file holds the spooled bytes."""

@@ -6,17 +6,20 @@ from enum import Enum, auto
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap.lake.layout import business_date_of, folder_directory, relative_path
-from airflow_provider_hkex_rap.lake.listing import list_files
-from airflow_provider_hkex_rap.lake.manifest import READERS, Entry, read_manifests
+import pendulum
+
+from airflow_provider_hkex_rap.lake.layout import folder_directory, relative_path
+from airflow_provider_hkex_rap.lake.listing import list_directories, list_files
+from airflow_provider_hkex_rap.lake.manifest import READERS, WINDOW_DAYS_AHEAD, days_between, read_manifests
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Iterable
 
-    import pendulum
-
+    from airflow_provider_hkex_rap.lake.entry import Entry
     from airflow_provider_hkex_rap.lake.store import Lake
 
 _FILES = 256
@@ -43,55 +46,77 @@ class Problem(NamedTuple):
     what: str
 
 
+class Verified(NamedTuple):
+    """The result of a verification."""
+
+    entries: int
+    """The entries that were compared."""
+    files: int
+    """The files in the lake that were compared."""
+    problems: list[Problem]
+
+
 async def verify(
     lake: Lake,
     customer: str,
     folders: Iterable[Folder] = tuple(Folder),
     since: pendulum.Date | None = None,
-) -> list[Problem]:
+) -> Verified:
     """Read every landed byte of a customer, and return the disagreements with the manifest.
 
     ::
 
-        problems = asyncio.run(verify(lake, "CXYZ"))
+        problems = asyncio.run(verify(lake, "CXYZ")).problems
 
     :param lake: the lake.
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folders: the folders on RAP.
     :param since: leave out files and entries of earlier business dates.
-    :returns: a problem for each file that is missing, differs from its entry, or has no entry.
+    :returns: with a problem for each file that is missing, differs from its entry, or has no entry.
     :raises OSError: if the lake cannot be read.
     """
     problems: list[Problem] = []
+    entries = files = 0
+    days = days_between(since, _last_day()) if since else None
     async with StorageCalls(READERS) as calls:
         for folder in folders:
             claims: _Claims = {}
-            async for manifest in read_manifests(calls, lake, customer, folder):
-                if not is_since(manifest.path, since):
-                    continue
-                if manifest.error:
-                    what = f"The manifest file is unreadable: {manifest.error}."
-                    uri = lake.uri_of(manifest.path)
-                    problems.append(Problem(ProblemKind.UNREADABLE_MANIFEST, uri, what))
+            async for manifest in read_manifests(calls, lake, customer, folder, days):
+                problems += (
+                    Problem(
+                        ProblemKind.UNREADABLE_MANIFEST,
+                        lake.uri_of(manifest.path),
+                        f"The manifest file has a bad line {number}: {reason}.",
+                    )
+                    for number, reason in manifest.bad
+                )
+                entries += len(manifest.entries)
                 for entry in manifest.entries:
                     _claim(claims, entry)
+            landed = await _landed(calls, lake, folder_directory(customer, folder), days)
+            files += len(landed)
             problems += (
                 Problem(ProblemKind.UNCLAIMED, lake.uri_of(path), "It has no manifest entry.")
-                for path in await list_files(calls, lake, folder_directory(customer, folder))
-                if path not in claims and is_since(path, since)
+                for path in landed
+                if path not in claims
             )
             problems += await _measure(calls, lake, claims)
-    return problems
+    return Verified(entries, files, problems)
 
 
-def is_since(path: str, since: pendulum.Date | None) -> bool:
-    """Return whether a path belongs to a business date from *since* on; a path without a date always does.
+def _last_day() -> datetime.date:
+    return pendulum.now(HONG_KONG).date().add(days=WINDOW_DAYS_AHEAD)
 
-    :param path: the path of a report or manifest file, relative to the lake.
-    :param since: the first business date; None for all.
-    """
-    business_date = business_date_of(path)
-    return since is None or business_date is None or business_date >= since.isoformat()
+
+async def _landed(
+    calls: StorageCalls, lake: Lake, directory: str, days: Iterable[datetime.date] | None
+) -> list[str]:
+    """Return the landed files of a folder, of some business dates or of all."""
+    if days is None:
+        return await list_files(calls, lake, directory)
+    reports = await calls.run(lake.list_directory, directory)
+    wanted = [f"{report}/business_date={day.isoformat()}" for report in reports.directories for day in days]
+    return await list_directories(calls, lake, wanted)
 
 
 def _claim(claims: _Claims, entry: Entry) -> None:

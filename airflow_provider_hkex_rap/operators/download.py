@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_hkex_rap.operators.arguments import parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
@@ -19,11 +20,16 @@ from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
     import pendulum
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from airflow_provider_hkex_rap.assets.announcing import Announcement
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.lake.outcomes import LandingResult
     from airflow_provider_hkex_rap.operators.ingest import Ingest, IngestRequest
+
+REPORTS_LANDED = AssetAlias("hkex_rap_reports_landed")
+"""Emits an event of ``hkex-rap://<customer>/<folder>`` for each folder with new reports."""
 
 _SUPERSEDED_RETRIES = 3
 
@@ -47,8 +53,10 @@ class RapDownloadOperator(RapTask, BaseOperator):
     :param naming: a regular expression with the named groups ``report`` and ``date``, searched in file names;
         a group that matches takes precedence over the built-in rule for report codes or business dates.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
-    :returns: a summary: counts of files landed, already there, deferred, quarantined and failed; bytes;
-        seconds; and the URI of the manifest.
+    :returns: a summary, small whatever the number of files: ``business_date``; the counts ``landed``,
+        ``already``, ``deferred``, ``quarantined``, ``failed`` and ``excluded``; ``bytes``; ``seconds``;
+        ``by_report``, how many files landed by folder and report; and ``manifests``, the URIs of the
+        manifest files that this run wrote.
     :raises RapReportMissing: if an expected report has not landed; a later try may find it.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
     :raises RapRetentionExpired: if nothing of the day is listed, it is past the ten days (§4.1), and an
@@ -83,7 +91,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         pool: str = POOL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pool=pool, **kwargs)
+        outlets = [*(kwargs.pop("outlets", None) or ()), REPORTS_LANDED]
+        super().__init__(pool=pool, outlets=outlets, **kwargs)
         self.folders = folders
         self.lake = lake
         self.business_date = business_date
@@ -92,11 +101,13 @@ class RapDownloadOperator(RapTask, BaseOperator):
         self.exclude = exclude
         self.naming = naming
         self.rap_conn_id = rap_conn_id
+        self.announcement: Announcement | None = None
+        """What the task announces if it succeeds; known at the end of `execute`."""
+        self._ingest: Ingest | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the new files and judge the run's trading day."""
         from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-        from airflow_provider_hkex_rap.lake.layout import MANIFESTS
         from airflow_provider_hkex_rap.operators.ingest import Ingest
 
         with self.ending(context):
@@ -106,15 +117,48 @@ class RapDownloadOperator(RapTask, BaseOperator):
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
+            self._ingest = ingest
             runner.run(ingest.land, wanted=_services(request.folders))
-            manifest = request.lake.uri_of(f"{MANIFESTS}/{ingest.ledger.customer}")
-            summary = ingest.summary() | {"manifest": manifest}
+            summary = ingest.summary()
             self.log.info("%s", _format_summary(summary))
             _judge_transfers(ingest.landings[-1].result)
             if ingest.unseen:
                 raise ingest.unseen[0]
             _judge_day(ingest, expect, source.clock().date())
+            # Last, since Airflow discards the events of a try that fails.
+            self._announce(context, ingest)
             return summary
+
+    def _announce(self, context: Context, ingest: Ingest) -> None:
+        """Emit an event for each folder with reports that were not announced; none outside a run."""
+        events = context.get("outlet_events")
+        if events is None or "ti" not in context:
+            return
+        self.announcement = asyncio.run(ingest.announcement())
+        for news in self.announcement.news:
+            events[REPORTS_LANDED].add(Asset(news.uri), extra=news.extra)
+            self.log.info(
+                "The success of this task announces %d files of %d business dates as %s.",
+                sum(day["count"] for day in news.extra["days"]),
+                len(news.extra["days"]),
+                news.uri,
+            )
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+        """Return the lineage of the files that landed; OpenLineage calls this after each try that ended.
+
+        :param task_instance: the task instance; the lineage does not depend on it.
+        :returns: the files on RAP as inputs and the files in the lake as outputs; None if the try did not
+            reach the login.
+        """
+        if self._ingest is None:
+            return None
+        from airflow_provider_hkex_rap.lineage.openlineage import describe_landing
+
+        manifests = [uri for result in self._ingest.results for uri in result.manifests]
+        # The name of the storage account is not in the URI of an Azure lake.
+        account = getattr(self._ingest.request.lake.fs, "account_name", None)
+        return describe_landing(self._ingest.landed, manifests, account or "")
 
     def _parse(self, context: Context, source: AirflowLoginSource) -> IngestRequest:
         """Return the arguments, checked before any network traffic.
@@ -206,9 +250,8 @@ def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.D
 def _format_summary(summary: dict[str, Any]) -> str:
     return (
         "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were there already."
-        " Deferred: {deferred}, quarantined: {quarantined}, failed: {failed}. Manifest: {manifest}".format(
-            **summary
-        )
+        " Deferred: {deferred}, quarantined: {quarantined}, failed: {failed}, excluded: {excluded}."
+        " Manifest files: {manifests}.".format(**summary | {"manifests": len(summary["manifests"])})
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,20 @@ import pendulum
 
 from airflow_provider_hkex_rap import __version__
 from airflow_provider_hkex_rap.aio.together import run_all, run_both
+from airflow_provider_hkex_rap.assets.announcing import Announcement, read_announced
 from airflow_provider_hkex_rap.lake.entries import Origin
+from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.landing import Landing
+from airflow_provider_hkex_rap.lake.layout import run_stamp
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.lake.manifest import Ledger
-    from airflow_provider_hkex_rap.lake.outcomes import LandingProgress
+    from airflow_provider_hkex_rap.lake.entry import Entry
+    from airflow_provider_hkex_rap.lake.ledger import Ledger
+    from airflow_provider_hkex_rap.lake.outcomes import LandingProgress, LandingResult
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.transport.session import RapSession
 
 _PROGRESS_SECONDS = 10.0
+# A folder has about forty reports; names of an unknown form may have a code each.
+_REPORTS_NAMED = 200
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +118,7 @@ class Ingest:
                 )
                 self.unseen = [listing for listing in listings if isinstance(listing, RapError)]
                 files = [file for files in listings if not isinstance(files, RapError) for file in files]
+                await landing.extend_ledger(self.ledger, files)
                 self.plan = plan(
                     files,
                     self.ledger,
@@ -141,19 +150,66 @@ class Ingest:
             **self.run,
         )
 
+    @property
+    def results(self) -> list[LandingResult]:
+        """The result of each session so far, the last session's last."""
+        return [landing.result for landing in self.landings]
+
+    @property
+    def landed(self) -> list[Entry]:
+        """The entries of the files that landed in any session, and that the manifest has."""
+        return [
+            entry
+            for result in self.results
+            for entry in result.entries
+            if entry.disposition == Disposition.LANDED
+        ]
+
     def summary(self) -> dict[str, Any]:
-        """Return the counts of files, the bytes and the seconds, of all sessions together."""
-        *earlier, last = [landing.result for landing in self.landings]
+        """Return what the run hands on, of all sessions together; its size does not grow with the files.
+
+        :returns: ``business_date``; the counts ``landed``, ``already``, ``deferred``, ``quarantined``,
+            ``failed`` and ``excluded``; ``bytes`` and ``seconds``; ``by_report``, how many files landed by
+            folder and report; and ``manifests``, the URIs of the manifest files that were written.
+        """
+        *earlier, last = self.results
         before = {o.file for result in earlier for o in result.outcomes if o.disposition == "landed"}
         return {
+            "business_date": self.request.day.isoformat(),
             "landed": last.landed + len(before),
             "already": last.already - sum(file in before for file in self.plan.already),
             "deferred": last.deferred,
             "quarantined": last.quarantined,
             "failed": last.failed,
+            "excluded": self.plan.excluded,
             "bytes": sum(result.bytes for result in (*earlier, last)),
             "seconds": round(time.monotonic() - self._started, 3),
+            "by_report": _count_by_report(self.landed),
+            "manifests": [uri for result in (*earlier, last) for uri in result.manifests],
         }
+
+    async def announcement(self) -> Announcement:
+        """Return the reports of the folders that were not announced yet, whichever run landed them.
+
+        :raises OSError: if the lake cannot be read.
+        """
+        lake, customer, now = self.request.lake, self.ledger.customer, self.source.clock()
+        announcement = Announcement(lake=lake, customer=customer, run=run_stamp(now, secrets.token_hex(3)))
+        async with StorageCalls(len(self.request.folders)) as calls:
+            announced = await run_all(
+                *(read_announced(calls, lake, customer, folder, now) for folder in self.request.folders)
+            )
+        for folder, paths in zip(self.request.folders, announced, strict=True):
+            announcement.add(folder, self._manifests(folder), paths)
+        return announcement
+
+    def _manifests(self, folder: Folder) -> dict[str, Sequence[Entry]]:
+        """Return the entries of the manifest files that the ledger has read, and of those of this run."""
+        read = {m.path: m.entries for m in self.ledger.manifests.values() if m.folder is folder}
+        own = {
+            m.path: m.entries for result in self.results for m in result.manifest_files if m.folder is folder
+        }
+        return {**read, **own}
 
     def _log_session(self, session: RapSession) -> None:
         now = self.source.clock()
@@ -187,8 +243,26 @@ class Ingest:
                 reports or "none",
             )
         log.info(
-            "%d files are to land; %d are in the lake already.", len(self.plan.todo), len(self.plan.already)
+            "%d files are to land; %d are in the lake already; %d are excluded by name.",
+            len(self.plan.todo),
+            len(self.plan.already),
+            self.plan.excluded,
         )
+
+
+def _count_by_report(landed: Sequence[Entry]) -> dict[str, dict[str, int]]:
+    """Return how many files landed, by folder and report code."""
+    counts: dict[str, Counter[str]] = {}
+    for entry in landed:
+        counts.setdefault(entry.folder, Counter())[entry.report] += 1
+    return {folder: _bounded(reports) for folder, reports in sorted(counts.items())}
+
+
+def _bounded(reports: Counter[str]) -> dict[str, int]:
+    """Return the counts of the most frequent reports by name, and the sum of the others as ``*``."""
+    named = reports.most_common(_REPORTS_NAMED)
+    others = reports.total() - sum(count for _, count in named)
+    return dict(sorted(named)) | ({"*": others} if others else {})
 
 
 def _format_time(seconds: int) -> str:

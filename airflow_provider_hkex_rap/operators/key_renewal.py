@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
+from airflow_provider_hkex_rap.assets.uris import key_uri
 from airflow_provider_hkex_rap.operators.arguments import parse_flag, parse_number
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
@@ -95,8 +96,7 @@ def _emit(context: Context, outcome: RenewalOutcome) -> None:
     events = context.get("outlet_events")
     # Outside a run there are no events; in one, they are empty at first.
     if events is not None:
-        asset = Asset(name=f"hkex_rap_key_{outcome.account}", uri=f"hkex-rap://key/{outcome.account}")
-        events[KEY_RENEWED].add(asset, extra=outcome.as_dict())
+        events[KEY_RENEWED].add(Asset(key_uri(outcome.account)), extra=outcome.as_dict())
 
 
 def _format_outcome(outcome: RenewalOutcome) -> str:

@@ -40,3 +40,20 @@ class Account:
 
     def __str__(self) -> str:
         return self.name
+
+
+def parse_customer(text: str) -> str:
+    """Return the DCASS customer code in a text (§3.1).
+
+    :param text: ``C`` and three capital letters or digits.
+    :raises RapConfigurationError: if it has another form.
+    """
+    try:
+        return Account(f"D{text}001").customer
+    except RapConfigurationError:
+        raise RapConfigurationError(
+            f"{text!r} is not a DCASS customer code.",
+            why="A code is C and three of A-Z and 0-9, in capital letters (guide §3.1).",
+            todo="Give the middle of your RAP user accounts: CXYZ if they are DCXYZ001 and so on.",
+            customer=text,
+        ) from None

@@ -169,7 +169,7 @@ def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
 def read_manifest() -> Iterator[dict[str, Any]]:
     """Yield the entries of the lake's manifest, read as plain JSON."""
     for path in sorted(LAKE.glob("manifest/**/*.jsonl")):
-        yield from json.loads(path.read_bytes())["entries"]
+        yield from map(json.loads, path.read_text().splitlines())
 
 
 def lake_tree() -> Tree:

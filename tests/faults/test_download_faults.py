@@ -225,7 +225,7 @@ def test_republished_content_lands_beside_the_old(rap: RapSimulator, lake: Path)
     rap.put(Folder.DCASS, "TP001_20261120.csv", b"second", MTIME.add(minutes=5))
     download(lake)
     names = sorted(name for _, name in by_name(lake))
-    assert names == ["TP001_20261120.csv", "TP001_20261120.csv.v2"]
+    assert names == ["TP001_20261120.csv", "TP001_20261120.v2.csv"]
     old, new = sorted(entries(lake), key=lambda entry: entry["committed"])
     assert new["supersedes"] == old["uri"]
 

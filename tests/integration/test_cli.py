@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import asyncssh
 import pendulum
 import pytest
+import yaml
 
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
@@ -331,7 +332,7 @@ def test_ls_asks_before_it_logs_in(rap: RapSimulator, airflow: Airflow) -> None:
             "size": "5",
             "modified_hkt": "2026-11-19 21:40:00",
             "business_date": "2026-11-19",
-            "report": "TP001_CXYZ",
+            "report": "TP001",
         },
     ]
     assert len(rap.events.of("login")) == 2
@@ -360,6 +361,10 @@ def test_ls_lists_the_rest_where_a_folder_is_denied(
         (("gaps", "--lake", "lake", "--customer", "CXYZ"), "'lake' in 'lake' is not the root"),
         (("gaps", "--lake", "/lake", "--customer", "cxyz"), "'cxyz' is not a DCASS customer code"),
         (("gaps", "--lake", "/lake", "--customer", "CXYZ", "--folders", "X"), "'X' is not a folder"),
+        (("manifest", "--lake", "/lake", "--customer", "cxyz"), "'cxyz' is not a DCASS customer code"),
+        (("manifest", "--lake", "/lake", "--folder", "X"), "'X' is not a folder"),
+        (("manifest", "--lake", "/lake", "--business-date", "1", "2", "3"), "not a first and a last"),
+        (("manifest", "--lake", "/lake", "--business-date", "today"), "'today' in 'business_date'"),
         (("verify", "--lake", "/lake", "--customer", "CXYZ"), "nothing of CXYZ to verify"),
         (("verify", "--lake", "/lake", "--customer", "CXYZ", "--since", "today"), "'today' in '--since'"),
     ],
@@ -457,7 +462,7 @@ def test_verify_proves_the_lake_or_says_what_to_do(week: Path, airflow: Airflow)
     changed.write_bytes(changed.read_bytes()[::-1])
     (changed.parent / "stray.csv").touch()
     (manifest,) = (week / "manifest").glob("CXYZ/DCASS/2026-11-18/*.jsonl")
-    manifest.write_bytes(manifest.read_bytes()[:-1])
+    manifest.write_bytes(manifest.read_bytes().replace(b"{", b"", 1000))
     result = verify(airflow, week)
     assert result.status == 1
     problems = {row["uri"].rpartition("/")[2]: row for row in result.rows}
@@ -470,6 +475,83 @@ def test_verify_proves_the_lake_or_says_what_to_do(week: Path, airflow: Airflow)
     assert verify(airflow, week, "--since", "2026-11-19").status == 0
     assert verify(airflow, week, "--since", "2026-11-18").status == 1
     assert verify(airflow, week, "--folders", "DCASS_OTHERS").status == 0
+
+
+def manifest(airflow: Airflow, lake: Path, *arguments: str) -> Result:
+    return airflow("hkex-rap", "manifest", "--lake", str(lake), *arguments)
+
+
+@pytest.fixture
+def republished(rap: RapSimulator, week: Path) -> Path:
+    """Return a lake in which TP001 of the last day has landed twice, and a quarantined name has an entry."""
+    name = "TP001_CXYZ_20261120.csv"
+    assert name.encode() in [file.name for file in rap.files(Folder.DCASS)]
+    rap.put(Folder.DCASS, name, b"account,price\n1,2\n", NOW.subtract(minutes=10))
+    rap.put(Folder.DCASS, "..", b"x", NOW.subtract(minutes=10))
+    rap.put(Folder.DCASS, r"..\[red]outside.csv", b"x", NOW.subtract(minutes=10))
+    download(week)
+    return week
+
+
+def test_manifest_shows_the_current_reports_of_the_connections_customer(
+    republished: Path, airflow: Airflow
+) -> None:
+    day = ("--business-date", "2026-11-20", "--report", "TP001", "--folder", "DCASS")
+    every = manifest(airflow, republished, *day, "-o", "json")
+    current = manifest(airflow, republished, *day, "-o", "json", "--current")
+    assert (every.status, current.status, every.err, current.err) == (0, 0, "", "")
+    versions = [row for row in every.rows if row["rap_path"].endswith("/TP001_CXYZ_20261120.csv")]
+    first, second = sorted(versions, key=lambda row: row["mtime"])
+    assert second["supersedes"] == first["uri"]
+    assert second["size"] == 18
+    assert [row for row in current.rows if row in (first, second)] == [second]
+    assert yaml.safe_load(manifest(airflow, republished, *day, "-o", "yaml", "--current").out) == current.rows
+
+
+def test_manifest_shows_a_row_for_each_entry(republished: Path, airflow: Airflow) -> None:
+    rows = manifest(airflow, republished, "-o", "json").rows
+    assert {row["disposition"] for row in rows} == {"landed", "quarantined"}
+    assert len({row["uri"] for row in rows if row["uri"]}) == sum(
+        path.is_file() for path in (republished / "reports").rglob("*")
+    )
+    days = manifest(airflow, republished, "--business-date", "2026-11-17", "2026-11-18", "-o", "json").rows
+    assert {row["business_date"] for row in days} == {"2026-11-17", "2026-11-18"}
+    for output in ("table", "plain"):
+        shown = manifest(airflow, republished, "-o", output).out
+        assert r"..\[red]outside.csv" in shown
+        assert all(row["uri"].rpartition("/")[2] in shown for row in rows if row["uri"])
+
+
+def test_manifest_says_if_it_has_found_nothing(week: Path, airflow: Airflow) -> None:
+    for output, out in (("json", "[]"), ("table", "")):
+        found = manifest(airflow, week, "--customer", "CABC", "-o", output)
+        assert (found.status, found.out.strip()) == (0, out)
+        assert f"{week.as_uri()} has no such entries of CABC" in found.err
+
+
+def test_manifest_fails_if_a_part_of_it_cannot_be_read(week: Path, airflow: Airflow) -> None:
+    (path,) = (week / "manifest/CXYZ/DCASS/2026-11-18").glob("*.jsonl")
+    whole = manifest(airflow, week, "--current", "-o", "json").rows
+    path.write_bytes(path.read_bytes()[:-9])
+    result = manifest(airflow, week, "--current", "-o", "json")
+    assert (result.status, len(result.rows)) == (1, len(whole) - 1)
+    assert path.as_uri() in result.err
+    assert "hkex-rap verify" in result.err
+
+
+def test_the_customer_is_that_of_the_connections_account(
+    week: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = ("--lake", str(week))
+    assert airflow("hkex-rap", "verify", *lake).status == 0
+    assert airflow("hkex-rap", "gaps", *lake, "-o", "json").rows == list(gaps(airflow, week)[1].values())
+    connection = json.dumps({"conn_type": "hkex_rap", "login": "DCABC001"})
+    monkeypatch.setenv("AIRFLOW_CONN_OF_CABC", connection)
+    for command in ("verify", "gaps", "manifest"):
+        assert "of CABC" in airflow("hkex-rap", command, *lake, "--conn-id", "of_cabc").err
+        without = airflow("hkex-rap", command, *lake, "--conn-id", "nowhere")
+        assert (without.status, without.out) == (1, "")
+        assert "neither --customer nor the Airflow connection nowhere" in without.err
 
 
 def documented(command: str = "") -> list[str]:

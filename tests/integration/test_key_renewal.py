@@ -351,7 +351,7 @@ def test_a_renewal_emits_an_asset_event_without_key_material(site: Site) -> None
     events = OutletEventAccessors()
     outcome = operator.execute({"outlet_events": events})
     (event,) = events[KEY_RENEWED].asset_alias_events
-    assert event.dest_asset_key.uri == f"hkex-rap://key/{ACCOUNT}"
+    assert event.dest_asset_key.uri == event.dest_asset_key.name == f"hkex-rap://key/{ACCOUNT}"
     assert event.extra == outcome
     again = OutletEventAccessors()
     operator.force = False

@@ -182,7 +182,7 @@ class Story:
         """Return by path on RAP how often the manifest records that it landed."""
         entries: list[dict[str, Any]] = []
         for manifest in self.lake.glob(f"manifest/{account[1:5]}/**/*.jsonl"):
-            entries += json.loads(manifest.read_bytes())["entries"]
+            entries += map(json.loads, manifest.read_text().splitlines())
         return Counter(entry["rap_path"] for entry in entries if entry["disposition"] == "landed")
 
     def published(self, account: str) -> Counter[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,9 +65,18 @@ class Trial:
 
     :param home: an empty directory for the lake and for everything that Airflow writes.
     :param start: the time in Hong Kong that both show first.
+    :param dags: the text of each further file of DAGs, by the file's name.
+    :param environment: further settings, as environment variables.
     """
 
-    def __init__(self, home: Path, start: pendulum.DateTime) -> None:
+    def __init__(
+        self,
+        home: Path,
+        start: pendulum.DateTime,
+        *,
+        dags: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.lake = home / "lake"
         # A fixed port, so that RAP can stop and start again at the same address.
         self.rap = RapSimulator(
@@ -78,7 +87,7 @@ class Trial:
         connections = zip(("default", "abc1", "abc2"), self.rap.accounts, strict=True)
         self.airflow = RealAirflow(
             home,
-            dags=_dags(),
+            dags=_dags() | dict(dags or {}),
             now=start,
             # No task is deferred, so no triggerer is needed.
             parts=("api-server", "scheduler", "dag-processor"),
@@ -92,7 +101,8 @@ class Trial:
                 # Airflow often notices one interval late that a task's process has ended.
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
                 "TZ": _TIME_ZONE,
-            },
+            }
+            | dict(environment or {}),
         )
 
     def __enter__(self) -> Self:
@@ -134,7 +144,7 @@ class Trial:
     def landed(self, customer: str) -> Iterator[dict[str, Any]]:
         """Yield the manifest entries of the files that landed for a customer."""
         for path in sorted(self.lake.glob(f"manifest/{customer}/**/*.jsonl")):
-            for entry in json.loads(path.read_bytes())["entries"]:
+            for entry in map(json.loads, path.read_text().splitlines()):
                 if entry["disposition"] == "landed":
                     yield entry
 

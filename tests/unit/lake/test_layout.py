@@ -21,6 +21,7 @@ from airflow_provider_hkex_rap.lake.layout import (
     safe_name,
     versions,
 )
+from airflow_provider_hkex_rap.rap.errors import LakeConflict
 from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -90,7 +91,24 @@ def test_a_name_that_is_accepted_stays_in_its_directory(name):
 
 
 def test_versions_follow_the_name():
-    assert list(islice(versions("a.csv"), 3)) == ["a.csv", "a.csv.v2", "a.csv.v3"]
+    assert list(islice(versions("a.csv"), 3)) == ["a.csv", "a.v2.csv", "a.v3.csv"]
+    assert list(islice(versions("a.csv.gz"), 2)) == ["a.csv.gz", "a.v2.csv.gz"]
+    assert list(islice(versions("a.b"), 2)) == ["a.b", "a.v2.b"]
+    assert list(islice(versions("a"), 2)) == ["a", "a.v2"]
+
+
+def test_a_version_of_the_longest_name_fits_too():
+    one, another = ("二" * 83 + f"{number:02}.csv" for number in range(2))
+    (_, second), (_, other) = (list(islice(versions(name), 2)) for name in (one, another))
+    assert len(one.encode()) == 255
+    assert len(second.encode()) <= 255
+    assert second.endswith(".v2.csv")
+    assert second != other
+
+
+def test_versions_end():
+    with pytest.raises(LakeConflict, match="10000 versions"):
+        list(versions("a.csv"))
 
 
 @given(st.datetimes(pendulum.naive(1980, 1, 1), pendulum.naive(2100, 1, 1)), st.integers(1, 10**6))

@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hkex_rap.lake.layout import manifest_path, run_stamp
-from airflow_provider_hkex_rap.lake.manifest import (
-    READERS,
+from airflow_provider_hkex_rap.lake.entry import (
     Disposition,
     Entry,
-    Ledger,
-    from_json,
+    from_line,
+    from_lines,
     rap_path,
-    to_json,
+    to_line,
+    to_lines,
     utc,
 )
+from airflow_provider_hkex_rap.lake.layout import manifest_path, run_stamp
+from airflow_provider_hkex_rap.lake.ledger import Ledger
+from airflow_provider_hkex_rap.lake.manifest import READERS
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
@@ -86,31 +88,42 @@ A_FILE = RemoteFile(Folder.DCASS, b"TP001_20261120.csv", 10, 1_795_000_000)
 
 def write(lake, entries, *, days_ago=0, content=None, folder=Folder.DCASS, suffix="1a2b3c"):
     path = manifest_path(CUSTOMER, folder, DAY, run_stamp(NOW.subtract(days=days_ago), suffix), 1)
-    lake.create(path, to_json(entries) if content is None else content)
+    lake.create(path, to_lines(entries) if content is None else content)
 
 
-@given(st.lists(FILES, max_size=3), st.text(max_size=20))
+@given(st.lists(FILES, min_size=1, max_size=3), st.text(max_size=20))
 def test_entries_survive_the_round_trip(files, reason):
     entries = [entry_of(file, reason=reason) for file in files]
-    assert from_json(to_json(entries)) == entries
+    assert from_lines(to_lines(entries)) == (entries, [])
     assert [entry.name for entry in entries] == [file.name for file in files]
     assert [entry.text for entry in entries] == [file.text for file in files]
 
 
-@given(st.lists(FILES, max_size=3), st.text(max_size=20))
-def test_a_manifest_file_is_compact_json_in_utf8(files, reason):
+@given(st.lists(FILES, min_size=1, max_size=3), st.text(max_size=20))
+def test_a_manifest_file_has_a_line_of_compact_json_for_each_entry_with_every_key(files, reason):
     entries = [entry_of(file, reason=reason) for file in files]
-    document = {"schema_version": 1, "entries": [asdict(entry) for entry in entries]}
-    expected = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    assert to_json(entries) == expected.encode()
+    lines = [json.dumps(asdict(entry), ensure_ascii=False, separators=(",", ":")) for entry in entries]
+    assert to_lines(entries) == "".join(f"{line}\n" for line in lines).encode()
 
 
 def test_an_entry_is_flat_and_its_times_are_in_utc():
-    document = json.loads(to_json([entry_of(A_FILE)]))
-    (entry,) = document["entries"]
-    assert document["schema_version"] == entry["schema_version"] == 1
+    entry = json.loads(to_line(entry_of(A_FILE)))
+    assert entry["schema_version"] == 1
     assert not [value for value in entry.values() if isinstance(value, list | dict)]
     assert entry["first_seen"] == "2026-11-20T12:00:00.000Z"
+
+
+def test_an_entry_that_would_not_read_back_is_not_written():
+    with pytest.raises(ValueError, match="business_date"):
+        to_line(entry_of(A_FILE, business_date="2026-13-45"))
+
+
+def test_a_bad_line_hides_no_other():
+    good = [entry_of(A_FILE), entry_of(replace(A_FILE, name=b"x"))]
+    content = to_line(good[0]) + b'\n{"folder": 3}\n\xff\n' + to_line(good[1]) + b"\n"
+    lines = from_lines(content)
+    assert lines.entries == good
+    assert [bad.number for bad in lines.bad] == [2, 3]
 
 
 def test_a_name_that_is_not_utf8_keeps_its_bytes():
@@ -130,12 +143,10 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_for_any_content_of_a_manifest_file_only_valueerror_is_raised(content):
-    try:
-        entries = from_json(content)
-    except ValueError:
-        return
-    assert entries == []
+def test_any_content_of_a_manifest_file_is_read_or_named_as_bad(content):
+    lines = from_lines(content)
+    assert lines.entries == []
+    assert lines.bad
 
 
 @pytest.mark.parametrize(
@@ -152,23 +163,22 @@ def test_for_any_content_of_a_manifest_file_only_valueerror_is_raised(content):
         {"business_date": "2026-13-45"},
     ],
 )
-def test_an_entry_of_the_wrong_form_spoils_its_file(change):
-    document = {"schema_version": 1, "entries": [asdict(entry_of(A_FILE)) | change]}
-    with pytest.raises(ValueError, match=r"entry|valid|base64|month"):
-        from_json(json.dumps(document).encode())
+def test_an_entry_of_the_wrong_form_is_refused(change):
+    with pytest.raises(ValueError, match="Folder|base64|" + next(iter(change))):
+        from_line(json.dumps(asdict(entry_of(A_FILE)) | change).encode())
 
 
-def test_an_entry_without_one_of_its_fields_spoils_its_file():
+def test_an_entry_without_one_of_its_fields_is_refused():
     values = asdict(entry_of(A_FILE))
     for name in values:
         entry = {key: value for key, value in values.items() if key != name}
-        with pytest.raises(ValueError, match=f"entries.0.{name}: Field required"):
-            from_json(json.dumps({"schema_version": 1, "entries": [entry]}).encode())
+        with pytest.raises(ValueError, match=f"{name}: Field required"):
+            from_line(json.dumps(entry).encode())
 
 
 def test_fields_of_a_later_version_are_left_out():
-    document = {"schema_version": 1, "entries": [asdict(entry_of(A_FILE)) | {"weather": "fine"}]}
-    assert from_json(json.dumps(document).encode()) == [entry_of(A_FILE)]
+    line = json.dumps(asdict(entry_of(A_FILE)) | {"weather": "fine"}).encode()
+    assert from_line(line) == entry_of(A_FILE)
 
 
 def test_the_ledger_knows_a_file_by_time_and_by_content(lake):
@@ -200,10 +210,14 @@ def test_a_quarantined_file_is_not_in_the_lake(lake):
     assert not ledger.of_day(NOW.date())
 
 
-@pytest.mark.parametrize(("days_ago", "known"), [(0, True), (-1, True), (30, True), (31, False)])
-def test_the_ledger_looks_back_thirty_days(lake, days_ago, known):
-    write(lake, [entry_of(A_FILE)], days_ago=days_ago)
-    assert load(lake, CUSTOMER, [Folder.DCASS], NOW).has(A_FILE) is known
+@pytest.mark.parametrize(
+    ("days_later", "known"), [(-11, True), (0, True), (31, True), (32, False), (-12, False)]
+)
+def test_the_ledger_reads_the_window_of_business_dates_around_today(lake, days_later, known):
+    write(lake, [entry_of(A_FILE)])
+    now = NOW.add(days=days_later)
+    assert load(lake, CUSTOMER, [Folder.DCASS], now).has(A_FILE) is known
+    assert load(lake, CUSTOMER, [Folder.DCASS], now, NOW.date()).has(A_FILE)
 
 
 def test_the_ledger_knows_its_folders_and_customer_only(lake):
@@ -221,8 +235,8 @@ def test_an_invalid_manifest_file_is_named_and_left_out(lake, content, caplog):
     with caplog.at_level(logging.WARNING):
         ledger = load(lake, CUSTOMER, [Folder.DCASS], NOW)
     assert ledger.has(A_FILE)
-    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "-ffffff-0001.json" in record.getMessage()
+    record, *_ = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "-ffffff-0001.jsonl" in record.getMessage()
 
 
 def test_many_manifest_files_are_read(lake):

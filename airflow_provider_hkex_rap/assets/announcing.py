@@ -1,0 +1,177 @@
+"""Announce the reports that landed: the asset events of a task, and the marks that they were announced.
+
+Airflow discards the events of a failed try, and a worker may be killed at any time. So a mark in the lake
+says which manifest files were announced. A task announces all files of the ledger that have no mark, no
+matter which task wrote them. It writes the mark after Airflow has recorded its success and its events. If no
+mark could be written, the next success announces the same files again: delivery is at least once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hkex_rap.assets.uris import reports_uri
+from airflow_provider_hkex_rap.lake.entry import Disposition
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pendulum
+
+    from airflow_provider_hkex_rap.lake.entry import Entry
+    from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.folders import Folder
+
+KIND = "announced"
+"""The kind of the marks."""
+
+_LATEST_EVENTS = 50
+_LATEST_MARKS = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderNews:
+    """The new reports of a folder.
+
+    :param folder: the folder on RAP.
+    :param uri: the URI of the asset.
+    :param extra: the content of the event.
+    :param manifests: the manifest files that the event covers, as paths relative to the lake.
+    """
+
+    folder: Folder
+    uri: str
+    extra: dict[str, Any]
+    manifests: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Announcement:
+    """The events of one task that succeeds, and their marks.
+
+    ::
+
+        announcement = Announcement(lake=lake, customer="CXYZ", run=run)
+        announcement.add(Folder.DCASS, manifests, announced)
+        for news in announcement.news:
+            context["outlet_events"][REPORTS_LANDED].add(Asset(news.uri), extra=news.extra)
+        # once Airflow has recorded the success:
+        announcement.mark()
+
+    :param lake: the lake.
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param run: a name that no other announcement has, as `run_stamp` returns it. It makes the events of two
+        tasks differ: Airflow keeps one of several events with equal content.
+    """
+
+    lake: Lake
+    customer: str
+    run: str
+    news: list[FolderNews] = field(default_factory=list)
+
+    def add(self, folder: Folder, manifests: Mapping[str, Sequence[Entry]], announced: set[str]) -> None:
+        """Add the reports of a folder that were not announced; add nothing if there are none.
+
+        :param folder: the folder on RAP.
+        :param manifests: the entries of each manifest file of the folder in the ledger's window, by the
+            file's path relative to the lake.
+        :param announced: the paths that the folder's marks name.
+        """
+        days = describe_days(self.lake, {path: manifests[path] for path in manifests.keys() - announced})
+        if days:
+            uri = reports_uri(self.customer, folder)
+            extra = {
+                "run": self.run,
+                "customer": self.customer,
+                "folder": folder.value,
+                "lake": self.lake.uri,
+                "days": days,
+            }
+            covered = tuple(sorted(manifests))
+            self.news.append(FolderNews(folder=folder, uri=uri, extra=extra, manifests=covered))
+
+    def mark(self) -> None:
+        """Write a mark for each event that Airflow has recorded; log errors, since the task has succeeded."""
+        for news in self.news:
+            try:
+                if self.run not in recorded_runs(news.uri):
+                    raise LookupError("Airflow has not recorded the event.")
+                asyncio.run(self._write_mark(news))
+            # Any error of Airflow or of the storage has the same effect, and nobody could handle it.
+            except Exception as error:
+                log.warning(
+                    "The next success announces the reports of %s again, since they could not be marked: %s",
+                    news.uri,
+                    error,
+                )
+
+    async def _write_mark(self, news: FolderNews) -> None:
+        async with StorageCalls(1) as calls:
+            payload = {"manifests": news.manifests}
+            await write_mark(calls, self.lake, self.customer, news.folder, KIND, self.run, payload)
+
+
+async def read_announced(
+    calls: StorageCalls, lake: Lake, customer: str, folder: Folder, now: pendulum.DateTime
+) -> set[str]:
+    """Return the paths of the manifest files of a folder that were announced.
+
+    Each mark repeats the paths of the marks before it, for the window of the ledger. So the latest mark is
+    enough; a few are read, since tasks that end at the same time do not see each other's mark.
+
+    :param calls: runs the storage calls.
+    :param lake: the lake.
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param folder: the folder on RAP.
+    :param now: the current time.
+    :raises OSError: if the lake cannot be read.
+    """
+    since = now.subtract(days=MARK_DAYS)
+    marks = await read_marks(calls, lake, customer, folder, KIND, since, now, newest=_LATEST_MARKS)
+    return {str(path) for mark in marks for path in mark.payload.get("manifests", ())}
+
+
+def recorded_runs(uri: str) -> set[str]:
+    """Return the runs of the latest events of an asset, as Airflow has recorded them.
+
+    :param uri: the URI of the asset, which is its name as well.
+    :raises AirflowRuntimeError: if Airflow does not know.
+    """
+    from airflow.sdk.execution_time.context import InletEventsAccessor
+
+    latest = InletEventsAccessor(asset_name=uri, asset_uri=uri).ascending(False).limit(_LATEST_EVENTS)
+    return {str((event.extra or {}).get("run")) for event in latest}
+
+
+def describe_days(lake: Lake, manifests: Mapping[str, Iterable[Entry]]) -> list[dict[str, Any]]:
+    """Return the landed files of manifest files by business date, the oldest day first.
+
+    :param lake: the lake.
+    :param manifests: the entries of each manifest file of one folder, by its path relative to the lake.
+    :returns: for each business date, ``business_date`` in ISO form, ``count`` of files, ``bytes``, the codes
+        of the ``reports``, and ``manifests``, the URIs of the manifest files with their entries.
+    """
+    files: dict[str, dict[str, Entry]] = {}
+    uris: dict[str, set[str]] = {}
+    for path, entries in manifests.items():
+        for entry in entries:
+            if entry.disposition == Disposition.LANDED and entry.uri:
+                files.setdefault(entry.business_date, {})[entry.uri] = entry
+                uris.setdefault(entry.business_date, set()).add(lake.uri_of(path))
+    return [
+        {
+            "business_date": day,
+            "count": len(landed),
+            "bytes": sum(entry.size or 0 for entry in landed.values()),
+            "reports": sorted({entry.report for entry in landed.values()}),
+            "manifests": sorted(uris[day]),
+        }
+        for day, landed in sorted(files.items())
+    ]

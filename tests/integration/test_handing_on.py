@@ -1,0 +1,91 @@
+"""A run hands on its counts and the URIs of its manifest files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_hkex_rap.lake import reading
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+
+from ..simulated_rap import MTIME, download, entries, in_a_run
+
+if TYPE_CHECKING:
+    import pytest
+
+DAY = "2026-11-20"
+
+
+def test_the_result_has_the_day_the_counts_and_the_manifest_files(rap: RapSimulator, lake: Path) -> None:
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"123", MTIME)
+    rap.put(Folder.DCASS, "TP001_20261119.csv", b"1", MTIME)
+    rap.put(Folder.DCASS_OTHERS, "RPI03_20261120.csv", b"12", MTIME)
+    rap.put(Folder.DCASS_OTHERS, "x_20261120.tmp", b"12", MTIME)
+    rap.put(Folder.DCASS_OTHERS, "y_20261120.tmp", b"12", MTIME)
+    summary = download(lake, exclude="*.tmp")
+    seconds, manifests = summary.pop("seconds"), summary.pop("manifests")
+    assert summary == {
+        "business_date": DAY,
+        "landed": 3,
+        "already": 0,
+        "deferred": 0,
+        "quarantined": 0,
+        "failed": 0,
+        "excluded": 2,
+        "bytes": 6,
+        "by_report": {"DCASS": {"TP001": 2}, "DCASS_OTHERS": {"RPI03": 1}},
+    }
+    assert seconds > 0
+    assert len(manifests) == len(set(manifests)) == 3
+    written = [
+        json.loads(line)
+        for uri in manifests
+        for line in Path(unquote(urlsplit(uri).path)).read_text().splitlines()
+    ]
+    assert Counter(entry["uri"] for entry in written) == Counter(entry["uri"] for entry in entries(lake))
+
+    again = download(lake, exclude="*.tmp")
+    assert (again["already"], again["excluded"]) == (3, 2)
+    assert (again["by_report"], again["manifests"]) == ({}, [])
+
+
+def test_the_day_is_that_of_the_run_or_the_explicit_one(rap: RapSimulator, lake: Path) -> None:
+    run = in_a_run()
+    run["dag_run"].conf["business_date"] = "2026-11-18"
+    assert download(lake, run)["business_date"] == "2026-11-18"
+    rap.put(Folder.DCASS, "TP001_20261119.csv", b"1", MTIME)
+    assert download(lake, business_date="2026-11-19")["business_date"] == "2026-11-19"
+
+
+def test_the_files_of_all_sessions_of_a_run_count(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
+    # One file at a time, so that each session lands a file.
+    monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 1)
+    names = [f"TP{number:03}_20261120.csv" for number in range(6)]
+    for number, name in enumerate(names):
+        rap.put(Folder.DCASS, name, b"x" * 10, MTIME.add(seconds=number))
+    rap.faults.add(Fault("drop", path=f"*/{names[3]}", at_byte=5))
+    summary = download(lake, in_a_run(), folders="DCASS")
+    assert summary["landed"] == 6
+    assert summary["by_report"] == {"DCASS": {name[:5]: 1 for name in names}}
+    assert len(rap.events.of("login")) == 2
+
+
+def test_the_result_stays_small_if_every_file_has_a_report_code_of_its_own(
+    rap: RapSimulator, lake: Path
+) -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for number in range(400):
+        code = letters[number // 26] + letters[number % 26]
+        rap.put(Folder.DCASS, f"{code}X_20261120.csv", b"x", MTIME)
+    summary = download(lake)
+    assert summary["landed"] == 400
+    assert sum(summary["by_report"]["DCASS"].values()) == 400
+    assert len(json.dumps(summary)) < 8000
+    assert len(summary["manifests"]) <= 8

@@ -1,0 +1,228 @@
+"""Landings trigger the DAGs that are scheduled on a folder's reports; it is Friday 15 January 2027, 20:00."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pendulum
+import pytest
+
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.folders import Folder
+
+from .real_airflow import missing_faketime
+from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing_faketime() is not None, reason=str(missing_faketime())),
+    pytest.mark.timeout(300),
+]
+
+NOW = pendulum.datetime(2027, 1, 15, 20, tz=HONG_KONG)
+EVENT_DAGS = Path(__file__).with_name("trial_event_dags.py")
+VALIDATE = "hkex_rap_validate"
+CSV = b"series,quantity\r\nHSI27A,1\r\nHSI27B,2\r\n"
+DAYS = ["2027-01-12", "2027-01-13", "2027-01-14"]
+FAILED_DAY, NEXT_DAY = "2027-01-11", "2027-01-15"
+
+
+@dataclass
+class Events:
+    """The runs that landed files, and the runs that the landings triggered.
+
+    :param summaries: the results of the task ``land``, by the name of the landing.
+    :param seen: for each consumer, the extras of the events of each of its runs.
+    """
+
+    trial: Trial
+    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+
+    def days(self, consumer: str) -> list[list[str]]:
+        """Return the business dates that each run of a consumer saw."""
+        return [
+            [day["business_date"] for extra in extras for day in extra["days"]]
+            for extras in self.seen[consumer]
+        ]
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    home = tmp_path_factory.mktemp("events")
+    lineage = {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
+    with Trial(
+        home,
+        NOW,
+        dags={EVENT_DAGS.name: EVENT_DAGS.read_text()},
+        environment={
+            "TRIAL_SEEN": str(home),
+            "AIRFLOW_VAR_HKEX_RAP_PARQUET": (home / "parquet").as_uri(),
+            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(lineage),
+        },
+    ) as trial:
+        yield trial
+
+
+@pytest.fixture(scope="module")
+def events(trial: Trial) -> Events:
+    airflow, rap, played = trial.airflow, trial.rap, Events(trial)
+
+    def publish(report: str, day: str, folder: Folder = Folder.DCASS, account: str = ACCOUNT) -> None:
+        name = f"{report}_{day.replace('-', '')}.csv"
+        published = pendulum.parse(f"{day}T18:00", tz=HONG_KONG)
+        assert isinstance(published, pendulum.DateTime)
+        rap.put(folder, name, CSV, published, account=account)
+
+    def land(name: str, expect: str = "") -> None:
+        run = airflow.trigger("land", conf={"expect": expect})
+        assert trial.end_of("land", run) == ("failed" if expect else "success"), trial.log(
+            "land", run, "land"
+        )
+        if not expect:
+            played.summaries[name] = airflow.xcom("land", run, "land")
+
+    def wait_for_runs(consumer: str, count: int) -> None:
+        path = Path(airflow.home, f"{consumer}.jsonl")
+        airflow.wait_until(
+            lambda: path.exists() and len(path.read_text().splitlines()) >= count,
+            f"run {count} of consume_{consumer}",
+        )
+
+    consumers = ["dcass", "others", "ccms", "abc"]
+    airflow.unpause(
+        "land", "land_by_two", "land_mapped", VALIDATE, *(f"consume_{name}" for name in consumers)
+    )
+
+    # Several days at once, in two folders.
+    for day in DAYS:
+        publish("TP001", day)
+    publish("RPI03", DAYS[-1], Folder.DCASS_OTHERS)
+    land("several days")
+    wait_for_runs("dcass", 1)
+    wait_for_runs("others", 1)
+    land("nothing new")
+    # A run that lands a file and fails; the next run lands another file and succeeds.
+    publish("TP001", FAILED_DAY)
+    land("failed", expect="NEVER_*")
+    publish("TP001", NEXT_DAY)
+    land("after the failed run")
+    wait_for_runs("dcass", 2)
+    for account, day in zip(SHARING_ACCOUNTS, DAYS[1:], strict=True):
+        publish("TP001", day, account=account)
+    two = airflow.trigger("land_by_two")
+    assert trial.end_of("land_by_two", two) == "success"
+    wait_for_runs("abc", 1)
+    # If both tasks ended within a second, the consumer sees the second event after the next landing.
+    for account, day in zip(SHARING_ACCOUNTS, DAYS[1:], strict=True):
+        publish("TP002", day, account=account)
+    assert trial.end_of("land_by_two", airflow.trigger("land_by_two")) == "success"
+    wait_for_runs("abc", 2)
+
+    for day in DAYS[1:]:
+        publish("CCMS", day, Folder.HKCC_SEOCH_CCMS_GLOB)
+    assert trial.end_of("land_mapped", airflow.trigger("land_mapped")) == "success"
+    wait_for_runs("ccms", 1)
+
+    airflow.wait_until(lambda: parquet(trial, NEXT_DAY).exists(), "the Parquet file of the last day")
+    airflow.wait_until_idle()
+    played.seen = {
+        name: [json.loads(line) for line in Path(airflow.home, f"{name}.jsonl").read_text().splitlines()]
+        for name in consumers
+    }
+    return played
+
+
+def parquet(trial: Trial, day: str, folder: str = "DCASS", report: str = "TP001") -> Path:
+    root = trial.airflow.home / "parquet" / folder
+    return root / f"report={report}" / f"business_date={day}" / "report.parquet"
+
+
+def entries_of(extra: dict[str, Any], day: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the landed entries of a day of an event, from the manifest files that the event names."""
+    paths = [Path(unquote(urlsplit(uri).path)) for uri in day["manifests"]]
+    entries = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    assert {(e["folder"], e["business_date"]) for e in entries} == {(extra["folder"], day["business_date"])}
+    return [entry for entry in entries if entry["disposition"] == "landed"]
+
+
+def test_a_consumer_runs_once_per_landing_and_folder_and_sees_every_business_date(events: Events) -> None:
+    assert events.days("dcass") == [DAYS, [FAILED_DAY, NEXT_DAY]]
+    assert events.days("others") == [[DAYS[-1]]]
+
+
+def test_a_run_that_lands_nothing_triggers_nobody(events: Events) -> None:
+    assert events.summaries["nothing new"]["landed"] == 0
+    assert events.summaries["nothing new"]["already"] == len(DAYS) + 1
+    # Its event would have come between those of the two landings.
+    assert len(events.seen["dcass"]) == 2
+
+
+def test_a_success_announces_the_files_of_a_failed_run(events: Events) -> None:
+    assert events.summaries["after the failed run"]["landed"] == 1
+    ((extra,),) = events.seen["dcass"][1:]
+    assert [day["count"] for day in extra["days"]] == [1, 1]
+
+
+def test_every_event_names_the_manifest_files_of_its_days(events: Events) -> None:
+    for extras in events.seen.values():
+        for extra in (extra for run in extras for extra in run):
+            for day in extra["days"]:
+                entries = entries_of(extra, day)
+                assert len({entry["uri"] for entry in entries}) == day["count"]
+                assert sum(entry["size"] for entry in entries) == day["bytes"]
+                assert sorted({entry["report"] for entry in entries}) == day["reports"]
+
+
+def test_two_accounts_that_land_at_once_leave_out_no_day(events: Events) -> None:
+    assert {day for run in events.days("abc") for day in run} == set(DAYS[1:])
+    names = {
+        Path(entry["rap_path"]).name
+        for extras in events.seen["abc"]
+        for extra in extras
+        for day in extra["days"]
+        for entry in entries_of(extra, day)
+    }
+    assert names >= {f"TP001_{day.replace('-', '')}.csv" for day in DAYS[1:]}
+
+
+def test_a_mapped_task_announces_its_day(events: Events) -> None:
+    # If both tasks ended within a second, the second event waits for the next landing.
+    (first, *_) = events.days("ccms")
+    assert len(first) == 1
+    assert first[0] in DAYS[1:]
+
+
+def test_each_announced_manifest_file_has_a_mark(events: Events) -> None:
+    manifests = set((events.trial.lake / "manifest").rglob("*.jsonl"))
+    marks = list((events.trial.lake / "manifest").glob("*/*/_marks/announced/*/*.json"))
+    assert marks
+    marked = "".join(path.read_text() for path in marks)
+    assert [path for path in manifests if path.name not in marked] == []
+
+
+def test_the_validating_dag_writes_each_report_as_parquet(events: Events) -> None:
+    pyarrow_parquet = pytest.importorskip("pyarrow.parquet")
+    for day in (*DAYS, FAILED_DAY, NEXT_DAY):
+        table = pyarrow_parquet.read_table(parquet(events.trial, day).open("rb"))
+        assert table.to_pydict() == {"series": ["HSI27A", "HSI27B"], "quantity": [1, 2]}
+    assert parquet(events.trial, DAYS[-1], "DCASS_OTHERS", "RPI03").exists()
+    assert {run["state"] for run in events.trial.airflow.runs(VALIDATE)} == {"success"}
+
+
+def test_openlineage_gets_the_files_of_each_landing(events: Events) -> None:
+    pytest.importorskip("airflow.providers.openlineage")
+    lines = (events.trial.airflow.home / "lineage.jsonl").read_text().splitlines()
+    landings = [
+        event
+        for event in map(json.loads, lines)
+        if event["job"]["name"] == "land.land" and event["eventType"] in ("COMPLETE", "FAIL")
+    ]
+    landed = sorted(len(event["outputs"]) for event in landings)
+    assert landed == [0, 1, 1, 4]
+    assert all(len(event["inputs"]) == len(event["outputs"]) for event in landings)

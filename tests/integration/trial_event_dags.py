@@ -1,0 +1,53 @@
+"""DAGs for the trial of asset events under a real scheduler; it reads a copy of this file."""
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, Asset, task
+
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+
+LAKE = "{{ var.value.hkex_rap_lake }}"
+SEEN = Path(os.environ["TRIAL_SEEN"])
+
+with DAG("land", schedule=None, params={"expect": ""}, default_args={"retry_delay": timedelta(seconds=1)}):
+    RapDownloadOperator(
+        task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect="{{ params.expect }}"
+    )
+
+# Two accounts of one customer, in pools of their own, at the same time.
+with DAG("land_by_two", schedule=None):
+    for number, day in (("1", "2027-01-13"), ("2", "2027-01-14")):
+        RapDownloadOperator(
+            task_id=f"land_by_{number}",
+            folders=["DCASS"],
+            lake=LAKE,
+            include=f"*{day.replace('-', '')}*",
+            rap_conn_id=f"hkex_rap_abc{number}",
+            pool=f"hkex_rap_abc{number}",
+        )
+
+with DAG("land_mapped", schedule=None):
+    RapDownloadOperator.partial(
+        task_id="land", folders=["HKCC_SEOCH_CCMS_GLOB"], lake=LAKE, pool="hkex_rap"
+    ).expand(business_date=["2027-01-13", "2027-01-14"])
+
+
+@task
+def see(consumer, uri, triggering_asset_events=None):
+    """Write the contents of the run's triggering events as one line of a file."""
+    extras = [event.extra for event in triggering_asset_events[Asset(uri)]]
+    with (SEEN / f"{consumer}.jsonl").open("a") as file:
+        file.write(json.dumps(extras) + "\n")
+
+
+for consumer, uri in {
+    "dcass": "hkex-rap://CXYZ/DCASS",
+    "others": "hkex-rap://CXYZ/DCASS_OTHERS",
+    "ccms": "hkex-rap://CXYZ/HKCC_SEOCH_CCMS_GLOB",
+    "abc": "hkex-rap://CABC/DCASS",
+}.items():
+    with DAG(f"consume_{consumer}", schedule=[Asset(uri)]):
+        see(consumer, uri)

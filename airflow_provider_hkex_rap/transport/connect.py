@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,15 +91,22 @@ class RapClient(asyncssh.SSHClient):
         self.fingerprints: list[str] = []
         """MD5 fingerprints of the keys that were offered (§3.2.2)."""
         self.source_address = ""
+        self._socket: socket.socket | None = None
         self.ended = asyncio.Event()
         self.end: Exception | None = None
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         """Record the source address that the server sees (§4.3)."""
+        self._socket = conn.get_extra_info("socket")
         self.source_address = conn.get_extra_info("sockname", ("an unknown address",))[0]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Record how the connection ended."""
+        """End the connection for every process, and record how it ended."""
+        # A forked process has a copy of the socket, and closing ours alone would leave the account logged in.
+        # Airflow's OpenLineage listener forks when a task fails or is killed.
+        if self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self.end = exc
         self.ended.set()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from typing import Any
 
 import asyncssh
+import psutil
 import pytest
 
 from airflow_provider_hkex_rap.rap.errors import (
@@ -128,3 +130,19 @@ def test_one_denied_file_leaves_the_session_alone(rap: RapSimulator) -> None:
             return bytes(content)
 
     assert asyncio.run(read_both()) == b"y"
+
+
+def test_the_session_ends_although_another_process_has_a_copy_of_its_socket(rap: RapSimulator) -> None:
+    async def copy_and_abort() -> int:
+        async with open_session(login_to(rap.connection("DCXYZ001"))) as session:
+            connections = psutil.Process().net_connections()
+            (ours,) = [c.fd for c in connections if c.raddr == (rap.host, rap.port)]
+            copy = os.dup(ours)
+            session.abort()
+            return copy
+
+    copy = asyncio.run(copy_and_abort())
+    try:
+        rap.events.wait_for("lost")
+    finally:
+        os.close(copy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -76,6 +77,11 @@ class InMemoryRap:
         await asyncio.sleep(0)
         content, mtime = self.files[file.name]
         return Attributes(len(content), mtime)
+
+
+def an_hour_later() -> float:
+    """Return a time by the storage's clock at which a file without an entry was left by a killed run."""
+    return time.time() + 3600
 
 
 def clock() -> pendulum.DateTime:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     command,
+    command_clock,
     command_customer,
     command_lake,
     printable,
@@ -44,7 +45,8 @@ def verify(args: Namespace) -> int:
     customer = command_customer(args.customer, args.conn_id)
     lake = command_lake(args.lake)
     since = parse_business_date(args.since, field="--since")
-    entries, files, problems = asyncio.run(find_problems(lake, customer, folders, since))
+    today = command_clock()().date() if since else None
+    entries, files, problems = asyncio.run(find_problems(lake, customer, folders, since, today))
     if not entries and not files and not problems:
         raise RapConfigurationError(
             f"{lake.uri} has nothing of {customer} to verify.",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pendulum
 
     from airflow_provider_hkex_rap.aio.budget import Budget
-    from airflow_provider_hkex_rap.lake.adopting import Adopting
+    from airflow_provider_hkex_rap.lake.claims import Claims
     from airflow_provider_hkex_rap.lake.entries import Entries, Target
     from airflow_provider_hkex_rap.lake.lookups import Lookups
     from airflow_provider_hkex_rap.lake.outcomes import Outcomes
@@ -55,7 +55,7 @@ class Commits:
     :param lake: the lake.
     :param calls: runs the storage calls; once stopped, no further file is committed.
     :param lookups: the names that the lake holds.
-    :param adopting: decides about files that the lake has already.
+    :param claims: records the files that proved to be in the lake already.
     :param entries: takes the entry of each committed file.
     :param outcomes: takes the outcome of each file.
     :param bytes_in_flight: the budget that the reader took each file's share from; `Commits` returns it.
@@ -66,7 +66,7 @@ class Commits:
         lake: Lake,
         calls: StorageCalls,
         lookups: Lookups,
-        adopting: Adopting,
+        claims: Claims,
         entries: Entries,
         outcomes: Outcomes,
         bytes_in_flight: Budget,
@@ -74,7 +74,7 @@ class Commits:
         self._lake = lake
         self._calls = calls
         self._lookups = lookups
-        self._adopting = adopting
+        self._claims = claims
         self._entries = entries
         self._outcomes = outcomes
         self._bytes_in_flight = bytes_in_flight
@@ -125,7 +125,14 @@ class Commits:
             results = await self._calls.run(self._commit_files, batch, present)
             # The results end early if the calls were stopped meanwhile: the other files were not committed.
             for file, result in zip(batch, results, strict=False):
-                await self._record(file, result)
+                if isinstance(result, Landed) and not result.adopted:
+                    self._record(file.target, result, file.downloaded)
+            # Recorded last: the reading of the manifest that this takes may be cancelled.
+            for file, result in zip(batch, results, strict=False):
+                if isinstance(result, Exception):
+                    self._add_refused(file.target, result)
+                elif result.adopted:
+                    await self._add_found(file, result)
         finally:
             for file in batch:
                 file.spool.discard()
@@ -163,21 +170,22 @@ class Commits:
         except Exception as error:
             return error
 
-    async def _record(self, file: WholeFile, result: Landed | Exception) -> None:
-        """Record the entry and the outcome of a file."""
-        target = file.target
-        if isinstance(result, Landed) and not result.adopted:
-            self._entries.add_landed(target, result, file.downloaded, "")
+    async def _add_found(self, file: WholeFile, landed: Landed) -> None:
+        try:
+            await self._claims.add_found(file.target, landed, file.downloaded)
+        # Any error of the storage concerns this file only: the next run finds it in the lake.
+        except Exception as error:
+            self._add_refused(file.target, error)
+
+    def _add_refused(self, target: Target, error: Exception) -> None:
+        self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
+
+    def _record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime) -> None:
+        if self._entries.add_landed(target, landed, downloaded, ""):
             self._outcomes.landed_bytes += target.file.size or 0
             self._outcomes.add(target.listed, Disposition.LANDED)
-            return
-        try:
-            if isinstance(result, Exception):
-                raise result
-            await self._adopting.settle(target, result)
-        # Any error of the storage concerns this file only.
-        except Exception as error:
-            self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
+        else:
+            self._outcomes.add(target.listed, Disposition.FAILED, "Its manifest entry cannot be written.")
 
 
 def share(file: RemoteFile) -> int:

@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap.lake.entry import SCHEMA_VERSION, Disposition, Entry, rap_path, utc
+from airflow_provider_hkex_rap.lake.entry import SCHEMA_VERSION, Disposition, Entry, rap_path, to_line, utc
 from airflow_provider_hkex_rap.lake.layout import report_directory, versions
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
 
@@ -142,41 +142,65 @@ class Entries:
 
     def add_landed(
         self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None, reason: str
-    ) -> None:
-        """Record a committed file.
+    ) -> bool:
+        """Record a file that this run has committed.
 
         :param target: the file.
         :param landed: the file in the lake.
         :param downloaded: when its last byte arrived; None if it was adopted without a download.
         :param reason: the text for the entry.
+        :returns: False if its entry would not read back; the file then has no entry.
         """
-        self._record(
+        return self.add_in_lake(target, landed, downloaded, Disposition.LANDED, reason, listed=True)
+
+    def add_in_lake(
+        self,
+        target: Target,
+        landed: Landed,
+        downloaded: pendulum.DateTime | None,
+        disposition: Disposition,
+        reason: str,
+        *,
+        listed: bool,
+    ) -> bool:
+        """Record a file that is in the lake.
+
+        :param target: the file.
+        :param landed: the file in the lake.
+        :param downloaded: when its last byte arrived; None if it was not read.
+        :param disposition: landed, or already.
+        :param reason: the text for the entry.
+        :param listed: whether RAP lists this content now; if not, it may be an older one.
+        :returns: False if its entry would not read back; the file then has no entry.
+        """
+        return self._record(
             self._entry(
                 target,
-                Disposition.LANDED,
+                disposition,
                 reason,
                 sha256=landed.sha256,
                 uri=self._lake.uri_of(f"{target.directory}/{landed.name}"),
                 etag=landed.etag,
                 version_id=landed.version_id,
-                supersedes=self._superseded(target, landed),
+                supersedes=self._superseded(target, landed, listed=listed),
                 downloaded=utc(downloaded) if downloaded else None,
                 committed=utc(self._clock()),
             )
         )
 
-    def _superseded(self, target: Target, landed: Landed) -> str | None:
-        """Return the URI of the content of the same name that a file replaces."""
-        # A file that a killed run left may be older than one that has landed since.
-        newest = self.ledger.newest_version(
-            target.file, target.name.business_date.isoformat(), until_mtime=landed.adopted
+    def _superseded(self, target: Target, landed: Landed, *, listed: bool) -> str | None:
+        """Return the URI of the content of the same name on RAP that a later content replaces."""
+        if listed:
+            names = versions(target.file.text)
+            before = list(itertools.takewhile(lambda version: version != landed.name, names))
+            if before:
+                uri = self._lake.uri_of(f"{target.directory}/{before[-1]}")
+                # Its name was taken first, so it is older, although its entry is not written yet or lost.
+                if self.ledger.owner(uri) is None:
+                    return uri
+        return self.ledger.newest_version(
+            target.file, target.name.business_date.isoformat(), until_mtime=not listed
         )
-        if newest:
-            return newest
-        # A storage without proofs may hold a version that no entry names.
-        before = itertools.takewhile(lambda version: version != landed.name, versions(target.file.text))
-        unnamed = [version for version in before if not self.ledger.owner(f"{target.directory}/{version}")]
-        return self._lake.uri_of(f"{target.directory}/{unnamed[-1]}") if unnamed else None
 
     def _entry(
         self,
@@ -217,6 +241,12 @@ class Entries:
             **self._origin,
         )
 
-    def _record(self, entry: Entry) -> None:
+    def _record(self, entry: Entry) -> bool:
+        try:
+            line = to_line(entry)
+        except ValueError as error:
+            log.error("%s gets no manifest entry: %s.", ascii(entry.uri or entry.rap_path), error)
+            return False
         self.ledger.add(entry)
-        self._manifest.add(entry)
+        self._manifest.add(entry, line)
+        return True

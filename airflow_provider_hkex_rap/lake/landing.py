@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.aio.budget import Budget
 from airflow_provider_hkex_rap.aio.finish import finish
-from airflow_provider_hkex_rap.lake.adopting import Adopting
+from airflow_provider_hkex_rap.lake.claims import Claims
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT, Commits
 from airflow_provider_hkex_rap.lake.entries import Entries, Origin
 from airflow_provider_hkex_rap.lake.entry import Disposition
@@ -21,6 +22,7 @@ from airflow_provider_hkex_rap.lake.lookups import Lookups
 from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.outcomes import FileOutcome, LandingProgress, LandingResult, Outcomes
 from airflow_provider_hkex_rap.lake.reading import Reading
+from airflow_provider_hkex_rap.lake.refreshing import Refresh
 from airflow_provider_hkex_rap.lake.spool import spool_directory
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapTransferError
@@ -70,6 +72,8 @@ class Landing:
     :param naming: the rules that read business date and report from a file's name.
     :param clock: gives the time.
     :param progress: called from the event loop each time a file is finished.
+    :param store_clock: the real time in seconds since the epoch, which a shifted *clock* does not give; it is
+        compared with the times that the storage keeps.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Landing:
         naming: Naming,
         clock: Clock,
         progress: Callable[[LandingProgress], object] | None = None,
+        store_clock: Callable[[], float] = time.time,
     ) -> None:
         self._lake = lake
         self._customer = customer
@@ -89,6 +94,9 @@ class Landing:
         self._calls = StorageCalls(LOCAL_COMMIT_THREADS if lake.is_local else COMMIT_THREADS)
         self._lookups = Lookups(lake, self._calls)
         self._manifest = ManifestWriter(lake, customer, run_stamp(clock(), secrets.token_hex(3)))
+        self._claims: Claims | None = None
+        self._refresh: Refresh | None = None
+        self._store_clock = store_clock
         self._commits: Commits | None = None
         self._plan: Plan | None = None
         self._spools = contextlib.ExitStack()
@@ -190,18 +198,28 @@ class Landing:
             entries.add_quarantined(entry)
         if not plan.todo:
             return
-        budget = Budget(BYTES_IN_FLIGHT)
-        adopting = Adopting(
-            self._lake, self._calls, self._lookups, entries, self._outcomes, self._manifest.run
+        days = {FolderDay(file.folder, entries.target(file).name.business_date) for file in plan.todo}
+        refresh = self._refresh = Refresh(self._calls, self._lake, ledger, days, self._manifest.run)
+        claims = self._claims = Claims(
+            self._lake,
+            self._calls,
+            self._lookups,
+            entries,
+            self._outcomes,
+            refresh,
+            plan.todo,
+            self._store_clock,
         )
+        budget = Budget(BYTES_IN_FLIGHT)
         self._commits = Commits(
-            self._lake, self._calls, self._lookups, adopting, entries, self._outcomes, budget
+            self._lake, self._calls, self._lookups, claims, entries, self._outcomes, budget
         )
         reading = Reading(
             source,
             self._lake,
             self._calls,
-            adopting,
+            claims,
+            refresh,
             entries,
             self._outcomes,
             self._commits,
@@ -242,6 +260,9 @@ class Landing:
         cancelled = self._calls.stopped
         await self._calls.close()
         await self._lookups.close()
+        if self._claims and self._refresh:
+            await self._claims.close()
+            await self._refresh.close()
         await asyncio.to_thread(self._spools.close)
         return cancelled
 

@@ -1,4 +1,4 @@
-"""Look up in the lake which files it holds already."""
+"""Look up the names that the lake holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Lookups:
-    """Look up files in the lake; each directory is listed once, at the first question about it.
+    """Look up names in the lake; each directory is listed once, at the first question about it.
 
     :param lake: the lake.
     :param calls: runs the storage calls.

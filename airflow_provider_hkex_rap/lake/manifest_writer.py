@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.lake.creating import create_once
-from airflow_provider_hkex_rap.lake.entry import Disposition, Entry, to_lines
+from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
 from airflow_provider_hkex_rap.lake.layout import manifest_path, relative_path
 from airflow_provider_hkex_rap.lake.manifest import ManifestFile
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
@@ -32,6 +32,7 @@ class _Batch(NamedTuple):
 
     path: str
     entries: list[Entry]
+    lines: list[bytes]
 
 
 class ManifestWriter:
@@ -50,19 +51,20 @@ class ManifestWriter:
         self._lake = lake
         self._customer = customer
         self._pool = ThreadPoolExecutor(_THREADS, "hkex-rap-manifest")
-        self._pending: list[Entry] = []
+        self._pending: list[tuple[Entry, bytes]] = []
         self._failed: list[_Batch] = []
         self._error: Exception | None = None
         self._writes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sequence = itertools.count(1)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, line: bytes) -> None:
         """Take an entry, to be written soon.
 
         :param entry: the entry of a file that is in the lake, or may not enter it.
+        :param line: the entry as `to_line` returns it.
         """
-        self._pending.append(entry)
+        self._pending.append((entry, line))
         if len(self._pending) >= BATCH_FILES:
             self._flush()
         elif self._timer is None:
@@ -100,13 +102,17 @@ class ManifestWriter:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        batches: dict[tuple[str, str], list[Entry]] = {}
-        for entry in self._pending:
-            batches.setdefault((entry.folder, entry.business_date), []).append(entry)
+        batches: dict[tuple[str, str], _Batch] = {}
+        for entry, line in self._pending:
+            key = entry.folder, entry.business_date
+            if key not in batches:
+                path = manifest_path(self._customer, *key, self.run, next(self._sequence))
+                batches[key] = _Batch(path, [], [])
+            batches[key].entries.append(entry)
+            batches[key].lines.append(line + b"\n")
         self._pending = []
-        for (folder, business_date), entries in batches.items():
-            path = manifest_path(self._customer, folder, business_date, self.run, next(self._sequence))
-            self._start(_Batch(path, entries))
+        for batch in batches.values():
+            self._start(batch)
 
     def _start(self, batch: _Batch) -> None:
         write = asyncio.create_task(self._write(batch))
@@ -133,6 +139,5 @@ class ManifestWriter:
         landed = [
             entry.uri for entry in batch.entries if entry.uri and entry.disposition == Disposition.LANDED
         ]
-        for directory in {relative_path(uri).rpartition("/")[0] for uri in landed}:
-            self._lake.sync(directory)
-        create_once(self._lake, batch.path, to_lines(batch.entries))
+        self._lake.sync({relative_path(uri).rpartition("/")[0] for uri in landed})
+        create_once(self._lake, batch.path, b"".join(batch.lines))

@@ -14,21 +14,22 @@ from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransfe
 from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, ReportSource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from airflow_provider_hkex_rap.aio.budget import Budget
-    from airflow_provider_hkex_rap.lake.adopting import Adopting
+    from airflow_provider_hkex_rap.lake.claims import Claims
     from airflow_provider_hkex_rap.lake.committing import Commits
     from airflow_provider_hkex_rap.lake.entries import Entries, Target
     from airflow_provider_hkex_rap.lake.outcomes import Outcomes
+    from airflow_provider_hkex_rap.lake.refreshing import Refresh
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.clock import Clock
 
-REFRESH_FILES = 128
-"""The ledger is read again after so many files, since other accounts may be landing the same files."""
 FILES_IN_FLIGHT = 400
 """How many files are read at once, over one login."""
+BATCH_FILES = 100
+"""The entries that other runs wrote meanwhile are read before every further batch of this many files."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Reading:
     :param source: a login to RAP.
     :param lake: the lake.
     :param calls: runs the storage calls; once stopped, no further file is read.
-    :param adopting: enters files that are in the lake without an entry.
+    :param claims: enters files that another run left in the lake without an entry.
+    :param refresh: brings the ledger up to date.
     :param entries: takes the entries of files that need no commit.
     :param outcomes: takes the outcome of each file that does not reach the commits.
     :param commits: takes the files that were read whole.
@@ -53,7 +55,8 @@ class Reading:
         source: ReportSource,
         lake: Lake,
         calls: StorageCalls,
-        adopting: Adopting,
+        claims: Claims,
+        refresh: Refresh,
         entries: Entries,
         outcomes: Outcomes,
         commits: Commits,
@@ -64,7 +67,8 @@ class Reading:
         self._source = source
         self._lake = lake
         self._calls = calls
-        self._adopting = adopting
+        self._claims = claims
+        self._refresh = refresh
         self._entries = entries
         self._outcomes = outcomes
         self._commits = commits
@@ -74,7 +78,7 @@ class Reading:
         self._numbers = itertools.count()
         self._files_in_flight = asyncio.Semaphore(FILES_IN_FLIGHT)
 
-    async def run(self, files: Sequence[RemoteFile]) -> None:
+    async def run(self, files: Iterable[RemoteFile]) -> None:
         """Read files, and return when the last byte has arrived.
 
         :param files: the files to read, in order.
@@ -82,9 +86,9 @@ class Reading:
         """
         try:
             async with asyncio.TaskGroup() as reads:
-                for number, file in enumerate(files):
-                    if number and number % REFRESH_FILES == 0:
-                        reads.create_task(self._refresh(files[number:]))
+                for number, file in enumerate(files, 1):
+                    if number % BATCH_FILES == 0:
+                        self._refresh.soon()
                     await self._files_in_flight.acquire()
                     await self._bytes_in_flight.take(share(file))
                     read = reads.create_task(self._read(file))
@@ -92,14 +96,6 @@ class Reading:
         except BaseExceptionGroup as group:
             # Each file in flight reports the end of the one session.
             raise group.exceptions[0] from None
-
-    async def _refresh(self, files: Sequence[RemoteFile]) -> None:
-        """Read the entries that other runs have written meanwhile for the files that are left."""
-        try:
-            await self._adopting.refresh({self._entries.target(file).folder_day for file in files})
-        # The files are read once too often then, and recorded as they should be.
-        except OSError as error:
-            log.warning("The manifest could not be read again while files land: %s", error)
 
     async def _read(self, file: RemoteFile) -> None:
         whole: WholeFile | None = None
@@ -114,7 +110,7 @@ class Reading:
     async def _read_whole(self, listed: RemoteFile) -> WholeFile | None:
         """Read one file; return None if it has its outcome without a commit."""
         target = self._entries.target(listed)
-        if self._adopting.has_landed(target) or await self._adopt(target):
+        if await self._is_settled(target):
             return None
         if self._calls.stopped:
             raise asyncio.CancelledError
@@ -134,10 +130,13 @@ class Reading:
             if not keep:
                 spool.discard()
 
-    async def _adopt(self, target: Target) -> bool:
-        """Record files that are in the lake without an entry; return whether the file has its outcome."""
+    async def _is_settled(self, target: Target) -> bool:
+        """Return whether a file has its outcome and need not be read: another run has landed it."""
+        if self._entries.ledger.has(target.file) and target.file.mtime is not None:
+            self._outcomes.add(target.listed, Disposition.ALREADY, "Another run landed it meanwhile.")
+            return True
         try:
-            return await self._adopting.adopt(target)
+            return await self._claims.settle(target)
         # Any error of the storage concerns this file only.
         except Exception as error:
             self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)

@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX, is_p
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from fsspec import AbstractFileSystem
 
@@ -46,6 +46,17 @@ class Landed(NamedTuple):
     version_id: str | None
     adopted: bool
     """Whether the lake had it before."""
+    created: float | None = None
+    """When it entered the lake, by the storage's clock, in seconds since the epoch; None if unknown."""
+
+
+class Proven(NamedTuple):
+    """A file in the lake that a run has committed, by the proof that it left."""
+
+    landed: Landed
+    size: int
+    mtime: int
+    """RAP's modification time, in seconds since the epoch."""
 
 
 class DirectoryListing(NamedTuple):
@@ -53,14 +64,6 @@ class DirectoryListing(NamedTuple):
 
     files: list[str]
     directories: list[str]
-
-
-class Proof(NamedTuple):
-    """What `Lake.commit` leaves on a file, so that a run can enter a file that a killed run left."""
-
-    mtime: int
-    """RAP's modification time, in seconds since the epoch."""
-    sha256: str
 
 
 class Lake:
@@ -201,47 +204,31 @@ class Lake:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def proof(self, relative: str, info: dict[str, Any]) -> Proof | None:
-        """Return RAP's modification time of a landed file and its SHA-256, as `commit` left them.
+    def proven(self, relative: str, info: dict[str, Any]) -> Proven | None:
+        """Return a file with the proof that `commit` leaves; None if it has none.
+
+        The proof is RAP's modification time: of a local file, its own, in whole seconds; of an object, in its
+        metadata.
 
         :param relative: its path relative to the lake.
         :param info: its attributes, as `stat` returns them.
-        :returns: None if the file has no such proof; then it is not known to come from RAP.
         :raises OSError: if the lake cannot be read.
         """
-        if self.is_local:
-            return Proof(int(info["mtime"]), self._sha256(self._path(relative)))
         path = self._path(relative)
-        metadata: dict[str, str] = self.fs.metadata(path) if self.is_s3 else info.get("metadata") or {}
-        mtime, sha256 = metadata.get("rap-mtime") or metadata.get("rap_mtime") or "", metadata.get("sha256")
-        return Proof(int(mtime), sha256) if sha256 and mtime.isdecimal() else None
-
-    def landed(self, relative: str, sha256: str, info: dict[str, Any]) -> Landed:
-        """Return a file that the lake has, as a landed one.
-
-        :param relative: its path relative to the lake.
-        :param sha256: SHA-256 of its bytes, in hexadecimal.
-        :param info: its attributes, as `stat` returns them.
-        """
-        return self._landed(relative.rpartition("/")[2], sha256, info, adopted=True)
-
-    def age(self, info: dict[str, Any]) -> float:
-        """Return the seconds since a file came into the lake, by the storage's own times; 0 if it has none.
-
-        :param info: its attributes, as `stat` returns them.
-        """
-        # The mtime of a local file is RAP's; its change time is that of the commit.
-        names = ("LastModified", "last_modified", "updated", "timeModified", "created")
-        moment = (
-            os.stat(info["name"]).st_ctime
-            if self.is_local
-            else next(filter(None, map(info.get, names)), None)
-        )
-        if isinstance(moment, str):
-            moment = datetime.datetime.fromisoformat(moment)
-        if isinstance(moment, datetime.datetime):
-            moment = moment.timestamp()
-        return time.time() - moment if isinstance(moment, int | float) else 0.0
+        if self.is_local:
+            mtime = os.stat(path).st_mtime_ns
+            if mtime % 10**9:
+                return None
+            sha256, seconds = self._sha256(path), mtime // 10**9
+        else:
+            metadata: dict[str, str] = self.fs.metadata(path) if self.is_s3 else info.get("metadata") or {}
+            sha256 = metadata.get("sha256", "")
+            written = metadata.get("rap-mtime") or metadata.get("rap_mtime") or ""
+            if not sha256 or not written.isdecimal():
+                return None
+            seconds = int(written)
+        landed = self._landed(relative.rpartition("/")[2], sha256, info, adopted=True)
+        return Proven(landed, int(info["size"]), seconds)
 
     # Writing
 
@@ -301,24 +288,31 @@ class Lake:
         """
         if self.is_local:
             self._link(self._path(relative), content, None)
-            self.sync(relative.rpartition("/")[0])
+            self.sync([relative.rpartition("/")[0]])
         else:
             self.fs.pipe_file(self._path(relative), content, mode="create")
 
-    def sync(self, directory: str) -> None:
-        """Make the names of the files in a directory survive a power cut; only a local lake needs this.
+    def sync(self, directories: Iterable[str]) -> None:
+        """Make the names of the files in directories survive a power cut; only a local lake needs this.
 
-        :param directory: relative to the lake.
+        :param directories: relative to the lake.
         """
-        while self.is_local:
-            descriptor = os.open(self._path(directory), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            if not directory:
-                return
-            directory = directory.rpartition("/")[0]
+        waiting = set(directories) if self.is_local else set()
+        # Each directory once, the deepest first, up to the root.
+        for depth in range(max((directory.count("/") for directory in waiting), default=-1), -1, -1):
+            level = {directory for directory in waiting if directory.count("/") == depth and directory}
+            for directory in level:
+                self._sync_directory(directory)
+            waiting = waiting - level | {directory.rpartition("/")[0] for directory in level}
+        if waiting:
+            self._sync_directory("")
+
+    def _sync_directory(self, directory: str) -> None:
+        descriptor = os.open(self._path(directory), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _created(self, relative: str, spool: Spool, mtime: int | None) -> bool:
         """Create a file exclusively; return False if it exists."""
@@ -400,7 +394,7 @@ class Lake:
         return proven or self._sha256(self._path(relative)) == spool.sha256
 
     def _landed(self, name: str, sha256: str, info: dict[str, Any], *, adopted: bool) -> Landed:
-        return Landed(name, sha256, _etag(info), info.get("VersionId"), adopted)
+        return Landed(name, sha256, _etag(info), info.get("VersionId"), adopted, _created(info))
 
 
 def _write(descriptor: int, content: bytes) -> None:
@@ -412,6 +406,20 @@ def _write(descriptor: int, content: bytes) -> None:
 def _etag(info: dict[str, Any]) -> str | None:
     etag = info.get("ETag") or info.get("etag")
     return etag.strip('"') if isinstance(etag, str) else None
+
+
+def _created(info: dict[str, Any]) -> float | None:
+    """Return when a file entered the lake, in seconds since the epoch; None if the storage does not say."""
+    # A local file's ctime, since its mtime is RAP's; the other keys are those of the object stores.
+    for key in ("created", "LastModified", "creation_time", "timeCreated", "last_modified"):
+        value = info.get(key)
+        if isinstance(value, str):
+            value = datetime.datetime.fromisoformat(value)
+        if isinstance(value, datetime.datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
 
 
 def _sweep(directory: str) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 from enum import Enum, auto
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
-
-import pendulum
 
 from airflow_provider_hkex_rap.lake.layout import folder_directory, relative_path
 from airflow_provider_hkex_rap.lake.listing import list_directories, list_files
 from airflow_provider_hkex_rap.lake.manifest import READERS, WINDOW_DAYS_AHEAD, days_between, read_manifests
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 if TYPE_CHECKING:
-    import datetime
     from collections.abc import Iterable
 
     from airflow_provider_hkex_rap.lake.entry import Entry
@@ -60,7 +58,8 @@ async def verify(
     lake: Lake,
     customer: str,
     folders: Iterable[Folder] = tuple(Folder),
-    since: pendulum.Date | None = None,
+    since: datetime.date | None = None,
+    today: datetime.date | None = None,
 ) -> Verified:
     """Read every landed byte of a customer, and return the disagreements with the manifest.
 
@@ -71,13 +70,17 @@ async def verify(
     :param lake: the lake.
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folders: the folders on RAP.
-    :param since: leave out files and entries of earlier business dates.
+    :param since: leave out files and entries of earlier business dates; those days are not even listed.
+    :param today: the date in Hong Kong, used only with *since*; None for the date by this machine's clock.
     :returns: with a problem for each file that is missing, differs from its entry, or has no entry.
     :raises OSError: if the lake cannot be read.
     """
     problems: list[Problem] = []
     entries = files = 0
-    days = days_between(since, _last_day()) if since else None
+    days = None
+    if since is not None:
+        last = (today or system_clock()().date()) + datetime.timedelta(WINDOW_DAYS_AHEAD)
+        days = days_between(since, max(since, last))
     async with StorageCalls(READERS) as calls:
         for folder in folders:
             claims: _Claims = {}
@@ -102,10 +105,6 @@ async def verify(
             )
             problems += await _measure(calls, lake, claims)
     return Verified(entries, files, problems)
-
-
-def _last_day() -> datetime.date:
-    return pendulum.now(HONG_KONG).date().add(days=WINDOW_DAYS_AHEAD)
 
 
 async def _landed(

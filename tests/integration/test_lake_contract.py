@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_hkex_rap.lake import adopting
+from airflow_provider_hkex_rap.lake import claims
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
@@ -129,7 +129,7 @@ def test_republished_content_lands_beside_the_first_and_names_it(
 def test_files_that_a_killed_run_left_are_claimed_without_a_download(
     lake: Lake, rap: InMemoryRap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adopting, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "ADOPTION_SECONDS", -1.0)
     run(rap, lake)
     before = landed(lake)
     lose_manifest(lake)

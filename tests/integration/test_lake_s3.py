@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_hkex_rap.lake import adopting, store
+from airflow_provider_hkex_rap.lake import claims, store
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.lake.verify import Problem
 from airflow_provider_hkex_rap.lake.verify import verify as find_problems
 
-from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, assert_holds_once, landed, landing, run
+from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, an_hour_later, assert_holds_once, landed, landing, run
 
 s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
@@ -156,24 +156,39 @@ def test_a_created_file_is_never_overwritten(lake):
 
 
 def test_a_lost_manifest_is_written_again_without_a_download(lake, rap, monkeypatch):
-    monkeypatch.setattr(adopting, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "ADOPTION_SECONDS", -1.0)
     run(rap, lake)
     lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
     rap.reads.clear()
-    assert run(rap, lake).landed == 5
+    assert run(rap, lake, store_clock=an_hour_later).landed == 5
     assert not rap.reads
     assert verify(lake, CUSTOMER) == []
 
 
 def test_accounts_of_one_customer_share_the_lake(lake, rap):
     async def both():
-        return await asyncio.gather(landing(rap, lake), landing(rap, lake))
+        return await asyncio.gather(*(landing(rap, lake) for _ in range(4)))
 
     results = asyncio.run(both())
     assert sum(result.landed for result in results) == 5
-    assert all(result.landed + result.already == 5 for result in results)
+    assert sum(result.already for result in results) == 15
     assert_holds_once(lake, rap)
     assert verify(lake, CUSTOMER) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"store_clock": an_hour_later}])
+def test_killed_before_the_manifest_and_republished_every_content_is_claimed(lake, rap, options):
+    run(rap, lake)
+    lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
+    rap.put("TP001_20261120.csv", b"republished", MTIME + 60)
+    rap.reads.clear()
+    result = run(rap, lake, **options)
+    assert rap.reads == [b"TP001_20261120.csv"]
+    assert (result.landed, result.already) == ((5, 0) if options else (1, 4))
+    assert verify(lake, CUSTOMER) == []
+    versions = [entry for entry in result.entries if entry.text == "TP001_20261120.csv"]
+    first, second = sorted(versions, key=lambda entry: entry.mtime)
+    assert (first.mtime, second.supersedes, second.disposition) == (MTIME - 1, first.uri, "landed")
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,9 @@ import itertools
 import fsspec
 import pytest
 
-from airflow_provider_hkex_rap.lake import adopting
 from airflow_provider_hkex_rap.lake.store import Lake
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def _left_files_are_adopted_at_once(monkeypatch):
-    """Let a file without an entry count as left by a killed run, however young it is."""
-    monkeypatch.setattr(adopting, "SETTLED_SECONDS", -1.0)
 
 
 @pytest.fixture

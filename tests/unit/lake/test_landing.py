@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from airflow_provider_hkex_rap.lake import adopting, manifest_writer, reading
+from airflow_provider_hkex_rap.lake import manifest_writer, reading
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT
 from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.entry import Disposition, from_lines
@@ -36,6 +36,7 @@ from ...in_memory_rap import (
     CUSTOMER,
     NOW,
     InMemoryRap,
+    an_hour_later,
     assert_holds_once,
     landed,
     landing,
@@ -259,17 +260,12 @@ def test_a_file_of_rap_that_is_named_like_a_version_is_superseded_by_none_but_it
 
 
 def test_the_version_before_is_named_without_its_entry_too(lake, rap):
-    _, mtime = rap.files[b"TP001_20261120.csv"]
     run(rap, lake)
     lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
     rap.put("TP001_20261120.csv", b"second", MTIME + 1)
     run(rap, lake)
-    *claimed, entry = sorted(
-        (e for e in entries(lake) if e.text == "TP001_20261120.csv"), key=lambda e: e.mtime
-    )
+    entry = next(e for e in entries(lake) if e.text == "TP001_20261120.csv" and e.disposition == "landed")
     assert entry.supersedes == lake.uri_of(path("TP001_20261120.csv"))
-    # On a storage that keeps RAP's mtime, the first content is claimed too.
-    assert [(e.mtime, e.uri) for e in claimed] == ([(mtime, entry.supersedes)] if lake.is_local else [])
 
 
 def test_the_same_content_at_another_time_is_noted_and_not_read_again(lake, rap):
@@ -290,20 +286,16 @@ def test_a_new_naming_lands_nothing_twice(lake, rap):
     assert counts(result) == (0, 5, 0, 0, 0)
 
 
-def test_accounts_that_land_at_once_leave_one_landed_entry_for_each_file(lake, monkeypatch):
-    monkeypatch.setattr(adopting, "SETTLED_SECONDS", 60.0)
-    rap = InMemoryRap()
-    for number in range(300):
-        rap.put(f"TP{number:03}_20261120.csv", b"Report %d" % number, MTIME)
-
-    async def four():
+def test_accounts_of_one_customer_share_the_lake(lake, rap):
+    async def both():
         return await asyncio.gather(*(landing(rap, lake) for _ in range(4)))
 
-    results = asyncio.run(four())
-    assert sum(result.landed for result in results) == 300
-    assert all(result.landed + result.already == 300 for result in results)
-    landed_entries = [entry for entry in entries(lake) if entry.disposition == Disposition.LANDED]
-    assert len(landed_entries) == len({entry.uri for entry in landed_entries}) == 300
+    results = asyncio.run(both())
+    assert sum(result.landed for result in results) == 5
+    assert sum(result.already for result in results) == 15
+    assert sorted(e.text for e in entries(lake) if e.disposition == "landed") == sorted(
+        name.decode() for name in rap.files
+    )
     assert_holds_once(lake, rap)
     assert verify(lake, CUSTOMER) == []
 
@@ -505,9 +497,9 @@ def test_a_file_in_the_lake_that_cannot_be_looked_at_holds_up_no_other(local_lak
         return stat(lake, relative)
 
     monkeypatch.setattr(Lake, "stat", stat_some)
-    assert counts(run(rap, local_lake)) == (4, 0, 0, 0, 1)
-    monkeypatch.setattr(Lake, "stat", stat)
-    assert counts(run(rap, local_lake)) == (1, 4, 0, 0, 0)
+    assert counts(run(rap, local_lake, store_clock=an_hour_later)) == (4, 0, 0, 0, 1)
+    monkeypatch.undo()
+    assert counts(run(rap, local_lake, store_clock=an_hour_later)) == (1, 4, 0, 0, 0)
 
 
 def test_a_manifest_that_cannot_be_written_is_a_conflict_and_the_next_run_adopts_the_files(local_lake, rap):
@@ -517,7 +509,7 @@ def test_a_manifest_that_cannot_be_written_is_a_conflict_and_the_next_run_adopts
     assert landings[0].result.landed == 5
     assert not entries(local_lake)
     rap.reads.clear()
-    assert counts(run(rap, local_lake)) == (5, 0, 0, 0, 0)
+    assert counts(run(rap, local_lake, store_clock=an_hour_later)) == (5, 0, 0, 0, 0)
     assert not rap.reads
     assert verify(local_lake, CUSTOMER) == []
 
@@ -528,9 +520,9 @@ def test_a_lost_manifest_is_written_again_without_a_download(local_lake, rap):
     run(rap, local_lake)
     local_lake.fs.rm(f"{local_lake.root}/{MANIFESTS}", recursive=True)
     rap.reads.clear()
-    assert counts(run(rap, local_lake)) == (5, 0, 0, 0, 0)
+    assert counts(run(rap, local_lake, store_clock=an_hour_later)) == (5, 0, 0, 0, 0)
     assert not rap.reads
-    adopted = {entry.text: entry for entry in entries(local_lake)}
+    adopted = {entry.text: entry for entry in sorted(entries(local_lake), key=lambda e: e.uri)}
     assert all(entry.reason and entry.downloaded is None for entry in adopted.values())
     assert adopted["TP001_20261120.csv"].uri.endswith(".v2.csv")
     assert adopted["TP001_20261120.csv"].supersedes.endswith("TP001_20261120.csv")
@@ -543,7 +535,7 @@ def test_a_lost_manifest_of_a_lake_without_proof_costs_a_download_and_no_second_
     run(rap, lake)
     lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
     rap.reads.clear()
-    assert counts(run(rap, lake)) == (5, 0, 0, 0, 0)
+    assert counts(run(rap, lake, store_clock=an_hour_later)) == (5, 0, 0, 0, 0)
     assert len(rap.reads) == 5
     assert_holds_once(lake, rap)
 
@@ -631,16 +623,20 @@ def test_a_large_file_is_not_held_in_memory(local_lake):
 
 
 def test_files_in_flight_are_bounded(local_lake, monkeypatch):
-    monkeypatch.setattr(reading, "REFRESH_FILES", 10_000)
+    monkeypatch.setattr(reading, "BATCH_FILES", 10_000)
 
     class Counting(InMemoryRap):
         now = most = 0
+        full = asyncio.Event()
 
         async def read(self, file, write):
             self.now += 1
             self.most = max(self.most, self.now)
-            await asyncio.sleep(0.001)
+            if self.most >= FILES_IN_FLIGHT:
+                self.full.set()
             try:
+                # Each file is in a directory of its own, so they do not start together.
+                await asyncio.wait_for(self.full.wait(), 20)
                 return await super().read(file, write)
             finally:
                 self.now -= 1

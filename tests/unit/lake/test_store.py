@@ -89,8 +89,10 @@ def test_a_local_file_carries_the_time_that_proves_it(local_lake, spooled):
     commit(local_lake, spool)
     info = local_lake.stat(f"{DAY}/a.csv")
     assert info["size"] == 3
-    assert local_lake.proof(f"{DAY}/a.csv", info) == (MTIME, spool.sha256)
-    assert 0 <= local_lake.age(info) < 60
+    proven = local_lake.proven(f"{DAY}/a.csv", info)
+    assert (proven.landed.sha256, proven.size, proven.mtime) == (spool.sha256, 3, MTIME)
+    local_lake.fs.pipe_file(f"{local_lake.root}/{DAY}/stranger", b"two")
+    assert local_lake.proven(f"{DAY}/stranger", local_lake.stat(f"{DAY}/stranger")) is None
 
 
 @pytest.mark.parametrize("mtime", [None, -1, 2**32, 2**70])

@@ -1,0 +1,204 @@
+"""Enter the files that the lake holds without an entry."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_hkex_rap.lake.entry import Disposition
+from airflow_provider_hkex_rap.lake.layout import is_part, versions
+from airflow_provider_hkex_rap.rap.files import RemoteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import pendulum
+
+    from airflow_provider_hkex_rap.lake.entries import Entries, Target
+    from airflow_provider_hkex_rap.lake.lookups import Lookups
+    from airflow_provider_hkex_rap.lake.outcomes import Outcomes
+    from airflow_provider_hkex_rap.lake.refreshing import Refresh
+    from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+    from airflow_provider_hkex_rap.lake.store import Lake, Landed, Proven
+
+_T = TypeVar("_T")
+
+ADOPTION_SECONDS = 60.0
+"""A file that is in the lake for this long without an entry was left by a killed run."""
+_FILES = 256
+"""How many files are handed to the threads at a time."""
+_VERSION = re.compile(r"(?P<stem>.+)\.v[0-9]+(?P<extension>(?:\.[^.]+)*)", re.DOTALL)
+
+
+class Claims:
+    """Enter each file of a directory that has the proof of a commit and no entry.
+
+    A file that is younger than `ADOPTION_SECONDS` may belong to a run that will soon enter it as ``landed``.
+    It is entered as ``already``, so that it has an entry even if that run was killed.
+
+    :param lake: the lake.
+    :param calls: runs the storage calls.
+    :param lookups: the names that the lake holds.
+    :param entries: takes the entries.
+    :param outcomes: takes the outcomes of planned files.
+    :param refresh: brings the ledger up to date.
+    :param todo: the planned files, each with its place in the lake.
+    :param store_clock: the current time by the storage's clock, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        calls: StorageCalls,
+        lookups: Lookups,
+        entries: Entries,
+        outcomes: Outcomes,
+        refresh: Refresh,
+        todo: Iterable[RemoteFile],
+        store_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lake = lake
+        self._calls = calls
+        self._lookups = lookups
+        self._entries = entries
+        self._outcomes = outcomes
+        self._refresh = refresh
+        self._store_clock = store_clock
+        self._listed: dict[tuple[str, str, int, int], Target] = {}
+        for target in map(entries.target, todo):
+            file = target.file
+            if file.size is not None and file.mtime is not None:
+                self._listed[target.directory, file.text, file.size, file.mtime] = target
+        self._names = {(target.directory, target.file.text) for target in self._listed.values()}
+        self._directories: dict[str, asyncio.Task[None]] = {}
+        self._settled: set[RemoteFile] = set()
+        self._refused: dict[str, Exception] = {}
+
+    async def settle(self, target: Target) -> bool:
+        """Claim the files of a target's directory; return whether the target was among them.
+
+        :param target: a planned file.
+        :raises OSError: if the lake cannot be read.
+        """
+        claiming = self._directories.get(target.directory)
+        if claiming is None:
+            claiming = asyncio.create_task(self._claim(target))
+            self._directories[target.directory] = claiming
+        if claiming.done():
+            claiming.result()
+        else:
+            # Many files share one claim: the cancellation of one must not cancel it for the others.
+            await asyncio.shield(claiming)
+        if error := self._refused.get(target.path):
+            raise error
+        return target.listed in self._settled
+
+    async def add_found(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:
+        """Record a planned file that proved to be in the lake: after its bytes were read, or by its proof.
+
+        :param target: the file.
+        :param landed: the file in the lake.
+        :param downloaded: when its last byte arrived; None if it was not read.
+        :raises OSError: if the manifest cannot be read again.
+        """
+        await self._refresh.now()
+        self._record(target, landed, downloaded)
+
+    def _record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:
+        ledger = self._entries.ledger
+        disposition, reason = Disposition.ALREADY, "Another run landed it meanwhile."
+        if not ledger.has(target.file):
+            if uri := ledger.uri_of_content(target.file, landed.sha256):
+                self._entries.add_repeated(target, landed.sha256, uri, reason)
+            else:
+                disposition, reason = self._add(target, landed, downloaded, listed=True)
+        if disposition is Disposition.LANDED:
+            self._outcomes.landed_bytes += target.file.size or 0
+        self._outcomes.add(target.listed, disposition, reason)
+
+    def _add(
+        self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None, *, listed: bool
+    ) -> tuple[Disposition, str]:
+        disposition, reason = Disposition.LANDED, "Adopted: the lake had it, without a manifest entry."
+        if landed.created is not None and self._store_clock() - landed.created < ADOPTION_SECONDS:
+            disposition, reason = Disposition.ALREADY, "Another run has just landed it."
+        self._entries.add_in_lake(target, landed, downloaded, disposition, reason, listed=listed)
+        return disposition, reason
+
+    async def close(self) -> None:
+        """Wait for the claims that still run; their errors no longer concern a file."""
+        await asyncio.gather(*self._directories.values(), return_exceptions=True)
+
+    async def _claim(self, first: Target) -> None:
+        directory = first.directory
+        present = await self._lookups.names(directory)
+        if not self._unowned(directory, present):
+            return
+        await self._refresh.now()
+        found = await self._proven(directory, self._unowned(directory, present))
+        # In the order in which RAP published them, so that each supersedes the one before.
+        for proven in sorted(found, key=lambda proven: (proven.mtime, proven.landed.name)):
+            if self._entries.ledger.owner(f"{directory}/{proven.landed.name}") is None:
+                self._enter(first, proven, present)
+
+    def _unowned(self, directory: str, present: Iterable[str]) -> list[str]:
+        owner = self._entries.ledger.owner
+        return sorted(name for name in present if not is_part(name) and owner(f"{directory}/{name}") is None)
+
+    async def _proven(self, directory: str, names: Sequence[str]) -> list[Proven]:
+        """Return the files that have the proof of a commit; an error concerns its own file only."""
+        found: list[Proven] = []
+        for start in range(0, len(names), _FILES):
+            paths = [f"{directory}/{name}" for name in names[start : start + _FILES]]
+            infos = await self._calls.map(self._attempt(self._lake.stat), [(path,) for path in paths])
+            calls = [(path, info) for path, info in zip(paths, infos, strict=True) if info]
+            proven = await self._calls.map(self._attempt(self._lake.proven), calls)
+            found += [each for each in proven if each]
+        return found
+
+    def _attempt(self, call: Callable[..., _T | None]) -> Callable[[tuple[Any, ...]], _T | None]:
+        """Return a storage call that keeps its error, for the file of its first argument."""
+
+        def attempt(arguments: tuple[Any, ...]) -> _T | None:
+            try:
+                return call(*arguments)
+            # Any error of the storage.
+            except Exception as error:
+                self._refused[arguments[0]] = error
+                return None
+
+        return attempt
+
+    def _enter(self, first: Target, proven: Proven, present: Iterable[str]) -> None:
+        directory, name = first.directory, proven.landed.name
+        for rap_name in self._rap_names(directory, name, present):
+            listed = self._listed.get((directory, rap_name, proven.size, proven.mtime))
+            if listed and listed.listed not in self._settled and name in _first_versions(rap_name, present):
+                self._settled.add(listed.listed)
+                self._record(listed, proven.landed, None)
+                return
+        rap_name = self._rap_names(directory, name, present)[0]
+        file = RemoteFile(first.file.folder, rap_name.encode(), proven.size, proven.mtime)
+        # The place in the lake is that of the file, whatever today's naming says.
+        target = self._entries.target(file)._replace(directory=directory, name=first.name)
+        self._add(target, proven.landed, None, listed=False)
+
+    def _rap_names(self, directory: str, name: str, present: Iterable[str]) -> list[str]:
+        """Return the names on RAP that a file in the lake may have, the likeliest first."""
+        match = _VERSION.fullmatch(name)
+        base = match["stem"] + match["extension"] if match else ""
+        if base and (base in present or (directory, base) in self._names):
+            return [base, name]
+        return [name]
+
+
+def _first_versions(name: str, present: Iterable[str]) -> list[str]:
+    """Return a file's own name, and the names of its versions that the lake holds."""
+    names = []
+    for version in versions(name):
+        if version not in present:
+            break
+        names.append(version)
+    return names

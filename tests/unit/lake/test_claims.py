@@ -1,0 +1,289 @@
+"""Several runs at once, killed runs, and the cost of the history."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+from collections import Counter
+from dataclasses import replace
+
+import fsspec
+import pytest
+
+from airflow_provider_hkex_rap.lake import claims, reading
+from airflow_provider_hkex_rap.lake.entry import Disposition, from_lines, to_lines
+from airflow_provider_hkex_rap.lake.layout import MANIFESTS, manifest_path, run_stamp
+from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK
+from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
+from airflow_provider_hkex_rap.lake.store import Lake
+from airflow_provider_hkex_rap.lake.verify import verify
+from airflow_provider_hkex_rap.rap.report_name import Naming
+
+from ...in_memory_rap import (
+    CUSTOMER,
+    NOW,
+    InMemoryRap,
+    an_hour_later,
+    assert_holds_once,
+    landed,
+    landing,
+    run,
+)
+
+MTIME = NOW.int_timestamp - 3600
+
+
+@pytest.fixture
+def rap():
+    rap = InMemoryRap()
+    for number in range(20):
+        rap.put(f"TP{number % 4:03}_202611{16 + number % 5}_{number:03}.csv", b"report %d" % number, MTIME)
+    return rap
+
+
+def entries(lake):
+    return [entry for path in lake.walk(MANIFESTS) for entry in from_lines(lake.read(path)).entries]
+
+
+def problems(lake, **options):
+    return asyncio.run(verify(lake, CUSTOMER, **options)).problems
+
+
+def landed_entries(lake):
+    return Counter(entry.uri for entry in entries(lake) if entry.disposition == Disposition.LANDED)
+
+
+def killed_before_the_manifest(rap, lake, monkeypatch):
+    """Land, and lose every entry, as a run that is killed between commit and manifest."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ManifestWriter, "_create", lambda writer, batch: None)
+        run(rap, lake)
+    assert not entries(lake)
+
+
+def test_four_landings_at_once_leave_one_landed_entry_per_file(lake, rap, monkeypatch):
+    monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 5)
+    monkeypatch.setattr(reading, "BATCH_FILES", 3)
+
+    async def four():
+        return await asyncio.gather(*(landing(rap, lake) for _ in range(4)))
+
+    results = asyncio.run(four())
+    assert landed_entries(lake) == Counter(lake.uri_of(path) for path in landed(lake))
+    assert len(landed(lake)) == sum(result.landed for result in results) == 20
+    assert sum(result.already for result in results) == 60
+    assert problems(lake) == []
+
+
+def test_what_another_run_entered_meanwhile_is_not_read(local_lake, rap, monkeypatch):
+    monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 1)
+    monkeypatch.setattr(reading, "BATCH_FILES", 1)
+    others = []
+
+    async def another_run(rap, file):
+        rap.faults.clear()
+        others.append(await landing(rap, local_lake))
+        rap.reads.clear()
+
+    rap.faults[rap.listing()[0].name] = another_run
+    result = run(rap, local_lake)
+    assert others[0].landed == 20
+    assert (result.landed, result.already) == (0, 20)
+    # The readings of the manifest run beside the reads, so a few files may still be read.
+    assert len(rap.reads) < 10
+    assert set(landed_entries(local_lake).values()) == {1}
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_killed_before_the_manifest_and_republished_every_content_is_claimed(
+    local_lake, rap, monkeypatch, later
+):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    before = {file.text for file in rap.listing()}
+    name = rap.listing()[0].name
+    rap.put(name, b"republished", MTIME + 60)
+    rap.reads.clear()
+    result = run(rap, local_lake, **({"store_clock": an_hour_later} if later else {}))
+    assert rap.reads == [name]
+    # A file that is younger than a minute may belong to a run that is about to enter it as landed.
+    assert (result.landed, result.already) == ((20, 0) if later else (1, 19))
+    assert problems(local_lake) == []
+    assert {entry.text for entry in entries(local_lake)} == before
+    first, second = sorted(
+        (entry for entry in entries(local_lake) if entry.name == name), key=lambda entry: entry.mtime
+    )
+    assert (first.mtime, first.size, first.supersedes) == (MTIME, len(b"report 0"), None)
+    assert (second.disposition, second.supersedes) == ("landed", first.uri)
+    assert first.disposition == ("landed" if later else "already")
+    assert not run(rap, local_lake).entries
+
+
+def test_a_claim_keeps_to_its_age(local_lake, rap, monkeypatch):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    created = {local_lake.stat(path)["created"] for path in landed(local_lake)}
+    just_before = max(created) + claims.ADOPTION_SECONDS - 1
+    assert run(rap, local_lake, store_clock=lambda: just_before - max(created) + min(created)).landed == 0
+    assert problems(local_lake) == []
+
+
+def test_a_file_that_did_not_come_from_rap_is_not_claimed(local_lake, rap):
+    run(rap, local_lake)
+    path = sorted(landed(local_lake))[0].rpartition("/")[0] + "/notes.txt"
+    local_lake.fs.pipe_file(f"{local_lake.root}/{path}", b"x")
+    rap.put(rap.listing()[0].name, b"republished", MTIME + 60)
+    for file in rap.listing():
+        rap.put(file.name, b"all again", MTIME + 120)
+    run(rap, local_lake, store_clock=an_hour_later)
+    assert [problem.uri for problem in problems(local_lake)] == [local_lake.uri_of(path)]
+
+
+def kill_after(calls):
+    """Kill this process at its n-th call that opens or links a file."""
+    left = [calls]
+
+    def dying(call):
+        def die(*arguments, **options):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return die
+
+    for name in ("open", "link"):
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def test_random_kills_and_republishing_leave_nothing_unclaimed(tmp_path):
+    """Fault 24: SIGKILL at any moment; whatever was committed gets an entry in the next run that ends."""
+    chance = random.Random(9)
+    lake = Lake(fsspec.filesystem("file"), str(tmp_path / "lake"))
+    rap = InMemoryRap()
+    mtime = MTIME - 100_000
+    killed = 0
+    for number in range(60):
+        for _ in range(3):
+            mtime += 1
+            name = f"TP{chance.randrange(5):03}_20261120.csv"
+            rap.put(name, b"content %d" % chance.randrange(1000), mtime)
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                logging.disable()
+                kill_after(chance.randrange(1, 40))
+                run(rap, lake)
+            os._exit(0)
+        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        if number % 5 == 4:
+            run(rap, lake, store_clock=an_hour_later if chance.random() < 0.5 else lambda: 0.0)
+            assert problems(lake) == []
+            assert_holds_once(lake, rap)
+            assert set(landed_entries(lake).values()) <= {1}
+            superseded = {entry.supersedes for entry in entries(lake)}
+            current = Counter(
+                e.name for e in {e.uri: e for e in entries(lake)}.values() if e.uri not in superseded
+            )
+            assert set(current.values()) == {1}, current
+    assert killed > 20
+
+
+def test_another_naming_lands_nothing_twice(lake, rap):
+    run(rap, lake)
+    rap.reads.clear()
+    for naming in (Naming(r"(?P<report>T)P"), Naming(r"_(?P<report>\d+)\.csv")):
+        result = run(rap, lake, naming=naming)
+        assert (result.landed, result.already, len(rap.reads)) == (0, 20, 0)
+
+
+def test_only_the_same_rap_name_is_superseded(local_lake, rap, monkeypatch):
+    rap.files.clear()
+    rap.put("TP001_20261120.csv", b"one", MTIME)
+    run(rap, local_lake)
+    rap.put("TP002_20261120.csv", b"another", MTIME + 1)
+    rap.put("TP001_20261120.csv", b"two", MTIME + 2)
+    run(rap, local_lake, naming=Naming(r"(?P<report>TP)"))
+    by_uri = {entry.uri: entry for entry in entries(local_lake)}
+    superseded = {entry.text: by_uri[entry.supersedes].text for entry in by_uri.values() if entry.supersedes}
+    assert superseded == {"TP001_20261120.csv": "TP001_20261120.csv"}
+
+
+def test_a_file_that_is_listed_for_years_is_entered_once(lake):
+    rap = InMemoryRap()
+    rap.put("OLD_20241120.csv", b"old", NOW.subtract(years=2).int_timestamp)
+    assert run(rap, lake).landed == 1
+    rap.reads.clear()
+    assert (run(rap, lake).already, rap.reads, len(entries(lake))) == (1, [], 1)
+
+
+def test_a_lost_answer_to_a_manifest_write_enters_nothing_twice(lake, rap, monkeypatch):
+    create = Lake.create
+
+    def lose(lake, relative, content):
+        create(lake, relative, content)
+        raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(Lake, "create", lose)
+    assert run(rap, lake).landed == 20
+    assert len(entries(lake)) == 20
+
+
+def test_an_answer_that_stays_lost_until_the_retry_enters_nothing_twice(lake, rap, monkeypatch):
+    create, read = Lake.create, Lake.read
+    lost = set()
+
+    def lose(lake, relative, content):
+        create(lake, relative, content)
+        lost.add(relative)
+        raise ConnectionResetError("lost")
+
+    def fail_once(lake, relative):
+        if relative in lost:
+            lost.discard(relative)
+            raise ConnectionResetError("still down")
+        return read(lake, relative)
+
+    monkeypatch.setattr(Lake, "create", lose)
+    monkeypatch.setattr(Lake, "read", fail_once)
+    assert run(rap, lake).landed == 20
+    monkeypatch.undo()
+    assert len(entries(lake)) == 20
+
+
+class CountingLake(Lake):
+    """Count the storage calls, and the files that are read."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.calls = Counter()
+
+
+for _name in ("names", "list_directory", "walk", "read", "stat", "proven", "measure"):
+
+    def _counted(lake, *arguments, _name=_name):
+        lake.calls[_name] += 1
+        return getattr(Lake, _name)(lake, *arguments)
+
+    setattr(CountingLake, _name, _counted)
+
+
+def test_a_year_of_history_costs_what_a_month_does(tmp_path, rap):
+    calls = []
+    for days in (WINDOW_DAYS_BACK + 1, 365):
+        lake = CountingLake(fsspec.filesystem("file"), str(tmp_path / f"lake-{days}"))
+        run(rap, lake)
+        template = entries(lake)[0]
+        for ago in range(days):
+            day = NOW.date().subtract(days=ago).isoformat()
+            entry = replace(template, business_date=day, rap_path=f"/download/DCASS/old-{day}")
+            run_ago = run_stamp(NOW.subtract(days=ago), "abcdef")
+            lake.create(manifest_path(CUSTOMER, "DCASS", day, run_ago, 1), to_lines([entry]))
+        lake.calls.clear()
+        assert run(rap, lake).already == 20
+        of_run = dict(lake.calls)
+        lake.calls.clear()
+        since = NOW.date().subtract(days=5)
+        assert problems(lake, since=since, today=NOW.date()) == []
+        calls.append((of_run, dict(lake.calls)))
+    assert calls[0] == calls[1]

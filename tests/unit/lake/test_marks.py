@@ -1,0 +1,57 @@
+"""Marks: small records beside the manifest."""
+
+import asyncio
+import logging
+
+import pytest
+
+from airflow_provider_hkex_rap.lake.layout import marks_directory, run_stamp
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, Mark, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.rap.folders import Folder
+
+from ...in_memory_rap import CUSTOMER, NOW
+
+PLACE = (CUSTOMER, Folder.DCASS, "announced")
+
+
+def write(lake, run, payload):
+    async def write():
+        async with StorageCalls(2) as calls:
+            return await write_mark(calls, lake, *PLACE, run, payload)
+
+    return asyncio.run(write())
+
+
+def read(lake):
+    async def read():
+        async with StorageCalls(2) as calls:
+            return await read_marks(calls, lake, *PLACE, NOW.subtract(days=MARK_DAYS), NOW)
+
+    return asyncio.run(read())
+
+
+def stamp(days_ago, suffix="1a2b3c"):
+    return run_stamp(NOW.subtract(days=days_ago), suffix)
+
+
+def test_the_marks_of_the_window_are_read_oldest_first(lake):
+    for days_ago in (0, 44, 46, 400, 20):
+        write(lake, stamp(days_ago), {"days": days_ago, "name": "賬"})
+    assert read(lake) == [Mark(stamp(ago), {"days": ago, "name": "賬"}) for ago in (44, 20, 0)]
+
+
+def test_the_same_mark_twice_is_one_and_another_is_refused(lake):
+    assert write(lake, stamp(0), {"a": 1}) == write(lake, stamp(0), {"a": 1})
+    with pytest.raises(FileExistsError):
+        write(lake, stamp(0), {"a": 2})
+    assert read(lake) == [Mark(stamp(0), {"a": 1})]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_bad_mark_is_logged_and_left_out(lake, content, caplog):
+    write(lake, stamp(1), {"a": 1})
+    lake.create(f"{marks_directory(*PLACE)}/202611/{stamp(0)}.json", content)
+    with caplog.at_level(logging.WARNING):
+        assert read(lake) == [Mark(stamp(1), {"a": 1})]
+    assert stamp(0) in caplog.text

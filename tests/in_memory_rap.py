@@ -123,7 +123,7 @@ def landed(lake: Lake) -> dict[str, bytes]:
 def assert_holds_once(lake: Lake, rap: InMemoryRap) -> None:
     """Check that the lake holds each content of each file once and complete."""
     held = Counter(
-        (re.sub(r"\.v[0-9]+", "", path.rpartition("/")[2]), hashlib.sha256(content).hexdigest())
+        (re.sub(r"\.v\d+(?=(\.\w+){0,2}$)", "", path.rpartition("/")[2]), hashlib.sha256(content).hexdigest())
         for path, content in landed(lake).items()
     )
     assert not [name for name, count in held.items() if count > 1]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONNECTION, command, lake_uri
 from airflow_provider_hkex_rap.cli.status import end_warning
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX, PART_SUFFIX
+from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.preflight import check_lake
+from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.rap.errors import (
     RapAlgorithmError,
     RapConfigurationError,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
     from airflow_provider_hkex_rap.keystore.store import AccountKeys
-    from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.sites import Address
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
     from airflow_provider_hkex_rap.transport.login import Login
@@ -309,51 +308,22 @@ def _check_lake(given: str | None) -> Iterator[Finding]:
         return
     try:
         lake = open_lake(uri)
-        keeps, leftover = _try_writing(lake)
+        leftover = check_lake(lake)
         has_manifests = lake.names(MANIFESTS)
-    # Each backend raises its own errors for a wrong bucket, region, permission or missing package.
-    except Exception as error:
-        yield Finding(
-            _FAIL,
-            "lake",
-            f"{uri} cannot be written: {str(error).rstrip('.') or type(error).__name__}. Check the URI, the"
-            " connection in its user part, and that connection's rights to list, read and create.",
-        )
+    except RapError as error:
+        yield Finding(_FAIL, "lake", str(error))
         return
-    if keeps:
-        content = "it has manifests" if has_manifests else "nothing has landed in it yet"
-        yield Finding(_OK, "lake", f"{lake.uri} takes new files and keeps them; {content}.")
-    else:
-        yield Finding(
-            _FAIL,
-            "lake",
-            f"{lake.uri} lets files be overwritten: its storage knows no exclusive create. Use another.",
-        )
+    # The rights may differ from one directory to another.
+    except Exception as error:
+        refused = refusal(f"{lake.uri_of(MANIFESTS)} cannot be listed", lake.uri, error)
+        yield Finding(_FAIL, "lake", str(refused))
+        return
+    content = "it has manifests" if has_manifests else "nothing has landed in it yet"
+    yield Finding(_OK, "lake", f"{lake.uri} takes new files, lists them and keeps them; {content}.")
     if leftover:
         yield Finding(
             _NOTE, "lake", f"{leftover} was written by this check and may not be removed; it is harmless."
         )
-
-
-def _try_writing(lake: Lake) -> tuple[bool, str]:
-    """Create a file, try to overwrite it, and remove it.
-
-    :returns: whether the first content was kept; and the file's URI if it could not be removed.
-    :raises OSError: if the lake cannot be written.
-    """
-    # A name for unfinished files, so that no reader takes it for a report.
-    name = f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
-    lake.create(name, b"first")
-    # Backends report "exists" in different ways; the content of the file decides.
-    with suppress(Exception):
-        lake.create(name, b"second")
-    keeps = lake.read(name) == b"first"
-    try:
-        lake.fs.rm_file(f"{lake.root}/{name}")
-    # A lake needs no right to delete.
-    except Exception:
-        return keeps, lake.uri_of(name)
-    return keeps, ""
 
 
 def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:

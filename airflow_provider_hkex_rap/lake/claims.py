@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hkex_rap.lake.entry import Disposition
-from airflow_provider_hkex_rap.lake.layout import is_part, versions
+from airflow_provider_hkex_rap.lake.layout import is_part, rap_name_of, versions
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import pendulum
 
@@ -71,7 +72,9 @@ class Claims:
             file = target.file
             if file.size is not None and file.mtime is not None:
                 self._listed[target.directory, file.text, file.size, file.mtime] = target
-        self._names = {(target.directory, target.file.text) for target in self._listed.values()}
+        self._names: dict[str, dict[str, bytes]] = {}
+        for target in self._listed.values():
+            self._names.setdefault(target.directory, {})[target.file.text] = target.file.name
         self._directories: dict[str, asyncio.Task[None]] = {}
         self._settled: set[RemoteFile] = set()
         self._refused: dict[str, Exception] = {}
@@ -139,9 +142,10 @@ class Claims:
         await self._refresh.now()
         found = await self._proven(directory, self._unowned(directory, present))
         # In the order in which RAP published them, so that each supersedes the one before.
+        listed = self._listed_names(directory, present)
         for proven in sorted(found, key=lambda proven: (proven.mtime, proven.landed.name)):
             if self._entries.ledger.owner(f"{directory}/{proven.landed.name}") is None:
-                self._enter(first, proven, present)
+                self._enter(first, proven, listed.get(proven.landed.name, ()), present)
 
     def _unowned(self, directory: str, present: Iterable[str]) -> list[str]:
         owner = self._entries.ledger.owner
@@ -171,34 +175,37 @@ class Claims:
 
         return attempt
 
-    def _enter(self, first: Target, proven: Proven, present: Iterable[str]) -> None:
+    def _listed_names(self, directory: str, present: Collection[str]) -> dict[str, list[str]]:
+        """Return by name in the lake the listed names that it can stand for; a version's base comes first."""
+        names: dict[str, list[str]] = {}
+        for rap_name in sorted(self._names.get(directory, ()), key=lambda name: (len(name), name)):
+            for version in itertools.takewhile(present.__contains__, versions(rap_name)):
+                names.setdefault(version, []).append(rap_name)
+        return names
+
+    def _enter(
+        self, first: Target, proven: Proven, listed_names: Sequence[str], present: Collection[str]
+    ) -> None:
         directory, name = first.directory, proven.landed.name
-        for rap_name in self._rap_names(directory, name, present):
+        for rap_name in listed_names:
             listed = self._listed.get((directory, rap_name, proven.size, proven.mtime))
-            if listed and listed.listed not in self._settled and name in _first_versions(rap_name, present):
+            if listed and listed.listed not in self._settled:
                 self._settled.add(listed.listed)
                 self._record(listed, proven.landed, None)
                 return
-        rap_name = self._rap_names(directory, name, present)[0]
-        file = RemoteFile(first.file.folder, rap_name.encode(), proven.size, proven.mtime)
+        rap_name = (
+            self._names[directory][listed_names[0]]
+            if listed_names
+            else _unlisted_name(name, present).encode()
+        )
+        file = RemoteFile(first.file.folder, rap_name, proven.size, proven.mtime)
         # The place in the lake is that of the file, whatever today's naming says.
         target = self._entries.target(file)._replace(directory=directory, name=first.name)
         self._add(target, proven.landed, None, listed=False)
 
-    def _rap_names(self, directory: str, name: str, present: Iterable[str]) -> list[str]:
-        """Return the names on RAP that a file in the lake may have, the likeliest first."""
-        match = _VERSION.fullmatch(name)
-        base = match["stem"] + match["extension"] if match else ""
-        if base and (base in present or (directory, base) in self._names):
-            return [base, name]
-        return [name]
 
-
-def _first_versions(name: str, present: Iterable[str]) -> list[str]:
-    """Return a file's own name, and the names of its versions that the lake holds."""
-    names = []
-    for version in versions(name):
-        if version not in present:
-            break
-        names.append(version)
-    return names
+def _unlisted_name(name: str, present: Collection[str]) -> str:
+    """Return the name on RAP that a file in the lake most likely had, if RAP lists it no longer."""
+    match = _VERSION.fullmatch(name)
+    base = match["stem"] + match["extension"] if match else ""
+    return rap_name_of(base if base in present else name)

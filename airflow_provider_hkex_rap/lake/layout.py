@@ -25,10 +25,10 @@ MARKS = "_marks"
 """The directory of the marks of one folder; its leading underscore hides it from readers of lakes."""
 NAME_BYTES = 255
 """The longest name, in bytes of UTF-8, that common file systems accept."""
-VERSIONS = 10_000
-"""The most contents that one name can have in a directory."""
 PART_PREFIX, PART_SUFFIX = ".rap-", ".part"
 """How the name of every unfinished file or directory begins and ends."""
+VERSIONS = 10_000
+"""The most contents that one name can have in a directory."""
 
 # What Hive escapes, and what Windows and globs do not take; ~ marks a code that was cut.
 _UNSAFE = frozenset("/\\:*?\"<>|=%#'[]{}^~")
@@ -42,8 +42,10 @@ _REPORT_DAY = re.compile(rf"{REPORTS}/[^/]+/[^/]+/[^/]+/business_date=([^/]+)/")
 # A compressed file has two extensions: report.csv.gz.
 _EXTENSION = re.compile(
     r"(?P<stem>.+?)(?P<extension>(\.\w{1,16})?\.(gz|bz2|xz|zst|lz4|br|zip|Z)|\.\w{1,16})",
-    re.DOTALL | re.ASCII,
+    re.DOTALL | re.IGNORECASE | re.ASCII,
 )
+# s3fs and adlfs take the rest of such a name for a version of the object.
+_VERSION_QUERY = re.compile(r"\?(?=versionid=)", re.IGNORECASE)
 _KINDS = {
     Kind.DIRECTORY: "It is a sub-folder, which RAP should not have (guide §4.2); its content was not listed.",
     Kind.SYMLINK: "It is a symbolic link, which may lead anywhere.",
@@ -58,9 +60,10 @@ class Refused(NamedTuple):
 
 
 def safe_name(file: RemoteFile) -> str | Refused:
-    """Return the name under which a file lands, or the reason why it may not land.
+    """Return the name under which a file's first content lands, or the reason why it may not land.
 
-    Bytes that are not UTF-8 become ``%XX``. Names that differ only in Unicode normalisation stay two names.
+    Bytes that are not UTF-8 become ``%XX``; `landing_name` has the other changes. Names that differ only in
+    Unicode normalisation stay two names.
 
     :param file: an entry of a folder's listing.
     """
@@ -77,7 +80,7 @@ def safe_name(file: RemoteFile) -> str | Refused:
         return Refused(f"Its name is longer than {NAME_BYTES} bytes.")
     if is_part(name):
         return Refused("Its name has the form that the lake uses for unfinished files.")
-    return name
+    return landing_name(name)
 
 
 def is_part(name: str) -> bool:
@@ -88,40 +91,67 @@ def is_part(name: str) -> bool:
     return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
 
 
+def landing_name(name: str) -> str:
+    """Return a report's name in a form that every storage and reader takes as it is.
+
+    Readers of lakes skip names that begin with ``.`` or ``_``: these characters become ``%2E`` and ``%5F``.
+    s3fs and adlfs read ``?versionId=`` as a version of the object: its ``?`` becomes ``%3F``. A name that is
+    then too long is shortened. Any other name, and a name that was changed before, stays as it is.
+
+    :param name: the name on RAP, as `RemoteFile.text`.
+    """
+    if name.startswith((".", "_")):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    return _fitting(_VERSION_QUERY.sub("%3F", name), "")
+
+
+def rap_name_of(name: str) -> str:
+    """Return the name on RAP of a file's first version in the lake; a shortened name stays as it is.
+
+    :param name: as `landing_name` returns it.
+    """
+    return re.sub(r"%3F(?=versionid=)", "?", re.sub(r"^%(2E|5F)", _character, name), flags=re.IGNORECASE)
+
+
+def _character(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16))
+
+
 def versions(name: str) -> Iterator[str]:
     """Yield the names for a file's successive contents: its own, then with ``.v2``, ``.v3``... in it.
 
     ::
 
-        list(islice(versions("TP001_20261120.csv.gz"), 2))
+        list(itertools.islice(versions("TP001_20261120.csv.gz"), 2))
         # ["TP001_20261120.csv.gz", "TP001_20261120.v2.csv.gz"]
 
-    :param name: the file's name, as `safe_name` returns it.
+    :param name: the file's name on RAP, or as `safe_name` returns it.
     :raises LakeConflict: if more than `VERSIONS` names are asked for.
     """
+    name = landing_name(name)
     yield name
     for number in range(2, VERSIONS + 1):
-        yield _versioned(name, f".v{number}")
+        yield _fitting(name, f".v{number}")
     raise LakeConflict(
         f"{name} has {VERSIONS} versions in one directory of the lake.",
-        why="Each new content of a name lands beside the older ones; so many are not expected.",
+        why="Each new content of a name lands beside the older ones, and so many are not expected.",
         todo="Find out why RAP keeps publishing it; move its versions out of the lake, or exclude the name.",
     )
 
 
-def _versioned(name: str, version: str) -> str:
-    """Return a name with a version in front of its extension.
+def _fitting(name: str, version: str) -> str:
+    """Return a name with a version in front of its extension, shortened to `NAME_BYTES`.
 
-    If it is longer than `NAME_BYTES`, the stem is cut, and a hash of the whole name keeps two long names
-    distinct.
+    A hash of the whole name keeps two long names distinct.
     """
     match = _EXTENSION.fullmatch(name)
     stem, extension = (match["stem"], match["extension"]) if match else (name, "")
     excess = len(f"{name}{version}".encode()) - NAME_BYTES
     if excess > 0:
         mark = f"-{hashlib.sha256(name.encode()).hexdigest()[:_HASH_DIGITS]}"
+        kept = stem.encode()[: -(excess + len(mark))]
         # A character of several bytes is kept whole or not at all.
-        stem = stem.encode()[: -(excess + len(mark))].decode(errors="ignore") + mark
+        stem = kept.decode(errors="ignore") + mark
     return f"{stem}{version}{extension}"
 
 

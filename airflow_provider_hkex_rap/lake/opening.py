@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
+    from fsspec import AbstractFileSystem
 
     from airflow_provider_hkex_rap.lake.store import Lake
+
+_BUCKET_SCHEMES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"}
 
 
 def open_lake(uri: str | ObjectStoragePath) -> Lake:
@@ -20,26 +24,86 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
 
         lake = open_lake("s3://aws_default@bucket/rap")
 
-    :param uri: an absolute path, or a URI of ``ObjectStoragePath``; its user part is an Airflow connection.
-    :raises RapConfigurationError: if *uri* is blank, a relative path, or not a URI; if the provider package
-        for its kind of storage is not installed; or if that storage cannot refuse to overwrite a file.
-    """
-    from airflow.sdk import ObjectStoragePath
+    A percent-encoded ``file://`` URI is decoded. The URIs in the manifest of a local lake are not encoded,
+    since ``ObjectStoragePath`` and DuckDB do not decode them, and pandas opens both forms.
 
+    :param uri: an absolute path, or a URI of ``ObjectStoragePath``; its user part is an Airflow connection.
+    :raises RapConfigurationError: if *uri* is blank, a relative path, or not a URI; if it has an empty
+        segment, or characters that storages or readers take for something else; if the provider package for
+        its kind of storage is not installed; or if that storage cannot refuse to overwrite a file.
+    """
     from airflow_provider_hkex_rap.lake.store import Lake
 
     text = str(uri or "").strip()
     # file://data would be a path below the worker's current directory.
-    if not re.match(r"/|(file|local):///|(?!file:|local:)[^/]+://", text):
-        raise RapConfigurationError(
-            f"{text!r} in 'lake' is not the root of a lake.",
-            why="A lake is an absolute path or a URI, such as file:///data/rap or s3://aws_default@bucket/rap.",
-            todo="Set 'lake' to one; the user part of a URI is the Airflow connection to it.",
-            lake=text,
-        )
+    local = re.fullmatch(r"(?:(?P<scheme>file|local)://)?(?P<path>/.*)", text, re.DOTALL)
+    if not local and not re.match(r"(?!file:|local:)[^/]+://", text):
+        raise _invalid(text, "is not the root of a lake")
+    if local:
+        path = unquote(local["path"]) if local["scheme"] else local["path"]
+    else:
+        path = text.partition("://")[2]
+    if fault := _fault(text, path, local=bool(local)):
+        raise _invalid(text, fault)
+    if local:
+        return _open_local(path)
+    storage, root, root_uri = _open_storage(text)
+    return Lake(storage, root, root_uri)
+
+
+def _fault(text: str, path: str, *, local: bool) -> str:
+    """Return why files could land under other names than they are read by; empty if they cannot.
+
+    :param path: the decoded path of a local lake; else the part of the URI behind ``://``.
+    """
+    bucket, *segments = path.removesuffix("/").split("/")
+    fault = ""
+    if "" in segments and path != "/":
+        # s3fs leaves the objects below an empty segment out of its listings.
+        fault = "has an empty segment (//)"
+    elif not local and not bucket.rpartition("@")[2] and text.partition(":")[0] in _BUCKET_SCHEMES:
+        fault = "has no bucket or container"
+    elif {".", ".."} & set(segments):
+        fault = "has a segment . or .., which leads elsewhere"
+    elif found := [character for character in "?#" if character in path]:
+        # s3fs reads ?versionId= as a version, gcsfs # as a generation; pandas cuts the URI at #.
+        fault = f"has the character {found[0]}, which storages and readers take for the end of the path"
+    elif local and "%" in path:
+        # pandas decodes the URIs of the manifest, and other readers do not.
+        fault = "has the character % in its path, which readers understand in different ways"
+    elif not path.isprintable():
+        fault = "has a control character"
+    return fault
+
+
+def _invalid(text: str, fault: str) -> RapConfigurationError:
+    scheme, separator, path = text.rpartition("://")
+    # The one fault that can be corrected without knowing what was meant.
+    example = f"{scheme}{separator}{re.sub('/+', '/', path)}" if "empty" in fault else "one"
+    return RapConfigurationError(
+        f"{text!r} in 'lake' {fault}.",
+        why="A lake is an absolute path or a URI, such as file:///data/rap or s3://aws_default@bucket/rap.",
+        todo=f"Set 'lake' to {example}; the user part of a URI is the Airflow connection to it.",
+        lake=text,
+    )
+
+
+def _open_local(path: str) -> Lake:
+    # Airflow's object storage is not imported for it: that takes about 0.4 s of each task.
+    from fsspec.implementations.local import LocalFileSystem
+
+    from airflow_provider_hkex_rap.lake.store import Lake
+
+    return Lake(LocalFileSystem(), path, f"file://{path}")
+
+
+def _open_storage(text: str) -> tuple[AbstractFileSystem, str, str]:
+    """Return the storage of a URI, and the root of the lake as a path on it and as a URI."""
+    from airflow.sdk import ObjectStoragePath
+
     try:
         path = ObjectStoragePath(text)
-        storage = path.fs
+        return path.fs, path.path, path.as_uri()
     except (ValueError, ImportError) as error:
         raise RapConfigurationError(
             f"The lake {text!r} cannot be opened: {error}.",
@@ -48,4 +112,3 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
             " or correct the URI.",
             lake=text,
         ) from None
-    return Lake(storage, path.path, path.as_uri())

@@ -7,15 +7,14 @@ import datetime
 import hashlib
 import inspect
 import os
-import secrets
-import shutil
 import tempfile
 import threading
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX, is_part, versions
-from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError
+from airflow_provider_hkex_rap.lake.layout import is_part, versions
+from airflow_provider_hkex_rap.lake.local_files import create_whole, sweep
+from airflow_provider_hkex_rap.lake.refusals import refusal
+from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError, RapError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
     from airflow_provider_hkex_rap.lake.spool import Spool
-
-STALE_SECONDS = 24 * 3600
-"""An unfinished file of at least this age was left by a killed process."""
 
 _OBJECT_STORES = frozenset({"s3", "gs", "gcs", "abfs", "az"})
 # These refuse to overwrite by themselves; fsspec's other backends look first, and then write.
@@ -40,7 +36,7 @@ class Landed(NamedTuple):
     """A file in the lake."""
 
     name: str
-    """Its name in its directory: the report's own, or that name with ``.v2``, ``.v3``... in it."""
+    """Its name in its directory, one of those that `versions` yields."""
     sha256: str
     etag: str | None
     version_id: str | None
@@ -122,12 +118,14 @@ class Lake:
         path = self._path(directory)
         try:
             if self.is_local:
-                _sweep(path)
+                sweep(path)
                 return frozenset(os.listdir(path))
             self.fs.invalidate_cache(path)
-            return frozenset(entry.rstrip("/").rpartition("/")[2] for entry in self.fs.ls(path, detail=False))
+            found = {entry.strip("/") for entry in self.fs.ls(path, detail=False)}
         except FileNotFoundError:
             return frozenset()
+        # A folder marker of an object store, an empty object that ends in "/", is listed in its own folder.
+        return frozenset(entry.rpartition("/")[2] for entry in found - {path.strip("/")})
 
     def list_directory(self, directory: str) -> DirectoryListing:
         """Return the finished files and the directories in a directory; none if it does not exist.
@@ -144,8 +142,10 @@ class Lake:
         listing = DirectoryListing([], [])
         for info in found:
             relative = self._relative(info["name"].rstrip("/"))
-            if not is_part(relative.rpartition("/")[2]):
-                (listing.directories if info["type"] == "directory" else listing.files).append(relative)
+            is_directory = info["type"] == "directory"
+            is_marker = not is_directory and info["name"].endswith("/")
+            if not is_marker and not is_part(relative.rpartition("/")[2]):
+                (listing.directories if is_directory else listing.files).append(relative)
         return listing
 
     def walk(self, directory: str) -> list[str]:
@@ -159,7 +159,8 @@ class Lake:
             found = self.fs.find(self._path(directory))
         except FileNotFoundError:
             return []
-        return sorted(path for path in map(self._relative, found) if not any(map(is_part, path.split("/"))))
+        files = (self._relative(path) for path in found if not path.endswith("/"))
+        return sorted(path for path in files if not any(map(is_part, path.split("/"))))
 
     def _relative(self, path: str) -> str:
         # A backend may return paths with or without the leading slash of the root.
@@ -241,7 +242,7 @@ class Lake:
         """
         parent = self.root if self.is_local else tempfile.gettempdir()
         os.makedirs(parent, exist_ok=True)
-        _sweep(parent)
+        sweep(parent)
         return parent
 
     def commit(
@@ -249,17 +250,29 @@ class Lake:
     ) -> Landed:
         """Make a whole file visible, exactly once per content, and verify it.
 
-        If the name is taken by the same bytes, those are adopted; if by other bytes, the file lands under
-        the next free name of `versions`.
+        If a name is taken by the same bytes, those are adopted; if by anything else, the file lands under the
+        next name of `versions`.
 
         :param directory: the directory it belongs in, relative to the lake.
-        :param name: its name, as `safe_name` returns it.
+        :param name: its name on RAP, or as `safe_name` returns it.
         :param spool: its bytes, finished.
         :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sends none.
         :param present: names in the directory that are known to be taken.
-        :raises LakeConflict: if the lake holds other bytes than were written.
-        :raises OSError: if the lake refuses the file; nothing of it is visible then.
+        :raises LakeConflict: if the lake holds other bytes than were written, or too many versions.
+        :raises LakeError: if the lake refuses the file; nothing of it is visible then.
         """
+        try:
+            return self._commit(directory, name, spool, mtime, present)
+        except RapError:
+            raise
+        # Object stores raise errors of their own libraries, which name neither the lake nor a next step.
+        except Exception as error:
+            uri = self.uri_of(f"{directory}/{name}")
+            raise refusal(f"{uri} was not written", uri, error) from error
+
+    def _commit(
+        self, directory: str, name: str, spool: Spool, mtime: int | None, present: Collection[str]
+    ) -> Landed:
         for candidate in versions(name):
             relative = f"{directory}/{candidate}"
             with self.turn:
@@ -276,7 +289,7 @@ class Lake:
                     todo="Check the storage, then run again: the report lands under the next version.",
                     uri=uri,
                 )
-        raise AssertionError  # pragma: no cover (versions never end)
+        raise AssertionError  # pragma: no cover (versions raises at its end)
 
     def create(self, relative: str, content: bytes) -> None:
         """Write a small new file, durably.
@@ -287,7 +300,7 @@ class Lake:
         :raises OSError: if the lake refuses it; nothing of it is visible then.
         """
         if self.is_local:
-            self._link(self._path(relative), content, None)
+            create_whole(self._path(relative), content, None)
             self.sync([relative.rpartition("/")[0]])
         else:
             self.fs.pipe_file(self._path(relative), content, mode="create")
@@ -319,51 +332,16 @@ class Lake:
         path = self._path(relative)
         try:
             if self.is_local:
-                self._link(path, spool.content, mtime, spool.sha256)
+                create_whole(path, spool.content, mtime, spool.sha256)
             else:
                 self._upload(path, spool, mtime)
-        # An object store may have stored the file and lost its answer, or have its own error for "exists".
+        # An object store may have stored the file and lost its answer, or have its own error for "exists";
+        # and a directory may have the name.
         except Exception:
-            if self.stat(relative) is None:
+            if not (os.path.lexists(path) if self.is_local else self.stat(relative)):
                 raise
             return False
         return True
-
-    def _link(self, path: str, content: bytes | str, mtime: int | None, sha256: str = "") -> None:
-        """Make a local file visible whole: temporary file, fsync, exclusive link."""
-        directory = os.path.dirname(path)
-        os.makedirs(directory, exist_ok=True)
-        part = f"{directory}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
-        try:
-            descriptor = self._open_part(part, content, sha256)
-            try:
-                if isinstance(content, bytes):
-                    _write(descriptor, content)
-                # After the last byte and before the name: an equal mtime then proves a whole file.
-                if mtime is not None and 0 <= mtime < 2**32:
-                    os.utime(descriptor, (mtime, mtime))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.link(part, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(part)
-
-    def _open_part(self, part: str, content: bytes | str, sha256: str) -> int:
-        """Open a new unfinished file: empty if *content* is bytes, else with the bytes of the spool file."""
-        if isinstance(content, bytes):
-            return os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        try:
-            os.link(content, part)
-        except OSError:
-            # The spool is on another file system.
-            shutil.copyfile(content, part)
-            if self._sha256(part) != sha256:
-                raise LakeConflict(
-                    f"The copy of {content} at {part} has other bytes.", todo="Check the disks.", uri=part
-                ) from None
-        return os.open(part, os.O_RDONLY | os.O_CLOEXEC)
 
     def _upload(self, path: str, spool: Spool, mtime: int | None) -> None:
         options = {"mode": "create"} | self._proof_options(spool.sha256, str(mtime))
@@ -397,12 +375,6 @@ class Lake:
         return Landed(name, sha256, _etag(info), info.get("VersionId"), adopted, _created(info))
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
 def _etag(info: dict[str, Any]) -> str | None:
     etag = info.get("ETag") or info.get("etag")
     return etag.strip('"') if isinstance(etag, str) else None
@@ -420,22 +392,6 @@ def _created(info: dict[str, Any]) -> float | None:
         if isinstance(value, (int, float)):
             return float(value)
     return None
-
-
-def _sweep(directory: str) -> None:
-    """Remove unfinished files that killed processes left in a local directory."""
-    # ctime, since an unfinished file may carry RAP's mtime; real time, since a trial's clock does not set it.
-    limit = time.time() - STALE_SECONDS
-    with os.scandir(directory) as entries:
-        parts = [entry for entry in entries if is_part(entry.name)]
-    for part in parts:
-        with contextlib.suppress(OSError):
-            if part.stat(follow_symlinks=False).st_ctime >= limit:
-                continue
-            if part.is_dir(follow_symlinks=False):
-                shutil.rmtree(part.path)
-            else:
-                os.unlink(part.path)
 
 
 def _require_exclusive_create(fs: AbstractFileSystem) -> None:

@@ -136,7 +136,20 @@ class RapKeyVerificationError(RapError):
     """A renewed key could not be verified: the old key still works and stays current (§6)."""
 
 
-class LakeConflict(RapError):
+class LakeError(RapError):
+    """The lake cannot be used; by default no retry can help, until somebody changes the lake or its rights.
+
+    If a retry can help, as after a full disk, `retryable` is True on the error itself.
+    """
+
+    retryable = False
+    uri: str
+    """The lake, or the file in it."""
+    cause: str
+    """The storage's reason, without the file: the same for all files that fail for one reason."""
+
+
+class LakeConflict(LakeError):
     """The lake holds, or lost, something that the manifest does not agree with."""
 
-    uri: str
+    retryable = True

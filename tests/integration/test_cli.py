@@ -19,9 +19,11 @@ import pendulum
 import pytest
 import yaml
 
+from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.preflight import check_lake
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
-from airflow_provider_hkex_rap.rap.errors import RapAlgorithmError
+from airflow_provider_hkex_rap.rap.errors import LakeError, RapAlgorithmError
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.probe import probe
@@ -260,6 +262,10 @@ def test_doctor_names_a_missing_connection_and_an_unusable_lake(airflow: Airflow
     doctor = airflow("hkex-rap", "doctor", "--conn-id", "nowhere", "--lake", str(tmp_path / "file" / "lake"))
     assert doctor.status == 1
     assert states(doctor.out)["connection"] == states(doctor.out)["lake"] == ["FAIL"]
+    with pytest.raises(LakeError, match="A part of its path is a file") as caught:
+        check_lake(open_lake(str(tmp_path / "file" / "lake")))
+    # The words of the check before a login.
+    assert str(caught.value) in doctor.out
     assert "airflow connections add" in doctor.out
     assert "Traceback" not in doctor.out + doctor.err
 

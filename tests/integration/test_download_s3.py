@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -12,7 +13,11 @@ import pendulum
 import pytest
 from moto.server import ThreadedMotoServer
 
+from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.preflight import check_lake
+from airflow_provider_hkex_rap.lake.verify import verify
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.rap.errors import LakeError
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import RapSimulator
 
@@ -20,24 +25,31 @@ NOW = pendulum.datetime(2026, 11, 20, 23, 40, tz="Asia/Hong_Kong")
 CREDENTIALS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "ap-east-1"}
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    # One server for all tests: Airflow keeps the storage that it has opened for a connection.
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     try:
-        endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        connection = {
-            "conn_type": "aws",
-            "login": CREDENTIALS["aws_access_key_id"],
-            "password": CREDENTIALS["aws_secret_access_key"],
-            "extra": {"endpoint_url": endpoint, "region_name": CREDENTIALS["region_name"]},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
-        bucket = boto3.resource("s3", endpoint_url=endpoint, **CREDENTIALS).Bucket("reports")
-        bucket.create(CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]})
-        yield bucket
+        yield "http://{}:{}".format(*server.get_host_and_port())
     finally:
         server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    connection = {
+        "conn_type": "aws",
+        "login": CREDENTIALS["aws_access_key_id"],
+        "password": CREDENTIALS["aws_secret_access_key"],
+        "extra": {"endpoint_url": endpoint, "region_name": CREDENTIALS["region_name"]},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+    bucket = boto3.resource("s3", endpoint_url=endpoint, **CREDENTIALS).Bucket("reports")
+    bucket.create(CreateBucketConfiguration={"LocationConstraint": CREDENTIALS["region_name"]})
+    yield bucket
+    bucket.objects.all().delete()
+    bucket.delete()
 
 
 def test_a_trading_day_lands_once_in_a_bucket(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +73,36 @@ def test_a_trading_day_lands_once_in_a_bucket(bucket: Any, monkeypatch: pytest.M
         assert operator.execute({})["already"] == len(reports)
         assert not rap.events.of("open")
         assert {item.key for item in bucket.objects.all()} == set(objects)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_an_unusable_bucket_is_found_without_a_login() -> None:
+    check_lake(open_lake("s3://lake@reports/rap"))
+    with pytest.raises(LakeError, match="s3://nowhere/rap cannot be used") as caught:
+        check_lake(open_lake("s3://lake@nowhere/rap"))
+    assert not caught.value.retryable
+
+
+def test_the_lake_is_listed_although_the_console_has_made_its_folders(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("reports", "reports/customer=CXYZ", "manifest", "manifest/CXYZ"):
+        bucket.put_object(Key=f"rap/{folder}/", Body=b"")
+    with RapSimulator(now=NOW) as rap:
+        monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", rap.connection_json("DCXYZ001"))
+        monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((NOW - pendulum.now()).total_seconds()))
+        for name in ("q?versionId=a_20261120.csv", "q?versionId=b_20261120.csv"):
+            rap.put(Folder.DCASS, name, name.encode(), NOW.subtract(hours=1))
+        operator = RapDownloadOperator(task_id="land", folders="DCASS", lake="s3://lake@reports/rap")
+        assert operator.execute({})["landed"] == 2
+        assert operator.execute({})["already"] == 2
+    contents = {
+        item.key.rpartition("/")[2]: item.get()["Body"].read()
+        for item in bucket.objects.filter(Prefix="rap/reports/")
+        if not item.key.endswith("/")
+    }
+    assert contents == {
+        "q%3FversionId=a_20261120.csv": b"q?versionId=a_20261120.csv",
+        "q%3FversionId=b_20261120.csv": b"q?versionId=b_20261120.csv",
+    }
+    assert asyncio.run(verify(open_lake("s3://lake@reports/rap"), "CXYZ")) == []

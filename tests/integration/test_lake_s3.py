@@ -6,18 +6,22 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from botocore.exceptions import ClientError
 
 from airflow_provider_hkex_rap.lake import claims, store
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+from airflow_provider_hkex_rap.lake.preflight import check_lake
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.lake.verify import Problem
 from airflow_provider_hkex_rap.lake.verify import verify as find_problems
+from airflow_provider_hkex_rap.rap.errors import LakeError
 
 from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, an_hour_later, assert_holds_once, landed, landing, run
 
 s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
+translate_boto_error = s3fs.errors.translate_boto_error
 
 DAY = f"reports/customer={CUSTOMER}/folder=DCASS/report=TP001/business_date=2026-11-20"
 MTIME = NOW.int_timestamp - 3600
@@ -213,3 +217,85 @@ def test_an_answer_that_is_lost_after_success_is_no_failure(lake, tmp_path, meth
     result = lake.commit(DAY, "a.csv", spooled(tmp_path, os.urandom(size)), MTIME)
     assert (result.name, result.adopted) == ("a.csv", True)
     assert list(landed(lake)) == [f"{DAY}/a.csv"]
+
+
+def refused(code, status, message):
+    """Return the error that s3fs raises for an answer of S3."""
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return translate_boto_error(ClientError(response, "Call"))
+
+
+def test_a_usable_bucket_is_left_empty(lake):
+    assert check_lake(lake) == ""
+    assert lake.fs.calls == ["put_object", "list_objects_v2", "get_object", "put_object", "delete_object"]
+    assert lake.fs.find(lake.root) == []
+
+
+def test_a_missing_bucket_is_found(s3):
+    s3.faults.clear()
+    with pytest.raises(LakeError, match=r"s3://aws_default@nowhere/rap .*bucket") as caught:
+        check_lake(Lake(s3, "nowhere/rap", "s3://aws_default@nowhere/rap"))
+    assert not caught.value.retryable
+    assert "Create it, or correct the lake's URI." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "words"),
+    [
+        ("put_object", ("AccessDenied", 403, "Access Denied"), "Grant it the rights"),
+        ("put_object", ("NotImplemented", 501, "A header is not implemented"), "If-None-Match"),
+        ("get_object", ("AccessDenied", 403, "Access Denied"), "Grant it the rights"),
+    ],
+)
+def test_a_right_or_a_function_that_the_bucket_lacks_is_found(lake, method, error, words):
+    lake.fs.faults[method] = "before", refused(*error)
+    with pytest.raises(LakeError, match=words) as caught:
+        check_lake(lake)
+    assert not caught.value.retryable
+
+
+def test_a_missing_right_to_list_is_found(lake, monkeypatch):
+    async def refuse(*arguments, **options):
+        raise refused("AccessDenied", 403, "Access Denied")
+
+    monkeypatch.setattr(lake.fs, "_lsdir", refuse)
+    with pytest.raises(LakeError, match="rights to list") as caught:
+        check_lake(lake)
+    assert not caught.value.retryable
+
+
+def test_a_bucket_without_the_right_to_delete_keeps_one_probe(lake):
+    for method in ("delete_object", "delete_objects"):
+        lake.fs.faults[method] = "before", refused("AccessDenied", 403, "Access Denied")
+    for _ in range(3):
+        check_lake(lake)
+    assert [path.rpartition("/")[2] for path in lake.fs.find(lake.root)] == ["probe"]
+
+
+def test_a_name_with_a_version_query_lands_under_a_key_of_its_own(lake, rap):
+    rap.files.clear()
+    for name in ("q?versionId=a_20261120.csv", "q?versionId=b_20261120.csv"):
+        rap.put(name, name.encode(), MTIME)
+    assert run(rap, lake).landed == 2
+    assert sorted(path.rpartition("/")[2] for path in landed(lake)) == [
+        "q%3FversionId=a_20261120.csv",
+        "q%3FversionId=b_20261120.csv",
+    ]
+    for entry in run(rap, lake).entries:
+        assert lake.fs.cat_file(entry.uri.replace("aws_default@", "")) == entry.text.encode()
+    rap.reads.clear()
+    assert run(rap, lake).already == 2
+    assert not rap.reads
+    assert verify(lake, CUSTOMER) == []
+
+
+def test_folder_markers_of_the_console_are_no_files(lake, rap):
+    directories = ["reports", f"reports/customer={CUSTOMER}", DAY, f"{MANIFESTS}/{CUSTOMER}", f"{DAY}/empty"]
+    for directory in directories:
+        lake.fs.call_s3("put_object", Bucket=lake.root.split("/")[0], Key=f"rap/{directory}/", Body=b"")
+    lake.fs.invalidate_cache()
+    assert lake.walk("") == []
+    assert lake.names(DAY) == {"empty"}
+    assert lake.list_directory(DAY) == ([], [f"{DAY}/empty"])
+    assert run(rap, lake).landed == 5
+    assert verify(lake, CUSTOMER) == []

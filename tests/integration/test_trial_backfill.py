@@ -243,7 +243,7 @@ def test_reports_published_out_of_order_land_with_the_next_daily_run(backfill: B
         "WEEKLY_CXYZ_20270123.csv": ("2027-01-23", "WEEKLY_CXYZ_20270123.csv"),
         "MONTHLY_CXYZ_202701.csv": ("2027-01-23", "MONTHLY_CXYZ_202701.csv"),
         "MARGIN_CXYZ_20270126.csv": ("2027-01-26", "MARGIN_CXYZ_20270126.csv"),
-        reissued: ("2027-01-18", reissued.replace(".", ".v2.")),
+        reissued: ("2027-01-18", reissued.replace(".csv", ".v2.csv")),
     }
     assert entries[reissued]["supersedes"] == first["uri"]
     assert {e["supersedes"] for name, e in entries.items() if name != reissued} == {None}

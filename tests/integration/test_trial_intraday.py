@@ -94,12 +94,12 @@ def test_every_new_version_lands_beside_the_last(morning: Morning) -> None:
     runs = {run["dag_run_id"]: when for when, run in morning.runs.items()}
     assert [(runs[e["run"]], e["uri"].rpartition("/")[2], e["supersedes"]) for e in entries] == [
         ("10:10", MARGIN, None),
-        ("10:30", MARGIN.replace(".", ".v2."), entries[0]["uri"]),
+        ("10:30", MARGIN.replace(".csv", ".v2.csv"), entries[0]["uri"]),
     ]
     directory = next(morning.trial.lake.glob(f"reports/customer=CXYZ/**/{MARGIN}")).parent
     assert {path.name: path.read_bytes() for path in directory.glob("INTRADAY*")} == {
         MARGIN: b"first",
-        MARGIN.replace(".", ".v2."): b"second, longer",
+        MARGIN.replace(".csv", ".v2.csv"): b"second, longer",
     }
 
 

@@ -120,6 +120,33 @@ def test_killed_before_the_manifest_and_republished_every_content_is_claimed(
     assert not run(rap, local_lake).entries
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"TP001_20261120.csv",
+        b".hidden_20261120.csv",
+        b"a?versionId=1.csv",
+        b"x" * 251 + b".csv",
+        b"R\xe9sum\xe9",
+    ],
+    ids=lambda name: ascii(name[:20]),
+)
+def test_every_content_of_any_name_is_claimed_under_its_name_on_rap(local_lake, monkeypatch, name):
+    rap = InMemoryRap()
+    for number in range(3):
+        rap.put(name, b"content %d" % number, MTIME + number)
+        killed_before_the_manifest(rap, local_lake, monkeypatch)
+    rap.put(name, b"content 3", MTIME + 3)
+    rap.reads.clear()
+    run(rap, local_lake, store_clock=an_hour_later)
+    assert rap.reads == [name]
+    assert problems(local_lake) == []
+    found = sorted(entries(local_lake), key=lambda entry: entry.mtime)
+    assert [(entry.name, entry.mtime) for entry in found] == [(name, MTIME + n) for n in range(4)]
+    assert [entry.supersedes for entry in found] == [None, *(entry.uri for entry in found[:-1])]
+    assert len({entry.uri for entry in found}) == 4
+
+
 def test_a_claim_keeps_to_its_age(local_lake, rap, monkeypatch):
     killed_before_the_manifest(rap, local_lake, monkeypatch)
     created = {local_lake.stat(path)["created"] for path in landed(local_lake)}

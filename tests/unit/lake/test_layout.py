@@ -11,9 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.lake.layout import (
+    VERSIONS,
     Refused,
+    landing_name,
     manifest_path,
     manifest_stamp,
+    rap_name_of,
     relative_path,
     report_code_directory,
     report_directory,
@@ -68,7 +71,12 @@ def test_only_files_land(kind):
         (b"TP001_20261120.csv", "TP001_20261120.csv"),
         ("報表.txt".encode(), "報表.txt"),
         (b"caf\xe9.txt", "caf%E9.txt"),
-        (b"..x", "..x"),
+        (b"..x", "%2E.x"),
+        (b".hidden.csv", "%2Ehidden.csv"),
+        (b"_SUCCESS", "%5FSUCCESS"),
+        (b"a?b.csv", "a?b.csv"),
+        (b"a?versionId=1.csv", "a%3FversionId=1.csv"),
+        (b"a?VERSIONID=1.csv", "a%3FVERSIONID=1.csv"),
         (b"x" * 255, "x" * 255),
     ],
 )
@@ -90,25 +98,60 @@ def test_a_name_that_is_accepted_stays_in_its_directory(name):
         assert len(safe.encode()) <= 255
 
 
-def test_versions_follow_the_name():
-    assert list(islice(versions("a.csv"), 3)) == ["a.csv", "a.v2.csv", "a.v3.csv"]
-    assert list(islice(versions("a.csv.gz"), 2)) == ["a.csv.gz", "a.v2.csv.gz"]
-    assert list(islice(versions("a.b"), 2)) == ["a.b", "a.v2.b"]
-    assert list(islice(versions("a"), 2)) == ["a", "a.v2"]
+@pytest.mark.parametrize(
+    ("name", "third"),
+    [
+        ("TP001_20261120.csv", "TP001_20261120.v3.csv"),
+        ("x.csv.gz", "x.v3.csv.gz"),
+        ("x.TAR.BZ2", "x.v3.TAR.BZ2"),
+        ("x.gz", "x.v3.gz"),
+        ("README", "README.v3"),
+        ("a.b.csv", "a.b.v3.csv"),
+        ("x.v2.csv", "x.v2.v3.csv"),
+        ("Report 1. final", "Report 1. final.v3"),
+        ("ends.", "ends..v3"),
+        (".csv", "%2Ecsv.v3"),
+        ("報表.txt", "報表.v3.txt"),
+    ],
+)
+def test_a_version_stands_in_front_of_the_extension(name, third):
+    assert list(islice(versions(name), 3))[2] == third
 
 
-def test_a_version_of_the_longest_name_fits_too():
-    one, another = ("二" * 83 + f"{number:02}.csv" for number in range(2))
-    (_, second), (_, other) = (list(islice(versions(name), 2)) for name in (one, another))
-    assert len(one.encode()) == 255
-    assert len(second.encode()) <= 255
-    assert second.endswith(".v2.csv")
-    assert second != other
+@given(st.binary(min_size=1, max_size=255), st.integers(0, 20))
+@example(b"x" * 251 + b".csv", 1)
+@example(b"." + b"x" * 254, 0)
+@example("é".encode() * 127, 2)
+@example(b"x." + b"y" * 253, 1)
+def test_every_version_is_a_name_that_common_file_systems_accept(name, number):
+    safe = safe_name(listed(name))
+    if not isinstance(safe, Refused):
+        names = list(islice(versions(safe), number + 1))
+        assert all(0 < len(name.encode()) <= 255 for name in names)
+        assert len(set(names)) == number + 1
+        assert not any(name.startswith((".", "_")) for name in names)
+        assert names == list(islice(versions(listed(name).text), number + 1))
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden.csv", "_temporary", "a?versionId=1.csv", "._x?VersionID=", "plain.csv", "?x"]
+)
+def test_the_name_on_rap_is_read_from_the_name_in_the_lake(name):
+    assert rap_name_of(landing_name(name)) == name
+
+
+def test_long_names_stay_distinct_and_keep_their_extension():
+    names = ["x" * 250 + f"{letter}.csv" for letter in "ab"]
+    first, second = (list(islice(versions(name), 2))[1] for name in names)
+    assert first != second
+    assert first.endswith(".v2.csv")
 
 
 def test_versions_end():
-    with pytest.raises(LakeConflict, match="10000 versions"):
-        list(versions("a.csv"))
+    found = versions("a.csv")
+    assert len(list(islice(found, VERSIONS))) == VERSIONS
+    with pytest.raises(LakeConflict, match=r"a\.csv has 10000 versions"):
+        list(found)
 
 
 @given(st.datetimes(pendulum.naive(1980, 1, 1), pendulum.naive(2100, 1, 1)), st.integers(1, 10**6))

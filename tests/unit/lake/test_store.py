@@ -1,6 +1,7 @@
 """A lake keeps its files and never overwrites them."""
 
 import contextlib
+import errno
 import os
 import tempfile
 import threading
@@ -10,10 +11,11 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_hkex_rap.lake import store
+from airflow_provider_hkex_rap.lake import local_files
+from airflow_provider_hkex_rap.lake.refusals import same_cause
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
 from airflow_provider_hkex_rap.lake.store import Lake
-from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError
+from airflow_provider_hkex_rap.rap.errors import LakeConflict, LakeError, RapConfigurationError
 
 from ...in_memory_rap import landed
 from .limits import file_size_limit
@@ -109,8 +111,9 @@ def test_a_full_lake_shows_nothing_half_done(local_lake, tmp_path, size):
     # A spool on another file system is copied, and the copy does not fit.
     other = tempfile.mkdtemp(dir="/dev/shm") if os.path.isdir("/dev/shm") else None
     lake = Lake(local_lake.fs, other or local_lake.root)
-    with file_size_limit(MEMORY_BYTES // 2), pytest.raises(OSError, match="too large"):
+    with file_size_limit(MEMORY_BYTES // 2), pytest.raises(LakeError, match="too large") as caught:
         commit(lake, spool)
+    assert caught.value.retryable
     assert not landed(lake)
     assert not [name for _, _, names in os.walk(lake.root) for name in names]
     assert commit(lake, spool).name == "a.csv"
@@ -135,7 +138,7 @@ def test_unfinished_files_of_killed_processes_are_removed_once_they_are_old(loca
     assert local_lake.names(DAY) == {".rap-2.part"}
     assert local_lake.spool_parent() == local_lake.root
     assert all(map(os.path.exists, parts))
-    monkeypatch.setattr(store, "STALE_SECONDS", -1)
+    monkeypatch.setattr(local_files, "STALE_SECONDS", -1)
     assert local_lake.names(DAY) == frozenset()
     local_lake.spool_parent()
     assert not any(map(os.path.exists, parts))
@@ -197,3 +200,106 @@ def test_an_answer_that_is_lost_after_success_is_no_failure(spooled):
 
     result = commit(Lake(Deaf(), "/deaf"), spooled(b"bytes"))
     assert (result.name, result.adopted) == ("a.csv", True)
+
+
+NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK]
+
+
+def refuse_links(monkeypatch, number):
+    def refuse(source, target, **options):
+        raise OSError(number, os.strerror(number), source, None, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def refuse_renames(source, target):
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@pytest.mark.parametrize("renames", [True, False], ids=["renameat2", "O_EXCL"])
+@pytest.mark.parametrize("number", NO_LINKS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("size", [0, MEMORY_BYTES + 1])
+def test_a_disk_without_hard_links_takes_files_and_keeps_them(
+    local_lake, spooled, monkeypatch, number, renames, size
+):
+    refuse_links(monkeypatch, number)
+    if not renames:
+        monkeypatch.setattr(local_files, "rename_exclusively", refuse_renames)
+    one, two = spooled(os.urandom(size) + b"1"), spooled(os.urandom(size) + b"2")
+    results = [commit(local_lake, spool) for spool in (one, two, one)]
+    assert [(result.name, result.adopted) for result in results] == [
+        ("a.csv", False),
+        ("a.v2.csv", False),
+        ("a.csv", True),
+    ]
+    assert local_lake.measure(f"{DAY}/a.csv") == (one.size, one.sha256)
+    assert local_lake.measure(f"{DAY}/a.v2.csv") == (two.size, two.sha256)
+    assert sorted(os.listdir(f"{local_lake.root}/{DAY}")) == ["a.csv", "a.v2.csv"]
+    assert local_lake.proven(f"{DAY}/a.csv", local_lake.stat(f"{DAY}/a.csv")).mtime == MTIME
+
+
+@pytest.mark.parametrize("renames", [True, False], ids=["renameat2", "O_EXCL"])
+def test_of_many_at_once_without_hard_links_none_overwrites(local_lake, spooled, monkeypatch, renames):
+    refuse_links(monkeypatch, errno.EPERM)
+    if not renames:
+        monkeypatch.setattr(local_files, "rename_exclusively", refuse_renames)
+    spools = [spooled(b"content %d" % number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda spool: commit(local_lake, spool), spools))
+    for spool, result in zip(spools, results, strict=True):
+        assert local_lake.read(f"{DAY}/{result.name}") == spool.content
+    assert len(landed(local_lake)) == 8
+
+
+def test_a_name_that_cannot_be_given_leaves_no_empty_file(local_lake, spooled, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    refuse_links(monkeypatch, errno.EPERM)
+    monkeypatch.setattr(local_files, "rename_exclusively", refuse_renames)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(LakeError):
+        commit(local_lake, spooled(b"one"))
+    assert not landed(local_lake)
+
+
+def test_a_directory_or_another_case_that_has_the_name_gives_the_next_one(local_lake, spooled):
+    os.makedirs(f"{local_lake.root}/{DAY}/a.csv")
+    assert commit(local_lake, spooled(b"one")).name == "a.v2.csv"
+
+
+def test_a_disk_that_ignores_case_keeps_two_reports(spooled):
+    class IgnoresCase(MemoryFileSystem):
+        store, pseudo_dirs = {}, [""]
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path).lower()
+
+    lake = Lake(IgnoresCase(), "/case")
+    assert commit(lake, spooled(b"one"), "TP001.csv").name == "TP001.csv"
+    assert commit(lake, spooled(b"two"), "tp001.csv", lake.names(DAY)).name == "tp001.v2.csv"
+
+
+def test_the_longest_name_can_be_republished(local_lake, spooled):
+    name = "x" * 251 + ".csv"
+    results = [commit(local_lake, spooled(content), name) for content in (b"one", b"two", b"two")]
+    assert [result.adopted for result in results] == [False, False, True]
+    assert results[0].name == name
+    assert results[1].name.endswith(".v2.csv")
+
+
+def test_a_refused_file_names_the_lake_the_cause_and_the_next_step(local_lake, spooled):
+    os.makedirs(os.path.dirname(local_lake.root), exist_ok=True)
+    open(local_lake.root, "wb").close()
+    errors = []
+    for name in ("a.csv", "b.csv"):
+        with pytest.raises(LakeError) as caught:
+            commit(local_lake, spooled(b"one"), name)
+        errors.append(caught.value)
+    assert not errors[0].retryable
+    assert local_lake.uri in str(errors[0])
+    assert "part of its path is a file" in str(errors[0])
+    assert str(errors[0]) != str(errors[1])
+    assert same_cause(errors[0]) == same_cause(errors[1])
+    assert same_cause(errors[0]) != same_cause(OSError(errno.ENOSPC, "No space left on device"))

@@ -120,6 +120,11 @@ def landed(lake: Lake) -> dict[str, bytes]:
     return {path: lake.read(path) for path in paths}
 
 
+def manifest_files(lake: Lake) -> list[str]:
+    """Return the paths of the manifest files, without the marks of runs."""
+    return [path for path in lake.walk(MANIFESTS) if path.endswith(".jsonl")]
+
+
 def assert_holds_once(lake: Lake, rap: InMemoryRap) -> None:
     """Check that the lake holds each content of each file once and complete."""
     held = Counter(

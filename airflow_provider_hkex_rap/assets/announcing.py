@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.assets.uris import reports_uri
-from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     import pendulum
 
@@ -84,7 +83,9 @@ class Announcement:
             file's path relative to the lake.
         :param announced: the paths that the folder's marks name.
         """
-        days = describe_days(self.lake, {path: manifests[path] for path in manifests.keys() - announced})
+        before = {entry.uri for path in manifests.keys() & announced for entry in manifests[path]}
+        new = {path: manifests[path] for path in manifests.keys() - announced}
+        days = describe_days(self.lake, new, before)
         if days:
             uri = reports_uri(self.customer, folder)
             extra = {
@@ -150,11 +151,14 @@ def recorded_runs(uri: str) -> set[str]:
     return {str((event.extra or {}).get("run")) for event in latest}
 
 
-def describe_days(lake: Lake, manifests: Mapping[str, Iterable[Entry]]) -> list[dict[str, Any]]:
+def describe_days(
+    lake: Lake, manifests: Mapping[str, Iterable[Entry]], announced: Container[str | None] = ()
+) -> list[dict[str, Any]]:
     """Return the landed files of manifest files by business date, the oldest day first.
 
     :param lake: the lake.
     :param manifests: the entries of each manifest file of one folder, by its path relative to the lake.
+    :param announced: the URIs to leave out.
     :returns: for each business date, ``business_date`` in ISO form, ``count`` of files, ``bytes``, the codes
         of the ``reports``, and ``manifests``, the URIs of the manifest files with their entries.
     """
@@ -162,7 +166,8 @@ def describe_days(lake: Lake, manifests: Mapping[str, Iterable[Entry]]) -> list[
     uris: dict[str, set[str]] = {}
     for path, entries in manifests.items():
         for entry in entries:
-            if entry.disposition == Disposition.LANDED and entry.uri:
+            # A run that found the file of a killed one has entered it as `already`.
+            if entry.committed and entry.uri and entry.uri not in announced:
                 files.setdefault(entry.business_date, {})[entry.uri] = entry
                 uris.setdefault(entry.business_date, set()).add(lake.uri_of(path))
     return [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_hkex_rap.lake.begun import Place
 from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.layout import is_part, rap_name_of, versions
 from airflow_provider_hkex_rap.rap.files import RemoteFile
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.store import Lake, Landed, Proven
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 ADOPTION_SECONDS = 60.0
 """A file that is in the lake for this long without an entry was left by a killed run."""
@@ -45,7 +49,7 @@ class Claims:
     :param entries: takes the entries.
     :param outcomes: takes the outcomes of planned files.
     :param refresh: brings the ledger up to date.
-    :param todo: the planned files, each with its place in the lake.
+    :param targets: the planned files, each with its place in the lake.
     :param store_clock: the current time by the storage's clock, in seconds since the epoch.
     """
 
@@ -57,7 +61,7 @@ class Claims:
         entries: Entries,
         outcomes: Outcomes,
         refresh: Refresh,
-        todo: Iterable[RemoteFile],
+        targets: Iterable[Target],
         store_clock: Callable[[], float] = time.time,
     ) -> None:
         self._lake = lake
@@ -68,7 +72,7 @@ class Claims:
         self._refresh = refresh
         self._store_clock = store_clock
         self._listed: dict[tuple[str, str, int, int], Target] = {}
-        for target in map(entries.target, todo):
+        for target in targets:
             file = target.file
             if file.size is not None and file.mtime is not None:
                 self._listed[target.directory, file.text, file.size, file.mtime] = target
@@ -79,15 +83,22 @@ class Claims:
         self._settled: set[RemoteFile] = set()
         self._refused: dict[str, Exception] = {}
 
+    def has_settled(self, target: Target) -> bool:
+        """Return whether a planned file was among the claimed ones and has its outcome.
+
+        :param target: the planned file.
+        """
+        return target.listed in self._settled
+
     async def settle(self, target: Target) -> bool:
         """Claim the files of a target's directory; return whether the target was among them.
 
         :param target: a planned file.
-        :raises OSError: if the lake cannot be read.
+        :raises Exception: if the lake cannot be read.
         """
         claiming = self._directories.get(target.directory)
         if claiming is None:
-            claiming = asyncio.create_task(self._claim(target))
+            claiming = asyncio.create_task(self._claim(_place_of(target)))
             self._directories[target.directory] = claiming
         if claiming.done():
             claiming.result()
@@ -96,7 +107,22 @@ class Claims:
             await asyncio.shield(claiming)
         if error := self._refused.get(target.path):
             raise error
-        return target.listed in self._settled
+        return self.has_settled(target)
+
+    async def claim_left(self, places: Sequence[Place]) -> bool:
+        """Claim the files that killed runs left; an error is logged, since a later run tries again.
+
+        :param places: the directories in which those runs landed files.
+        :returns: whether there was no error.
+        """
+        for place in places:
+            if place.directory not in self._directories:
+                self._directories[place.directory] = asyncio.create_task(self._claim(place))
+        claims = [self._directories[place.directory] for place in places]
+        errors = [error for error in await asyncio.gather(*claims, return_exceptions=True) if error]
+        if errors:
+            log.warning("The files that a killed run left could not be claimed: %s", errors[0])
+        return not errors
 
     async def add_found(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:
         """Record a planned file that proved to be in the lake: after its bytes were read, or by its proof.
@@ -104,7 +130,7 @@ class Claims:
         :param target: the file.
         :param landed: the file in the lake.
         :param downloaded: when its last byte arrived; None if it was not read.
-        :raises OSError: if the manifest cannot be read again.
+        :raises LakeError: if the manifest cannot be read again.
         """
         await self._refresh.now()
         self._record(target, landed, downloaded)
@@ -134,8 +160,8 @@ class Claims:
         """Wait for the claims that still run; their errors no longer concern a file."""
         await asyncio.gather(*self._directories.values(), return_exceptions=True)
 
-    async def _claim(self, first: Target) -> None:
-        directory = first.directory
+    async def _claim(self, place: Place) -> None:
+        directory = place.directory
         present = await self._lookups.names(directory)
         if not self._unowned(directory, present):
             return
@@ -145,7 +171,7 @@ class Claims:
         listed = self._listed_names(directory, present)
         for proven in sorted(found, key=lambda proven: (proven.mtime, proven.landed.name)):
             if self._entries.ledger.owner(f"{directory}/{proven.landed.name}") is None:
-                self._enter(first, proven, listed.get(proven.landed.name, ()), present)
+                self._enter(place, proven, listed.get(proven.landed.name, ()), present)
 
     def _unowned(self, directory: str, present: Iterable[str]) -> list[str]:
         owner = self._entries.ledger.owner
@@ -184,24 +210,27 @@ class Claims:
         return names
 
     def _enter(
-        self, first: Target, proven: Proven, listed_names: Sequence[str], present: Collection[str]
+        self, place: Place, proven: Proven, listed_names: Sequence[str], present: Collection[str]
     ) -> None:
-        directory, name = first.directory, proven.landed.name
+        directory, name = place.directory, proven.landed.name
         for rap_name in listed_names:
             listed = self._listed.get((directory, rap_name, proven.size, proven.mtime))
             if listed and listed.listed not in self._settled:
                 self._settled.add(listed.listed)
                 self._record(listed, proven.landed, None)
                 return
-        rap_name = (
-            self._names[directory][listed_names[0]]
-            if listed_names
-            else _unlisted_name(name, present).encode()
-        )
-        file = RemoteFile(first.file.folder, rap_name, proven.size, proven.mtime)
+        if listed_names:
+            on_rap = self._names[directory][listed_names[0]]
+        else:
+            on_rap = _unlisted_name(name, present).encode()
+        file = RemoteFile(place.folder, on_rap, proven.size, proven.mtime)
         # The place in the lake is that of the file, whatever today's naming says.
-        target = self._entries.target(file)._replace(directory=directory, name=first.name)
+        target = self._entries.target(file)._replace(directory=directory, name=place.name)
         self._add(target, proven.landed, None, listed=False)
+
+
+def _place_of(target: Target) -> Place:
+    return Place(target.file.folder, target.directory, target.name)
 
 
 def _unlisted_name(name: str, present: Collection[str]) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.aio.budget import Budget
 from airflow_provider_hkex_rap.aio.finish import finish
+from airflow_provider_hkex_rap.aio.together import run_both
+from airflow_provider_hkex_rap.lake.begun import BegunRuns
 from airflow_provider_hkex_rap.lake.claims import Claims
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT, Commits
 from airflow_provider_hkex_rap.lake.entries import Entries, Origin
@@ -23,12 +25,13 @@ from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.outcomes import FileOutcome, LandingProgress, LandingResult, Outcomes
 from airflow_provider_hkex_rap.lake.reading import Reading
 from airflow_provider_hkex_rap.lake.refreshing import Refresh
+from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.spool import spool_directory
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapTransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     import pendulum
@@ -94,6 +97,7 @@ class Landing:
         self._calls = StorageCalls(LOCAL_COMMIT_THREADS if lake.is_local else COMMIT_THREADS)
         self._lookups = Lookups(lake, self._calls)
         self._manifest = ManifestWriter(lake, customer, run_stamp(clock(), secrets.token_hex(3)))
+        self._begun = BegunRuns(self._calls, lake, customer, self._manifest.run)
         self._claims: Claims | None = None
         self._refresh: Refresh | None = None
         self._store_clock = store_clock
@@ -152,6 +156,7 @@ class Landing:
             outcomes=tuple(self._outcomes.finished),
             manifests=tuple(self._lake.uri_of(file.path) for file in self._manifest.files),
             manifest_files=tuple(self._manifest.files),
+            refusals=tuple(self._outcomes.refusals.values()),
         )
 
     async def load_ledger(self, folders: Iterable[Folder], day: pendulum.Date | None = None) -> Ledger:
@@ -161,16 +166,22 @@ class Landing:
 
         :param folders: the folders on RAP.
         :param day: a business date to include, however long ago it landed.
-        :raises OSError: if the lake cannot be read.
+        :raises LakeError: if the lake cannot be read.
         """
-        return await Ledger.load(self._calls, self._lake, self._customer, folders, self._clock(), day)
+        folders, now = list(folders), self._clock()
+        with refusing(f"The marks of {self._lake.uri} cannot be read", self._lake.uri):
+            ledger, _ = await run_both(
+                Ledger.load(self._calls, self._lake, self._customer, folders, now, day),
+                self._begun.load(folders, now),
+            )
+        return ledger
 
     async def extend_ledger(self, ledger: Ledger, files: Iterable[RemoteFile]) -> None:
         """Read the business dates of listed files that the ledger has not read: RAP may list older ones.
 
         :param ledger: the ledger.
         :param files: the listed files.
-        :raises OSError: if the lake cannot be read.
+        :raises LakeError: if the lake cannot be read.
         """
         now = self._clock()
         days = {
@@ -189,16 +200,19 @@ class Landing:
         :param plan: the files to land.
         :param origin: the login and the task, for the manifest.
         :raises RapError: if the session ends.
-        :raises OSError: if the spool directory cannot be made.
+        :raises LakeError: if the spool directory cannot be made.
         """
         self._plan = plan
         self._outcomes.expect(plan.todo)
         entries = Entries(self._lake, ledger, self._manifest, origin, self._naming, self._clock, plan.seen)
         for entry in plan.quarantined:
             entries.add_quarantined(entry)
-        if not plan.todo:
+        left = self._begun.left()
+        if not plan.todo and not left:
             return
-        days = {FolderDay(file.folder, entries.target(file).name.business_date) for file in plan.todo}
+        targets = [entries.target(file) for file in plan.todo]
+        days = {target.folder_day for target in targets}
+        days |= {FolderDay(place.folder, place.name.business_date) for place in left}
         refresh = self._refresh = Refresh(self._calls, self._lake, ledger, days, self._manifest.run)
         claims = self._claims = Claims(
             self._lake,
@@ -207,9 +221,12 @@ class Landing:
             entries,
             self._outcomes,
             refresh,
-            plan.todo,
+            targets,
             self._store_clock,
         )
+        await self._mark(self._begun.begin(targets))
+        if await claims.claim_left(left):
+            self._begun.claimed()
         budget = Budget(BYTES_IN_FLIGHT)
         self._commits = Commits(
             self._lake, self._calls, self._lookups, claims, entries, self._outcomes, budget
@@ -231,7 +248,8 @@ class Landing:
 
     def _make_spools(self) -> str:
         # Kept in this thread, so that the directory is removed even if nobody waits for its name any more.
-        return self._spools.enter_context(spool_directory(self._lake.spool_parent()))
+        with refusing("The directory for unfinished files cannot be made", self._lake.uri):
+            return self._spools.enter_context(spool_directory(self._lake.spool_parent()))
 
     async def _run(self, reading: Reading, files: Sequence[RemoteFile]) -> None:
         """Run a reading; if this task is cancelled, first stop the storage calls, then the reading."""
@@ -245,6 +263,13 @@ class Landing:
             raise
         task.result()
 
+    async def _mark(self, writing: Awaitable[None]) -> None:
+        try:
+            await writing
+        # Without its marks a run lands as well; they only help to find what a killed run left.
+        except Exception as error:
+            log.warning("%s does not take a mark of this run: %s", self._lake.uri, error)
+
     async def _close(self, late: list[BaseException]) -> bool:
         """Finish the commits that run, write the entries, and stop the threads.
 
@@ -257,6 +282,8 @@ class Landing:
             await self._manifest.close(retry=lambda: not self._calls.stopped)
         except LakeConflict as conflict:
             late.append(conflict)
+        if not late and not self._calls.stopped:
+            await self._mark(self._begun.end())
         cancelled = self._calls.stopped
         await self._calls.close()
         await self._lookups.close()

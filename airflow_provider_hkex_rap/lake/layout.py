@@ -44,8 +44,6 @@ _EXTENSION = re.compile(
     r"(?P<stem>.+?)(?P<extension>(\.\w{1,16})?\.(gz|bz2|xz|zst|lz4|br|zip|Z)|\.\w{1,16})",
     re.DOTALL | re.IGNORECASE | re.ASCII,
 )
-# s3fs and adlfs take the rest of such a name for a version of the object.
-_VERSION_QUERY = re.compile(r"\?(?=versionid=)", re.IGNORECASE)
 _KINDS = {
     Kind.DIRECTORY: "It is a sub-folder, which RAP should not have (guide §4.2); its content was not listed.",
     Kind.SYMLINK: "It is a symbolic link, which may lead anywhere.",
@@ -92,17 +90,16 @@ def is_part(name: str) -> bool:
 
 
 def landing_name(name: str) -> str:
-    """Return a report's name in a form that every storage and reader takes as it is.
+    """Return a report's name in a form that readers of lakes see.
 
-    Readers of lakes skip names that begin with ``.`` or ``_``: these characters become ``%2E`` and ``%5F``.
-    s3fs and adlfs read ``?versionId=`` as a version of the object: its ``?`` becomes ``%3F``. A name that is
-    then too long is shortened. Any other name, and a name that was changed before, stays as it is.
+    They skip names that begin with ``.`` or ``_``: these characters become ``%2E`` and ``%5F``. A name that
+    is then too long is shortened. Any other name, and a name that was changed before, stays as it is.
 
     :param name: the name on RAP, as `RemoteFile.text`.
     """
     if name.startswith((".", "_")):
         name = f"%{ord(name[0]):02X}{name[1:]}"
-    return _fitting(_VERSION_QUERY.sub("%3F", name), "")
+    return _fitting(name, "")
 
 
 def rap_name_of(name: str) -> str:
@@ -110,11 +107,7 @@ def rap_name_of(name: str) -> str:
 
     :param name: as `landing_name` returns it.
     """
-    return re.sub(r"%3F(?=versionid=)", "?", re.sub(r"^%(2E|5F)", _character, name), flags=re.IGNORECASE)
-
-
-def _character(match: re.Match[str]) -> str:
-    return chr(int(match[1], 16))
+    return re.sub(r"^%(2E|5F)", lambda match: chr(int(match[1], 16)), name)
 
 
 def versions(name: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_hkex_rap.aio.together import run_all
 from airflow_provider_hkex_rap.lake.layout import relative_path
 from airflow_provider_hkex_rap.lake.manifest import ManifestFile, read_manifests, window
+from airflow_provider_hkex_rap.lake.refusals import refusing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +72,7 @@ class Ledger:
         :param folders: the folders on RAP.
         :param now: the current time in Hong Kong.
         :param day: a business date to include, however long ago it was.
-        :raises OSError: if the lake cannot be read.
+        :raises LakeError: if the lake cannot be read.
         """
         ledger = cls(customer)
         days = {*window(now.date()), *([day] if day else [])}
@@ -89,17 +90,18 @@ class Ledger:
         :param lake: the lake.
         :param days: the days; those that were read before are listed again for new files.
         :param own_run: the stamp of a run whose manifest files are left out.
-        :raises OSError: if the lake cannot be read.
+        :raises LakeError: if the lake cannot be read.
         """
         by_folder: dict[Folder, set[datetime.date]] = {}
         for folder, day in days:
             by_folder.setdefault(folder, set()).add(day)
-        await run_all(
-            *(
-                self._read_folder(calls, lake, folder, sorted(wanted), own_run)
-                for folder, wanted in by_folder.items()
+        with refusing(f"The manifest of {lake.uri} cannot be read", lake.uri):
+            await run_all(
+                *(
+                    self._read_folder(calls, lake, folder, sorted(wanted), own_run)
+                    for folder, wanted in by_folder.items()
+                )
             )
-        )
 
     async def _read_folder(
         self, calls: StorageCalls, lake: Lake, folder: Folder, days: list[datetime.date], own_run: str

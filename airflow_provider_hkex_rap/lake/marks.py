@@ -12,6 +12,8 @@ from airflow_provider_hkex_rap.lake.layout import marks_directory, run_stamp
 from airflow_provider_hkex_rap.lake.listing import list_directories
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pendulum
 
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
@@ -87,18 +89,55 @@ async def read_marks(
     :param kind: such as ``announced``.
     :param since: leave out the marks of runs that started earlier, such as `MARK_DAYS` days ago.
     :param now: the current time; months after the next one are not read.
+    :param newest: read only so many marks, the newest; None for all.
+    :raises OSError: if the lake cannot be read.
+    """
+    paths = await list_marks(calls, lake, customer, folder, kind, since, now)
+    return await load_marks(calls, lake, paths[-newest:] if newest else paths)
+
+
+async def list_marks(
+    calls: StorageCalls,
+    lake: Lake,
+    customer: str,
+    folder: Folder,
+    kind: str,
+    since: pendulum.DateTime,
+    now: pendulum.DateTime,
+) -> list[str]:
+    """Return the paths of the marks that `read_marks` would read, oldest first, without reading them.
+
+    Its parameters are those of `read_marks`.
+
     :raises OSError: if the lake cannot be read.
     """
     earliest = run_stamp(since, "").rstrip("-")
     parent = marks_directory(customer, folder, kind)
     found = await list_directories(calls, lake, [f"{parent}/{month}" for month in _months(since, now)])
-    paths = sorted(path for path in found if path.endswith(".json") and _run(path) >= earliest)
-    paths = paths[-newest:] if newest else paths
+    return sorted(path for path in found if path.endswith(".json") and run_of(path) >= earliest)
+
+
+async def load_marks(calls: StorageCalls, lake: Lake, paths: Sequence[str]) -> list[Mark]:
+    """Return the marks at some paths; one that is not a JSON object is logged and left out.
+
+    :param calls: runs the storage calls.
+    :param lake: the lake.
+    :param paths: relative to the lake.
+    :raises OSError: if the lake cannot be read.
+    """
     marks: list[Mark] = []
     for start in range(0, len(paths), _READERS):
         read = await calls.map(partial(_read, lake), paths[start : start + _READERS])
         marks += [mark for mark in read if mark]
     return marks
+
+
+def run_of(path: str) -> str:
+    """Return the stamp of the run that wrote a mark.
+
+    :param path: the mark's path.
+    """
+    return path.rpartition("/")[2].removesuffix(".json")
 
 
 def _months(since: pendulum.DateTime, now: pendulum.DateTime) -> list[str]:
@@ -112,10 +151,6 @@ def _months(since: pendulum.DateTime, now: pendulum.DateTime) -> list[str]:
     return months
 
 
-def _run(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".json")
-
-
 def _read(lake: Lake, path: str) -> Mark | None:
     try:
         payload = json.loads(lake.read(path))
@@ -126,4 +161,4 @@ def _read(lake: Lake, path: str) -> Mark | None:
     except (ValueError, RecursionError) as error:
         log.warning("Ignoring the mark %s: %s.", lake.uri_of(path), error)
         return None
-    return Mark(_run(path), payload)
+    return Mark(run_of(path), payload)

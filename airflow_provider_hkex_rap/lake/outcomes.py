@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
+from airflow_provider_hkex_rap.lake.refusals import refusal, same_cause
+from airflow_provider_hkex_rap.rap.errors import LakeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +51,7 @@ class LandingResult:
     :param outcomes: the outcome of each planned file, in the order in which they finished.
     :param manifests: the URIs of the manifest files that were written.
     :param manifest_files: the same files, with their entries.
+    :param refusals: for each cause for which the lake refused a file, the first such error.
     """
 
     landed: int
@@ -61,6 +64,7 @@ class LandingResult:
     outcomes: tuple[FileOutcome, ...]
     manifests: tuple[str, ...]
     manifest_files: tuple[ManifestFile, ...]
+    refusals: tuple[LakeError, ...]
 
 
 class Outcomes:
@@ -72,6 +76,8 @@ class Outcomes:
     def __init__(self, progress: Callable[[LandingProgress], object] | None) -> None:
         self.finished: list[FileOutcome] = []
         self.landed_bytes = 0
+        self.refusals: dict[str, LakeError] = {}
+        """The first error of each cause for which the lake refused a file."""
         self._progress = progress
         self._planned: Sequence[RemoteFile] = ()
         self._total_bytes = 0
@@ -113,6 +119,9 @@ class Outcomes:
         :param uri: its URI in the lake.
         :param error: the error of the storage call.
         """
-        log.warning("%s did not land: the lake refused it.", uri, exc_info=error)
-        reason = f"The lake refused the file: {str(error) or type(error).__name__}"
-        self.add(file, Disposition.FAILED, reason)
+        cause = same_cause(error)
+        if cause not in self.refusals:
+            refused = error if isinstance(error, LakeError) else refusal(f"{uri} was refused", uri, error)
+            self.refusals[cause] = refused
+            log.warning("%s did not land. Other files with the same cause are not logged: %s", uri, refused)
+        self.add(file, Disposition.FAILED, f"The lake refused the file: {cause}.")

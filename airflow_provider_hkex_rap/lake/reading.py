@@ -132,6 +132,8 @@ class Reading:
 
     async def _is_settled(self, target: Target) -> bool:
         """Return whether a file has its outcome and need not be read: another run has landed it."""
+        if self._claims.has_settled(target):
+            return True
         if self._entries.ledger.has(target.file) and target.file.mtime is not None:
             self._outcomes.add(target.listed, Disposition.ALREADY, "Another run landed it meanwhile.")
             return True

@@ -40,7 +40,7 @@ class Refresh:
     async def now(self) -> None:
         """Read every entry that was in the manifest at the time of this call.
 
-        :raises OSError: if the lake cannot be read.
+        :raises LakeError: if the lake cannot be read.
         """
         # A reading that has begun may have missed an entry; many callers share the one after it.
         await asyncio.shield(self._upcoming())

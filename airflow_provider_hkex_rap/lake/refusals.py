@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from airflow_provider_hkex_rap.rap.errors import LakeError, RapError
@@ -85,6 +87,23 @@ def refusal(what: str, uri: str, error: Exception) -> LakeError:
         cause=cause,
         retryable=advice.retryable,
     )
+
+
+@contextmanager
+def refusing(what: str, uri: str) -> Iterator[None]:
+    """Turn the errors of storage calls in a block into a `LakeError`.
+
+    :param what: what does not work if one fails, such as ``The manifest cannot be read``.
+    :param uri: the URI of the lake or file.
+    :raises LakeError: if a storage call failed.
+    """
+    try:
+        yield
+    except RapError:
+        raise
+    # Each backend raises errors of its own.
+    except Exception as error:
+        raise refusal(what, uri, error) from error
 
 
 def same_cause(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_hkex_rap.lake.layout import is_part, versions
 from airflow_provider_hkex_rap.lake.local_files import create_whole, sweep
+from airflow_provider_hkex_rap.lake.object_names import keep_whole_names
 from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError, RapError
 
@@ -94,6 +95,7 @@ class Lake:
         """Held by a commit if the storage looks first, and then writes; else it locks nothing."""
         if not self.is_local:
             _require_exclusive_create(fs)
+            keep_whole_names(fs)
 
     def uri_of(self, relative: str) -> str:
         """Return the URI of a file or directory.

@@ -58,6 +58,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         ``by_report``, how many files landed by folder and report; and ``manifests``, the URIs of the
         manifest files that this run wrote.
     :raises RapReportMissing: if an expected report has not landed; a later try may find it.
+    :raises LakeError: if the lake cannot be used; found before the login, unless it refuses single files.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
     :raises RapRetentionExpired: if nothing of the day is listed, it is past the ten days (§4.1), and an
         expected report, or anything of *business_date*, has not landed.
@@ -108,6 +109,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the new files and judge the run's trading day."""
         from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+        from airflow_provider_hkex_rap.lake.preflight import check_lake
         from airflow_provider_hkex_rap.operators.ingest import Ingest
 
         with self.ending(context):
@@ -118,6 +120,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
             self._ingest = ingest
+            if leftover := check_lake(request.lake):
+                self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)
             runner.run(ingest.land, wanted=_services(request.folders))
             summary = ingest.summary()
             self.log.info("%s", _format_summary(summary))
@@ -193,8 +197,11 @@ def _services(folders: Sequence[Folder]) -> list[Any]:
 def _judge_transfers(result: LandingResult) -> None:
     """Check that every planned file has landed.
 
+    :raises LakeError: if the lake refused a file for a cause that no retry removes.
     :raises RapTransferError: if a file was deferred or failed.
     """
+    if lasting := [refused for refused in result.refusals if not refused.retryable]:
+        raise lasting[0]
     unfinished = [o for o in result.outcomes if o.disposition in ("deferred", "failed")]
     if not unfinished:
         return

@@ -20,6 +20,7 @@ from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.landing import Landing
 from airflow_provider_hkex_rap.lake.layout import run_stamp
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
+from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
@@ -191,14 +192,15 @@ class Ingest:
     async def announcement(self) -> Announcement:
         """Return the reports of the folders that were not announced yet, whichever run landed them.
 
-        :raises OSError: if the lake cannot be read.
+        :raises LakeError: if the lake cannot be read.
         """
         lake, customer, now = self.request.lake, self.ledger.customer, self.source.clock()
         announcement = Announcement(lake=lake, customer=customer, run=run_stamp(now, secrets.token_hex(3)))
-        async with StorageCalls(len(self.request.folders)) as calls:
-            announced = await run_all(
-                *(read_announced(calls, lake, customer, folder, now) for folder in self.request.folders)
-            )
+        with refusing(f"The marks of {lake.uri} cannot be read", lake.uri):
+            async with StorageCalls(len(self.request.folders)) as calls:
+                announced = await run_all(
+                    *(read_announced(calls, lake, customer, folder, now) for folder in self.request.folders)
+                )
         for folder, paths in zip(self.request.folders, announced, strict=True):
             announcement.add(folder, self._manifests(folder), paths)
         return announcement

@@ -14,11 +14,10 @@ import pytest
 
 from airflow_provider_hkex_rap.lake import claims
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
 from airflow_provider_hkex_rap.lake.verify import verify
 
-from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, assert_holds_once, landed, run
+from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, assert_holds_once, landed, manifest_files, run
 from .lake_servers import STORAGES, Storage
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def assert_entered(result: LandingResult, rap: InMemoryRap) -> None:
 
 def lose_manifest(lake: Lake) -> None:
     """Leave the lake as runs do that were killed after the commits and before the entries."""
-    for path in lake.walk(MANIFESTS):
+    for path in manifest_files(lake):
         lake.fs.rm_file(f"{lake.root}/{path}")
 
 

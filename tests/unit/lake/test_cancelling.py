@@ -23,11 +23,11 @@ from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapSessionSuperse
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
 
-from ...in_memory_rap import CUSTOMER, NOW, ORIGIN, InMemoryRap, landed, landing, run
+from ...in_memory_rap import CUSTOMER, NOW, ORIGIN, InMemoryRap, landed, landing, manifest_files, run
 
 WAIT = 20
 """Fail a test that hangs after this many seconds."""
-CALLS = ("names", "list_directory", "walk", "read", "stat", "proof", "commit", "create", "sync", "measure")
+CALLS = ("names", "list_directory", "walk", "read", "stat", "proven", "commit", "create", "sync", "measure")
 MANIFEST_WRITES = {"create", "sync"}
 
 _numbers = itertools.count()
@@ -92,7 +92,7 @@ def rap():
 
 
 def entries(lake):
-    paths = lake.walk(MANIFESTS)
+    paths = manifest_files(lake)
     return [entry for path in paths for entry in from_lines(lake.read(path)).entries]
 
 
@@ -177,7 +177,7 @@ def test_nothing_is_looked_up_after_the_cancellation(gated, rap):
 
 def test_nothing_is_read_or_committed_after_a_slow_first_lookup(gated, rap):
     assert cancelled_at(gated, "names", 1, lambda: landing(rap, gated)) == set()
-    assert set(gated.calls) == {"list_directory", "names"}
+    assert set(gated.calls) == {"list_directory", "create", "names"}
     assert not rap.reads
 
 
@@ -314,8 +314,9 @@ def test_cancelled_twice_it_still_enters_the_committed_files(gated, rap):
 
 def test_entries_that_cannot_be_written_do_not_hide_the_cancellation(gated, rap):
     def refuse(relative, content):
-        gated.calls.append("refused")
-        raise OSError("The lake is full.")
+        if relative.endswith(".jsonl"):
+            gated.calls.append("refused")
+            raise OSError("The lake is full.")
 
     gated.create = refuse
     landings = []

@@ -8,13 +8,15 @@ import random
 import signal
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import AsyncMock
 
 import fsspec
 import pytest
 
-from airflow_provider_hkex_rap.lake import claims, reading
+from airflow_provider_hkex_rap.lake import begun, claims, reading
+from airflow_provider_hkex_rap.lake.claims import Claims
 from airflow_provider_hkex_rap.lake.entry import Disposition, from_lines, to_lines
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS, manifest_path, run_stamp
+from airflow_provider_hkex_rap.lake.layout import manifest_path, marks_directory, run_stamp
 from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK
 from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.store import Lake
@@ -29,6 +31,7 @@ from ...in_memory_rap import (
     assert_holds_once,
     landed,
     landing,
+    manifest_files,
     run,
 )
 
@@ -44,7 +47,7 @@ def rap():
 
 
 def entries(lake):
-    return [entry for path in lake.walk(MANIFESTS) for entry in from_lines(lake.read(path)).entries]
+    return [entry for path in manifest_files(lake) for entry in from_lines(lake.read(path)).entries]
 
 
 def problems(lake, **options):
@@ -59,6 +62,7 @@ def killed_before_the_manifest(rap, lake, monkeypatch):
     """Land, and lose every entry, as a run that is killed between commit and manifest."""
     with monkeypatch.context() as patch:
         patch.setattr(ManifestWriter, "_create", lambda writer, batch: None)
+        patch.setattr(begun.BegunRuns, "end", AsyncMock())
         run(rap, lake)
     assert not entries(lake)
 
@@ -145,6 +149,67 @@ def test_every_content_of_any_name_is_claimed_under_its_name_on_rap(local_lake, 
     assert [(entry.name, entry.mtime) for entry in found] == [(name, MTIME + n) for n in range(4)]
     assert [entry.supersedes for entry in found] == [None, *(entry.uri for entry in found[:-1])]
     assert len({entry.uri for entry in found}) == 4
+
+
+def test_a_file_of_another_day_or_withdrawn_by_rap_is_claimed_too(lake, monkeypatch):
+    rap = InMemoryRap()
+    yesterday = NOW.subtract(days=1).int_timestamp
+    rap.put("MARGIN.csv", b"of yesterday", yesterday)
+    rap.put("WITHDRAWN_20261119.csv", b"sent in error", yesterday)
+    killed_before_the_manifest(rap, lake, monkeypatch)
+    rap.files.clear()
+    rap.put("MARGIN.csv", b"of today", MTIME)
+    run(rap, lake, store_clock=an_hour_later)
+    has_proof = lake.is_local
+    assert problems(lake) == [] or not has_proof
+    assert Counter(entry.text for entry in entries(lake)) == (
+        {"MARGIN.csv": 2, "WITHDRAWN_20261119.csv": 1} if has_proof else {"MARGIN.csv": 1}
+    )
+    days = {
+        (entry.business_date, entry.business_date_rule)
+        for entry in entries(lake)
+        if entry.text == "MARGIN.csv"
+    }
+    assert days >= {("2026-11-20", "mtime")} | ({("2026-11-19", "mtime")} if has_proof else set())
+    # RAP has nothing new: the files of a killed run are claimed all the same.
+    for path in manifest_files(lake):
+        lake.fs.rm(f"{lake.root}/{path}")
+    lake.fs.rm(f"{lake.root}/{marks_directory(CUSTOMER, 'DCASS', 'ended')}", recursive=True)
+    rap.files.clear()
+    assert run(rap, lake, store_clock=an_hour_later).manifests or not has_proof
+    assert problems(lake) == [] or not has_proof
+
+
+def test_a_run_that_has_ended_is_not_looked_at_again(local_lake, rap, monkeypatch):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    monkeypatch.setattr(begun, "_RUN_HOURS", -1)
+    assert run(rap, local_lake, store_clock=an_hour_later).landed == 20
+    monkeypatch.setattr(Claims, "claim_left", None)
+    assert run(rap, local_lake).already == 20
+    assert not marked(local_lake, "begun") - marked(local_lake, "ended")
+
+
+def marked(lake, kind):
+    return {path.rpartition("/")[2] for path in lake.walk(marks_directory(CUSTOMER, "DCASS", kind))}
+
+
+def test_each_claimed_file_has_one_outcome_however_few_are_read_at_once(local_lake, rap, monkeypatch):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 1)
+    result = run(rap, local_lake, store_clock=an_hour_later)
+    assert (result.landed, result.already, len(result.outcomes)) == (20, 0, 20)
+
+
+def test_a_spoiled_mark_hides_no_file(local_lake, rap, monkeypatch, caplog):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    (mark,) = local_lake.walk(marks_directory(CUSTOMER, "DCASS", "begun"))
+    for content in (b"{", b'{"directories":[1]}', b'{"directories":{"x":["TP000","soon","name"]}}', b"{}"):
+        local_lake.fs.pipe_file(f"{local_lake.root}/{mark}", content)
+        caplog.clear()
+        run(InMemoryRap(), local_lake)
+        assert "Ignoring the mark" in caplog.text
+    assert run(rap, local_lake, store_clock=an_hour_later).landed == 20
+    assert problems(local_lake) == []
 
 
 def test_a_claim_keeps_to_its_age(local_lake, rap, monkeypatch):
@@ -262,8 +327,9 @@ def test_an_answer_that_stays_lost_until_the_retry_enters_nothing_twice(lake, ra
 
     def lose(lake, relative, content):
         create(lake, relative, content)
-        lost.add(relative)
-        raise ConnectionResetError("lost")
+        if relative.endswith(".jsonl"):
+            lost.add(relative)
+            raise ConnectionResetError("lost")
 
     def fail_once(lake, relative):
         if relative in lost:

@@ -10,7 +10,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.manifest import READERS
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
@@ -25,6 +24,7 @@ from ...in_memory_rap import (
     assert_holds_once,
     landed,
     landing,
+    manifest_files,
     run,
 )
 
@@ -81,13 +81,13 @@ class Convergence(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 99))
     def lose_a_manifest_file(self, seed):
-        if manifests := self.lake.walk(MANIFESTS):
+        if manifests := manifest_files(self.lake):
             self.lake.fs.rm(f"{self.lake.root}/{random.Random(seed).choice(manifests)}")
             self.lost = True
 
     @rule(seed=st.integers(0, 99))
     def spoil_a_manifest_file(self, seed):
-        if manifests := self.lake.walk(MANIFESTS):
+        if manifests := manifest_files(self.lake):
             path = f"{self.lake.root}/{random.Random(seed).choice(manifests)}"
             with open(path, "rb") as file:
                 content = file.read()

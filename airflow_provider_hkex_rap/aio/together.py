@@ -19,10 +19,15 @@ async def run_all(*coroutines: Coroutine[Any, Any, A]) -> list[A]:
     :param coroutines: the work.
     :raises BaseException: the first error of any of them.
     """
+    caller = asyncio.current_task()
+    cancellations = caller.cancelling() if caller else 0
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as errors:
+        # Up to Python 3.12 a task group cancels its caller to wake it, and leaves it marked as cancelled.
+        while caller and caller.cancelling() > cancellations:
+            caller.uncancel()
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 

@@ -16,7 +16,7 @@ from airflow_provider_hkex_rap.lake.layout import (
 from airflow_provider_hkex_rap.lake.listing import list_directories, list_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container, Iterable
+    from collections.abc import AsyncIterator, Container, Iterable, Sequence
 
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
     from airflow_provider_hkex_rap.lake.store import Lake
@@ -71,7 +71,7 @@ async def read_manifests(
 ) -> AsyncIterator[ManifestFile]:
     """Yield a folder's manifest files, in the order in which their runs started; a few in memory at a time.
 
-    Each day is listed by its own name, so that the other days of the history cost nothing.
+    Each day is listed by its name, or with its month, so that the rest of the history costs nothing.
 
     ::
 
@@ -90,8 +90,7 @@ async def read_manifests(
     if days is None:
         found = await list_files(calls, lake, f"{MANIFESTS}/{customer}/{folder}")
     else:
-        directories = [manifest_directory(customer, folder, day.isoformat()) for day in days]
-        found = await list_directories(calls, lake, directories)
+        found = await _list_days(calls, lake, customer, folder, [day.isoformat() for day in days])
     stamped = ((manifest_stamp(path), path) for path in found if path not in known)
     paths = sorted((stamp, path) for stamp, path in stamped if stamp)
     for start in range(0, len(paths), READERS):
@@ -99,6 +98,18 @@ async def read_manifests(
         for manifest in await calls.map(partial(_read, lake, folder), batch):
             if manifest:
                 yield manifest
+
+
+async def _list_days(
+    calls: StorageCalls, lake: Lake, customer: str, folder: Folder, days: Sequence[str]
+) -> list[str]:
+    if not lake.lists_trees:
+        return await list_directories(calls, lake, [manifest_directory(customer, folder, d) for d in days])
+    # An object store lists the days of a month in one call.
+    months = sorted({day[: len("2026-11")] for day in days})
+    found = await calls.map(partial(lake.walk, f"{MANIFESTS}/{customer}/{folder}"), months)
+    wanted = set(days)
+    return [path for paths in found for path in paths if business_date_of(path) in wanted]
 
 
 def _read(lake: Lake, folder: Folder, path: str) -> ManifestFile | None:

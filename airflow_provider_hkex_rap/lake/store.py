@@ -150,15 +150,18 @@ class Lake:
                 (listing.directories if is_directory else listing.files).append(relative)
         return listing
 
-    def walk(self, directory: str) -> list[str]:
+    def walk(self, directory: str, prefix: str = "") -> list[str]:
         """Return the sorted paths of the finished files below a directory; none if it does not exist.
 
         :param directory: relative to the lake, as are the paths.
+        :param prefix: how the paths below *directory* begin; an object store lists no others, a local lake
+            ignores it.
         :raises OSError: if the lake cannot list it.
         """
         self.fs.invalidate_cache()
+        options = {"prefix": prefix} if prefix and self.lists_trees else {}
         try:
-            found = self.fs.find(self._path(directory))
+            found = self.fs.find(self._path(directory), **options)
         except FileNotFoundError:
             return []
         files = (self._relative(path) for path in found if not path.endswith("/"))

@@ -34,3 +34,16 @@ def test_the_first_error_cancels_the_others_and_is_raised_as_it_is():
     with pytest.raises(KeyError, match="first"):
         asyncio.run(run_all(wait(), fail(), wait()))
     assert cancelled == [True, True]
+
+
+def test_the_caller_is_not_marked_as_cancelled_after_an_error():
+    async def call():
+        with pytest.raises(ValueError, match="first"):
+            await run_all(asyncio.sleep(10), fail())
+        return asyncio.current_task().cancelling()
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise ValueError("first")
+
+    assert asyncio.run(call()) == 0

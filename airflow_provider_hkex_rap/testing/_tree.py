@@ -12,8 +12,13 @@ from typing import Protocol
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.testing.events import path_text
 
-_ROWS = 65_521
-"""Bytes after which generated rows repeat; a prime, so that blocks of a power of two differ."""
+_HEADING = "account,series,position,price,currency\r\n"
+_ROW = "A{},HSI{:05d}{},{:04d},{:08.2f},HKD\r\n"
+# Every number has all its places, so that tools take it for one.
+_ROW_BYTES = len(_ROW.format("000000", 0, "C", 1_000, 1e4))
+_ROWS = 2_011
+"""Rows after which generated ones repeat; a prime, so that blocks of a power of two differ."""
+_PERIOD = _ROWS * _ROW_BYTES
 _CHUNK = 1 << 20
 _INVERT = bytes(range(255, -1, -1))
 
@@ -56,10 +61,12 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Rows of a report, generated when they are read; equal salts give equal rows.
+    """A CSV file, generated when it is read; equal salts give equal rows.
+
+    A file that is too small for its heading and one row has a text without meaning.
 
     :param size: number of bytes.
-    :param salt: the first line; it also selects the row that comes next.
+    :param salt: any text; it selects the rows.
     """
 
     size: int
@@ -68,18 +75,28 @@ class Generated:
     def read(self, offset: int, length: int) -> bytes:
         """Return at most *length* bytes from *offset*."""
         end = min(offset + length, self.size)
-        head = f"{self.salt}\r\n".encode()
+        head = self._head()
         parts = [head[offset:end]]
         at = max(offset, len(head))
         while at < end:
-            start = (at + self._shift) % _ROWS
+            start = (at - len(head) + self._shift) % _PERIOD
             parts.append(_rows()[start : start + end - at])
             at += len(parts[-1])
         return b"".join(parts)
 
+    def _head(self) -> bytes:
+        """Return the heading, and a first row that is long enough for all others to be whole."""
+        digest = hashlib.sha256(self.salt.encode()).hexdigest()
+        first = _ROW.format(digest[:6], 0, "C", 1_000, 1e4)
+        more = self.size - len(_HEADING) - len(first)
+        if more < 0:
+            return (digest * (self.size // len(digest) + 1))[: self.size].encode()
+        return (_HEADING + first.replace("HSI", "HSI" + "-" * (more % _ROW_BYTES))).encode()
+
     @property
     def _shift(self) -> int:
-        return int.from_bytes(hashlib.sha256(self.salt.encode()).digest()[:8], "big") % _ROWS
+        digest = hashlib.sha256(self.salt.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % _ROWS * _ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +136,17 @@ class Inverted:
 @cache
 def _rows() -> bytes:
     random = Random(0)  # noqa: S311
-    row = "{:06d},HSI{:05d}{},{:+d},{:.2f},HKD\r\n"
-    lines = (
-        row.format(
-            n,
+    rows = (
+        _ROW.format(
+            f"{n:06d}",
             random.randrange(10_000, 30_000),
             "CP"[n % 2],
-            random.randint(-500, 500),
-            random.uniform(0, 9e4),
+            random.choice((-1, 10)) * random.randint(100, 999),
+            random.uniform(1e4, 99e3),
         )
-        for n in range(_ROWS // 16)
+        for n in range(_ROWS)
     )
-    return "".join(lines).encode()[:_ROWS]
+    return "".join(rows).encode()
 
 
 @dataclass(slots=True, eq=False)

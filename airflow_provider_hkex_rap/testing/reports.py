@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -14,7 +15,8 @@ import pendulum
 from airflow_provider_hkex_rap.rap.calendar import next_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
-from airflow_provider_hkex_rap.testing._tree import Generated, ServedFile
+from airflow_provider_hkex_rap.testing._documents import generated_content
+from airflow_provider_hkex_rap.testing._tree import ServedFile
 
 _MEDIAN_BYTES = 14_000
 _SIGMA = 1.3
@@ -61,9 +63,10 @@ def generate_day(
 ) -> Iterator[ServedFile]:
     """Yield the reports of one business date; equal arguments give equal reports.
 
-    The reports repeat the catalogue; from its second round on, their names contain the number of the round.
-    Sizes are lognormal with a mean of about 33 kB. DCASS reports are published during the day and until about
-    01:10 of the next day, CCMS reports before midnight. The content is generated when it is read.
+    The reports repeat the catalogue; from its second round on, their codes end in the number of the round,
+    such as ``TP001X1``, so that each report of a day has a code of its own. Sizes are lognormal with a mean of
+    about 33 kB. DCASS reports are published during the day and until about 01:10 of the next day, CCMS reports
+    before midnight.
 
     :param business_date: the business date of the reports.
     :param customer: the DCASS customer code.
@@ -76,16 +79,14 @@ def generate_day(
     midnight = pendulum.datetime(business_date.year, business_date.month, business_date.day, tz=HONG_KONG)
     for number, kind in enumerate(islice(cycle(kinds), reports)):
         at = midnight + timedelta(hours=random.uniform(*kind.hours))
-        name = kind.name.format(
+        copy = number // len(kinds)
+        form = re.sub(r"(?=_\{|\.)", f"X{copy}", kind.name, count=1) if copy else kind.name
+        name = form.format(
             customer=customer,
             date=f"{business_date:%Y%m%d}",
             month=f"{business_date:%Y%m}",
             stamp=f"{at:%Y%m%d%H%M%S}",
         )
-        copy = number // len(kinds)
-        if copy:
-            stem, _, extension = name.partition(".")
-            name = f"{stem}_{copy:03d}.{extension}"
         size = round(random.lognormvariate(math.log(_MEDIAN_BYTES), _SIGMA))
-        body = Generated(size, f"{name},{business_date:%Y%m%d},{seed},{customer}")
+        body = generated_content(name, size, f"{name} {business_date:%Y%m%d} {seed} {customer}")
         yield ServedFile(kind.folder.path, name.encode(), body, at.int_timestamp, since=at.timestamp())

@@ -14,11 +14,13 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
 from airflow_provider_hkex_rap.rap.keys import PublicKey
+from airflow_provider_hkex_rap.testing._documents import generated_content
 from airflow_provider_hkex_rap.testing._facility import SUBMISSION, Facility
 from airflow_provider_hkex_rap.testing._keys import private_pem, rsa_key
-from airflow_provider_hkex_rap.testing._tree import Generated, Given, ServedFile, Tree
+from airflow_provider_hkex_rap.testing._tree import Content, Given, ServedFile, Tree
 from airflow_provider_hkex_rap.testing.behaviour import Access, KeyFolderBehaviour, ServerBehaviour
 from airflow_provider_hkex_rap.testing.clock import SimulatedClock
+from airflow_provider_hkex_rap.testing.events import path_text
 from airflow_provider_hkex_rap.testing.faults import FaultRules
 from airflow_provider_hkex_rap.testing.reports import generate_day
 
@@ -249,7 +251,10 @@ class RapSimulator:
         path = _path(folder)
         when = self.clock() if mtime is None else mtime
         seconds = when if isinstance(when, int) else when.int_timestamp
-        body = Generated(content, f"{raw!r} at {seconds}") if isinstance(content, int) else Given(content)
+        if isinstance(content, bytes):
+            body: Content = Given(content)
+        else:
+            body = generated_content(path_text(raw), content, f"{raw!r} at {seconds}")
         file = ServedFile(path, raw, body, seconds, kind)
         for tree in self._trees(path, account):
             tree.put(file)

@@ -1,13 +1,17 @@
 """The parts of the simulated RAP that need no network."""
 
+import csv
 import hashlib
+import io
+import re
 import threading
+import zipfile
 from dataclasses import replace
 
 import asyncssh
 import pendulum
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
@@ -22,7 +26,8 @@ from airflow_provider_hkex_rap.testing import (
     RapSimulator,
     SimulatedClock,
 )
-from airflow_provider_hkex_rap.testing._tree import Generated, Given, Inverted, Joined, ServedFile
+from airflow_provider_hkex_rap.testing._documents import generated_content
+from airflow_provider_hkex_rap.testing._tree import _PERIOD, Generated, Given, Inverted, Joined, ServedFile
 from airflow_provider_hkex_rap.testing.events import path_text
 from airflow_provider_hkex_rap.testing.reports import CATALOGUE, generate_day
 
@@ -50,7 +55,7 @@ def test_any_part_of_content_is_a_part_of_the_whole(content, offset, length):
 def test_no_block_of_generated_content_repeats_a_near_one(blocks):
     content = Generated(1 << 40, "salt")
     assert (
-        content.read(1_000, 64) != content.read(1_000 + blocks * 32_768, 64) or blocks * 32_768 % 65_521 == 0
+        content.read(1_000, 64) != content.read(1_000 + blocks * 32_768, 64) or blocks * 32_768 % _PERIOD == 0
     )
 
 
@@ -86,10 +91,44 @@ def test_a_day_of_reports(day, count, seed):
         assert start.add(hours=8).timestamp() <= file.mtime <= last.timestamp()
 
 
-def test_reports_are_read_as_of_their_day():
+def test_reports_are_read_as_of_their_day_and_have_a_code_each():
     day = pendulum.date(2026, 11, 20)
-    for file in generate_day(day, "CXYZ", reports=30):
-        assert Naming().read(file.text, file.mtime, NOW).business_date == day
+    naming = Naming(customer="CXYZ")
+    names = [naming.read(f.text, f.mtime, NOW) for f in generate_day(day, "CXYZ", reports=40)]
+    assert {name.business_date for name in names} == {day}
+    assert len({name.report for name in names}) == 40
+
+
+@given(st.integers(0, 20_000) | st.integers(0, 3_000_000), st.sampled_from(["csv", "txt", "zip", "pdf"]))
+@example(0, "zip")
+@example(0, "pdf")
+def test_generated_content_opens_in_the_tools_of_its_extension(size, extension):
+    content = generated_content(f"TP001_20261120.{extension}", size, "TP001 20261120")
+    whole = content.read(0, content.size)
+    assert len(whole) == content.size == size
+    if size < 1_000:
+        return
+    if extension == "zip":
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            assert archive.testzip() is None
+            whole = archive.read(archive.namelist()[0])
+    if extension == "pdf":
+        assert_is_a_pdf(whole)
+        return
+    heading, *rows = csv.reader(io.StringIO(whole.decode(), newline=""))
+    assert rows
+    assert {len(row) for row in rows} == {len(heading)} == {len(set(heading))}
+    assert all(float(price) >= 0 for _, _, _, price, _ in rows)
+    assert whole.endswith(b"\r\n")
+
+
+def assert_is_a_pdf(file):
+    assert file.startswith(b"%PDF-1.4\n")
+    assert file.endswith(b"%%EOF\n")
+    at = int(re.search(rb"startxref\n(\d+)\n", file)[1])
+    assert file[at:].startswith(b"xref\n0 6\n")
+    for number, offset in enumerate(re.findall(rb"(\d{10}) 00000 n", file[at:]), 1):
+        assert file[int(offset) :].startswith(b"%d 0 obj\n" % number)
 
 
 def test_another_seed_customer_or_day_gives_other_reports():

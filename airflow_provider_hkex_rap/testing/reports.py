@@ -64,9 +64,9 @@ def generate_day(
     """Yield the reports of one business date; equal arguments give equal reports.
 
     The reports repeat the catalogue; from its second round on, their codes end in the number of the round,
-    such as ``TP001X1``, so that each report of a day has a code of its own. Sizes are lognormal with a mean of
-    about 33 kB. DCASS reports are published during the day and until about 01:10 of the next day, CCMS reports
-    before midnight.
+    such as ``TP001X1``, so that each report of a day has a code of its own. Sizes are lognormal with a mean
+    of about 33 kB. DCASS reports are published during the day and until about 01:10 of the next day, CCMS
+    reports before midnight.
 
     :param business_date: the business date of the reports.
     :param customer: the DCASS customer code.

@@ -8,10 +8,11 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import (
+    LakeError,
     RapConfigurationError,
     RapError,
     RapPermissionDenied,
@@ -352,3 +353,29 @@ def test_no_secret_shows_in_anything_that_the_task_says(
     said = f"{caught.value!r} {caught.value} {caught.value.__dict__} {caplog.text} {capfd.readouterr()}"
     secret = [line for line in rap.private_key("DCXYZ001").splitlines() if not line.startswith("-----")]
     assert not [line for line in secret if line in said]
+
+
+def test_a_lake_that_cannot_be_used_is_refused_before_the_login(rap: RapSimulator, lake: Path) -> None:
+    lake.write_text("a file")
+    with pytest.raises(LakeError, match="A part of its path is a file") as caught:
+        download(lake)
+    assert (caught.value.uri, caught.value.retryable) == (lake.as_uri(), False)
+    with pytest.raises(AirflowFailException, match="LakeError: The lake"):
+        download(lake, context=in_a_run())
+    assert not rap.events.of("login")
+
+
+def test_a_refusal_that_lasts_is_logged_once_and_not_retried_and_the_rest_lands(
+    rap: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        rap.put(Folder.DCASS, f"TP001_{number:03}_20261120.csv", 100, MTIME)
+        rap.put(Folder.DCASS, f"TP002_{number:03}_20261120.csv", 100, MTIME)
+    reports = lake / "reports/customer=CXYZ/folder=DCASS"
+    reports.mkdir(parents=True)
+    (reports / "report=TP001").write_text("not a directory")
+    with pytest.raises(LakeError, match="report=TP001") as caught:
+        download(lake)
+    assert not caught.value.retryable
+    assert len(landed(lake)) == 20 + 1
+    assert len([r for r in caplog.records if "did not land" in r.message]) == 1

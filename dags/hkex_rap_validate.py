@@ -16,25 +16,25 @@ ROWS: dict[str, int] = {}
 
 ASSETS = {folder: Asset(f"hkex-rap://{CUSTOMER}/{folder}") for folder in FOLDERS}
 # If two tasks land reports within seconds, Airflow starts one run, whose triggering events may lack the
-# second landing. So the task reads the latest events of each folder. Writing a report again does no harm.
+# second landing. So the task reads the latest events of each folder too. Writing a report again does no harm.
 LATEST_EVENTS = 10
 
 
-def new_reports(inlet_events):
-    """Return business date, folder and code of each report in the latest events, the oldest day first."""
+def new_reports(triggering, latest):
+    """Return business date, folder and code of each report in the events, the oldest day first."""
     return sorted(
         {
             (day["business_date"], folder, report)
             for folder, asset in ASSETS.items()
-            for event in inlet_events[asset].ascending(False).limit(LATEST_EVENTS)
-            for day in event.extra["days"]
+            for event in (*triggering[asset], *latest[asset].ascending(False).limit(LATEST_EVENTS))
+            for day in (event.extra or {}).get("days", ())
             for report in day["reports"]
         }
     )
 
 
 @task(inlets=list(ASSETS.values()))
-def validate(inlet_events=None):
+def validate(triggering_asset_events=None, inlet_events=None):
     """Check each new report and write it as Parquet; return the number of rows by Parquet file."""
     import pyarrow as pa
     import pyarrow.csv
@@ -44,7 +44,7 @@ def validate(inlet_events=None):
 
     lake, parquet = Variable.get("hkex_rap_lake"), ObjectStoragePath(Variable.get("hkex_rap_parquet"))
     rows, problems = {}, []
-    for day, folder, report in new_reports(inlet_events):
+    for day, folder, report in new_reports(triggering_asset_events, inlet_events):
         files = landed_reports(lake, CUSTOMER, folder=folder, report=report, business_date=day)
         uris = [file.uri for file in files if file.uri.lower().endswith(".csv")]
         if not uris:

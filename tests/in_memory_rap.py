@@ -79,20 +79,19 @@ class InMemoryRap:
         return Attributes(len(content), mtime)
 
 
-def an_hour_later() -> float:
-    """Return a time by the storage's clock at which a file without an entry was left by a killed run."""
-    return time.time() + 3600
-
-
 def clock() -> pendulum.DateTime:
-    return NOW
+    """Return a time that passes as real time does, from NOW on."""
+    return NOW.add(seconds=time.time() - _STARTED)
+
+
+_STARTED = time.time()
 
 
 async def landing(
     rap: InMemoryRap,
     lake: Lake,
     *,
-    now: pendulum.DateTime = NOW,
+    now: pendulum.DateTime | None = None,
     naming: Naming | None = None,
     files: list[RemoteFile] | None = None,
     into: list[Landing] | None = None,
@@ -100,12 +99,13 @@ async def landing(
 ) -> LandingResult:
     """Land what a RAP lists, or the files given, as a task does; append the `Landing` to *into*."""
     naming = naming or Naming()
-    async with Landing(lake, CUSTOMER, naming=naming, clock=lambda: now, **options) as under_way:
+    time_of = clock if now is None else lambda: now
+    async with Landing(lake, CUSTOMER, naming=naming, clock=time_of, **options) as under_way:
         if into is not None:
             into.append(under_way)
         ledger = await under_way.load_ledger([rap.folder])
         await under_way.extend_ledger(ledger, rap.listing())
-        todo = plan(rap.listing() if files is None else files, ledger, naming, now)
+        todo = plan(rap.listing() if files is None else files, ledger, naming, time_of())
         await under_way.read(rap, ledger, todo, ORIGIN)
     return under_way.result
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.assets.uris import reports_uri
+from airflow_provider_hkex_rap.lake.manifest import window
 from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     import pendulum
@@ -83,7 +85,7 @@ class Announcement:
             file's path relative to the lake.
         :param announced: the paths that the folder's marks name.
         """
-        before = {entry.uri for path in manifests.keys() & announced for entry in manifests[path]}
+        before = {_news(entry) for path in manifests.keys() & announced for entry in manifests[path]}
         new = {path: manifests[path] for path in manifests.keys() - announced}
         days = describe_days(self.lake, new, before)
         if days:
@@ -120,7 +122,12 @@ class Announcement:
 
 
 async def read_announced(
-    calls: StorageCalls, lake: Lake, customer: str, folder: Folder, now: pendulum.DateTime
+    calls: StorageCalls,
+    lake: Lake,
+    customer: str,
+    folder: Folder,
+    now: pendulum.DateTime,
+    day: datetime.date,
 ) -> set[str]:
     """Return the paths of the manifest files of a folder that were announced.
 
@@ -132,10 +139,12 @@ async def read_announced(
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
     :param now: the current time.
+    :param day: the trading day of the run; if it is outside of the window, every mark is read.
     :raises OSError: if the lake cannot be read.
     """
     since = now.subtract(days=MARK_DAYS)
-    marks = await read_marks(calls, lake, customer, folder, KIND, since, now, newest=_LATEST_MARKS)
+    newest = _LATEST_MARKS if day in window(now.date()) else None
+    marks = await read_marks(calls, lake, customer, folder, KIND, since, now, newest=newest)
     return {str(path) for mark in marks for path in mark.payload.get("manifests", ())}
 
 
@@ -152,13 +161,13 @@ def recorded_runs(uri: str) -> set[str]:
 
 
 def describe_days(
-    lake: Lake, manifests: Mapping[str, Iterable[Entry]], announced: Container[str | None] = ()
+    lake: Lake, manifests: Mapping[str, Iterable[Entry]], announced: Container[object] = ()
 ) -> list[dict[str, Any]]:
     """Return the landed files of manifest files by business date, the oldest day first.
 
     :param lake: the lake.
     :param manifests: the entries of each manifest file of one folder, by its path relative to the lake.
-    :param announced: the URIs to leave out.
+    :param announced: the news to leave out.
     :returns: for each business date, ``business_date`` in ISO form, ``count`` of files, ``bytes``, the codes
         of the ``reports``, and ``manifests``, the URIs of the manifest files with their entries.
     """
@@ -166,8 +175,8 @@ def describe_days(
     uris: dict[str, set[str]] = {}
     for path, entries in manifests.items():
         for entry in entries:
-            # A run that found the file of a killed one has entered it as `already`.
-            if entry.committed and entry.uri and entry.uri not in announced:
+            # Entered as `already` are also files that a killed run left, and contents that came back.
+            if entry.committed and entry.uri and _news(entry) not in announced:
                 files.setdefault(entry.business_date, {})[entry.uri] = entry
                 uris.setdefault(entry.business_date, set()).add(lake.uri_of(path))
     return [
@@ -180,3 +189,8 @@ def describe_days(
         }
         for day, landed in sorted(files.items())
     ]
+
+
+def _news(entry: Entry) -> tuple[str | None, str, str | None]:
+    """Return the news of an entry: several runs may enter the same file."""
+    return entry.uri, entry.business_date, entry.supersedes

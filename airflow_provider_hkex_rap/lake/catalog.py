@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import date
@@ -125,31 +125,15 @@ def _landed_entries(entries: Iterable[Entry], current: bool) -> list[Entry]:
     ordered = sorted(claims, key=lambda entry: entry.disposition == Disposition.LANDED)
     by_uri = {entry.uri: entry for entry in ordered}
     if current:
-        newest = _newest(claims)
-        by_uri = {uri: entry for uri, entry in by_uri.items() if uri in newest}
+        newest = {entry.name: entry.uri for entry in claims}
+        by_uri = {uri: entry for uri, entry in by_uri.items() if uri in newest.values()}
     return sorted(by_uri.values(), key=lambda entry: (entry.rap_path, _newness(entry)))
 
 
-def _newest(claims: Sequence[Entry]) -> set[str | None]:
-    """Return the URI of each name's newest content.
-
-    :param claims: the entries that have a URI, oldest first.
-    """
-    superseded = {entry.supersedes for entry in claims}
-    # RAP may publish a superseded content again: it does not land twice, and has a later entry ("already").
-    return set(
-        {
-            entry.name: entry.uri
-            for entry in claims
-            if entry.uri not in superseded or entry.disposition == Disposition.ALREADY
-        }.values()
-    )
-
-
-def _newness(entry: Entry) -> tuple[int, str]:
-    """Return a key that sorts the contents of one name by the time at which RAP published them."""
-    # A run may enter a file that a killed run left after it has entered the file's successor.
-    return -1 if entry.mtime is None else entry.mtime, entry.committed or ""
+def _newness(entry: Entry) -> tuple[str, int]:
+    """Return a key that sorts the contents of one name by the time at which they became current."""
+    # An entry without a time repeats a content that is current already.
+    return entry.committed or "", -1 if entry.mtime is None else entry.mtime
 
 
 class Day(NamedTuple):

@@ -10,8 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hkex_rap.lake.begun import Place
-from airflow_provider_hkex_rap.lake.entry import Disposition
-from airflow_provider_hkex_rap.lake.layout import is_part, rap_name_of, versions
+from airflow_provider_hkex_rap.lake.creating import create_once
+from airflow_provider_hkex_rap.lake.entry import NO_ENTRY, Disposition
+from airflow_provider_hkex_rap.lake.layout import claim_path, is_part, rap_name_of, versions
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-ADOPTION_SECONDS = 60.0
-"""A file that is in the lake for this long without an entry was left by a killed run."""
+SETTLE_SECONDS = 10.0
+"""A file that has no entry after this time was left by a killed run: a live one writes its entries sooner."""
+_POLL_SECONDS = 1.0
 _FILES = 256
 """How many files are handed to the threads at a time."""
 _VERSION = re.compile(r"(?P<stem>.+)\.v[0-9]+(?P<extension>(?:\.[^.]+)*)", re.DOTALL)
@@ -40,8 +42,8 @@ _VERSION = re.compile(r"(?P<stem>.+)\.v[0-9]+(?P<extension>(?:\.[^.]+)*)", re.DO
 class Claims:
     """Enter each file of a directory that has the proof of a commit and no entry.
 
-    A file that is younger than `ADOPTION_SECONDS` may belong to a run that will soon enter it as ``landed``.
-    It is entered as ``already``, so that it has an entry even if that run was killed.
+    Another run may be about to enter such a file. So its entry is awaited for `SETTLE_SECONDS`; then the file
+    is entered as ``landed``, or as ``already`` if another run that waited has entered it.
 
     :param lake: the lake.
     :param calls: runs the storage calls.
@@ -49,8 +51,8 @@ class Claims:
     :param entries: takes the entries.
     :param outcomes: takes the outcomes of planned files.
     :param refresh: brings the ledger up to date.
+    :param run: the stamp of this run.
     :param targets: the planned files, each with its place in the lake.
-    :param store_clock: the current time by the storage's clock, in seconds since the epoch.
     """
 
     def __init__(
@@ -61,8 +63,8 @@ class Claims:
         entries: Entries,
         outcomes: Outcomes,
         refresh: Refresh,
+        run: str,
         targets: Iterable[Target],
-        store_clock: Callable[[], float] = time.time,
     ) -> None:
         self._lake = lake
         self._calls = calls
@@ -70,7 +72,7 @@ class Claims:
         self._entries = entries
         self._outcomes = outcomes
         self._refresh = refresh
-        self._store_clock = store_clock
+        self._run = run
         self._listed: dict[tuple[str, str, int, int], Target] = {}
         for target in targets:
             file = target.file
@@ -118,8 +120,10 @@ class Claims:
         for place in places:
             if place.directory not in self._directories:
                 self._directories[place.directory] = asyncio.create_task(self._claim(place))
-        claims = [self._directories[place.directory] for place in places]
+        directories = {place.directory for place in places}
+        claims = [self._directories[directory] for directory in directories]
         errors = [error for error in await asyncio.gather(*claims, return_exceptions=True) if error]
+        errors += [e for path, e in self._refused.items() if path.rpartition("/")[0] in directories]
         if errors:
             log.warning("The files that a killed run left could not be claimed: %s", errors[0])
         return not errors
@@ -132,29 +136,48 @@ class Claims:
         :param downloaded: when its last byte arrived; None if it was not read.
         :raises LakeError: if the manifest cannot be read again.
         """
-        await self._refresh.now()
-        self._record(target, landed, downloaded)
+        path = f"{target.directory}/{landed.name}"
+        await self._await_owners(lambda: self._entries.ledger.owner(path) is None)
+        await self._record(target, landed, downloaded)
 
-    def _record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:
+    async def _record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:
         ledger = self._entries.ledger
-        disposition, reason = Disposition.ALREADY, "Another run landed it meanwhile."
-        if not ledger.has(target.file):
-            if uri := ledger.uri_of_content(target.file, landed.sha256):
-                self._entries.add_repeated(target, landed.sha256, uri, reason)
-            else:
-                disposition, reason = self._add(target, landed, downloaded, listed=True)
+        reason = "Another run landed it meanwhile."
+        uri = ledger.uri_of_content(target.file, landed.sha256)
+        if uri and self._entries.add_repeated(target, landed.sha256, uri, reason, downloaded):
+            disposition = Disposition.ALREADY
+        elif not uri:
+            disposition, reason = await self._add(target, landed, downloaded, listed=True)
+        else:
+            disposition, reason = Disposition.FAILED, NO_ENTRY
         if disposition is Disposition.LANDED:
             self._outcomes.landed_bytes += target.file.size or 0
         self._outcomes.add(target.listed, disposition, reason)
 
-    def _add(
+    async def _add(
         self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None, *, listed: bool
     ) -> tuple[Disposition, str]:
         disposition, reason = Disposition.LANDED, "Adopted: the lake had it, without a manifest entry."
-        if landed.created is not None and self._store_clock() - landed.created < ADOPTION_SECONDS:
-            disposition, reason = Disposition.ALREADY, "Another run has just landed it."
-        self._entries.add_in_lake(target, landed, downloaded, disposition, reason, listed=listed)
+        if not await self._wins(target, landed):
+            disposition, reason = Disposition.ALREADY, "Another run has adopted it."
+        age = None if listed else max(0.0, time.time() - (landed.created or target.file.mtime or 0))
+        if not self._entries.add_in_lake(target, landed, downloaded, disposition, reason, age=age):
+            return Disposition.FAILED, NO_ENTRY
         return disposition, reason
+
+    async def _wins(self, target: Target, landed: Landed) -> bool:
+        """Decide which of several runs enters a file as landed: the one that creates its mark."""
+        path = claim_path(
+            self._entries.ledger.customer,
+            target.file.folder,
+            target.name.business_date,
+            f"{target.directory}/{landed.name}",
+        )
+        try:
+            await self._calls.run(create_once, self._lake, path, self._run.encode())
+        except FileExistsError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Wait for the claims that still run; their errors no longer concern a file."""
@@ -167,11 +190,27 @@ class Claims:
             return
         await self._refresh.now()
         found = await self._proven(directory, self._unowned(directory, present))
+        if not found:
+            return
+        names = [proven.landed.name for proven in found]
+        await self._await_owners(lambda: bool(self._unowned(directory, names)))
         # In the order in which RAP published them, so that each supersedes the one before.
         listed = self._listed_names(directory, present)
         for proven in sorted(found, key=lambda proven: (proven.mtime, proven.landed.name)):
             if self._entries.ledger.owner(f"{directory}/{proven.landed.name}") is None:
-                self._enter(place, proven, listed.get(proven.landed.name, ()), present)
+                await self._enter(place, proven, listed.get(proven.landed.name, ()), present)
+
+    async def _await_owners(self, waits: Callable[[], bool]) -> None:
+        """Read the manifest until other runs have entered what they have landed, or have had time to.
+
+        :param waits: whether a file still has no entry.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SETTLE_SECONDS
+        await self._refresh.now()
+        while waits() and loop.time() < end:
+            await asyncio.sleep(_POLL_SECONDS)
+            await self._refresh.now()
 
     def _unowned(self, directory: str, present: Iterable[str]) -> list[str]:
         owner = self._entries.ledger.owner
@@ -209,7 +248,7 @@ class Claims:
                 names.setdefault(version, []).append(rap_name)
         return names
 
-    def _enter(
+    async def _enter(
         self, place: Place, proven: Proven, listed_names: Sequence[str], present: Collection[str]
     ) -> None:
         directory, name = place.directory, proven.landed.name
@@ -217,7 +256,7 @@ class Claims:
             listed = self._listed.get((directory, rap_name, proven.size, proven.mtime))
             if listed and listed.listed not in self._settled:
                 self._settled.add(listed.listed)
-                self._record(listed, proven.landed, None)
+                await self._record(listed, proven.landed, None)
                 return
         if listed_names:
             on_rap = self._names[directory][listed_names[0]]
@@ -226,7 +265,7 @@ class Claims:
         file = RemoteFile(place.folder, on_rap, proven.size, proven.mtime)
         # The place in the lake is that of the file, whatever today's naming says.
         target = self._entries.target(file)._replace(directory=directory, name=place.name)
-        self._add(target, proven.landed, None, listed=False)
+        await self._add(target, proven.landed, None, listed=False)
 
 
 def _place_of(target: Target) -> Place:

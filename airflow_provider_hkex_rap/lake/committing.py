@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_hkex_rap.lake.entry import Disposition
+from airflow_provider_hkex_rap.lake.entry import NO_ENTRY, Disposition
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES
 from airflow_provider_hkex_rap.lake.store import Landed
 
@@ -185,7 +185,7 @@ class Commits:
             self._outcomes.landed_bytes += target.file.size or 0
             self._outcomes.add(target.listed, Disposition.LANDED)
         else:
-            self._outcomes.add(target.listed, Disposition.FAILED, "Its manifest entry cannot be written.")
+            self._outcomes.add(target.listed, Disposition.FAILED, NO_ENTRY)
 
 
 def share(file: RemoteFile) -> int:

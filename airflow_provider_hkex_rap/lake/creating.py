@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,4 +30,4 @@ def create_once(lake: Lake, path: str, content: bytes) -> None:
         except Exception:
             raise error from None
         if not written:
-            raise
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
+
+import pendulum
 
 from airflow_provider_hkex_rap.lake.entry import SCHEMA_VERSION, Disposition, Entry, rap_path, to_line, utc
 from airflow_provider_hkex_rap.lake.layout import report_directory, versions
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
 
 if TYPE_CHECKING:
-    import pendulum
-
-    from airflow_provider_hkex_rap.lake.ledger import Ledger
+    from airflow_provider_hkex_rap.lake.ledger import Content, Ledger
     from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
     from airflow_provider_hkex_rap.lake.planning import Quarantined
     from airflow_provider_hkex_rap.lake.store import Lake, Landed
@@ -126,19 +127,34 @@ class Entries:
         if not self.ledger.quarantined(file):
             self._record(self._entry(self.target(file), Disposition.QUARANTINED, reason))
 
-    def add_repeated(self, target: Target, sha256: str, uri: str, reason: str) -> None:
+    def add_repeated(
+        self, target: Target, sha256: str, uri: str, reason: str, downloaded: pendulum.DateTime | None = None
+    ) -> bool:
         """Record that a file's bytes landed before, so that the next run does not read it again.
 
         :param target: the file.
         :param sha256: SHA-256 of its bytes, in hexadecimal.
         :param uri: the URI of those bytes in the lake.
         :param reason: the text for the entry.
+        :param downloaded: when its last byte arrived; None if it was not read.
+        :returns: False if its entry would not read back; the file then has no entry.
         """
-        if not self.ledger.has(target.file):
-            now = utc(self._clock())
-            self._record(
-                self._entry(target, Disposition.ALREADY, reason, sha256=sha256, uri=uri, downloaded=now)
+        current = self.ledger.current(target.file, target.name.business_date.isoformat())
+        is_current = current is not None and current.uri == uri
+        if is_current and self.ledger.has(target.file):
+            return True
+        return self._record(
+            self._entry(
+                target,
+                Disposition.ALREADY,
+                reason,
+                sha256=sha256,
+                uri=uri,
+                supersedes=current.uri if current and not is_current else None,
+                downloaded=utc(downloaded) if downloaded else None,
+                committed=None if is_current else self._now_after(current),
             )
+        )
 
     def add_landed(
         self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None, reason: str
@@ -151,7 +167,7 @@ class Entries:
         :param reason: the text for the entry.
         :returns: False if its entry would not read back; the file then has no entry.
         """
-        return self.add_in_lake(target, landed, downloaded, Disposition.LANDED, reason, listed=True)
+        return self.add_in_lake(target, landed, downloaded, Disposition.LANDED, reason)
 
     def add_in_lake(
         self,
@@ -161,7 +177,7 @@ class Entries:
         disposition: Disposition,
         reason: str,
         *,
-        listed: bool,
+        age: float | None = None,
     ) -> bool:
         """Record a file that is in the lake.
 
@@ -170,9 +186,20 @@ class Entries:
         :param downloaded: when its last byte arrived; None if it was not read.
         :param disposition: landed, or already.
         :param reason: the text for the entry.
-        :param listed: whether RAP lists this content now; if not, it may be an older one.
+        :param age: how many seconds ago it came into the lake, if RAP does not list this content now; None if
+            it does, and it is the current one.
         :returns: False if its entry would not read back; the file then has no entry.
         """
+        day = target.name.business_date.isoformat()
+        if age is None:
+            replaced = self.ledger.current(target.file, day)
+            committed = self._now_after(replaced)
+        else:
+            committed = utc(self._clock().subtract(seconds=age))
+            replaced = self._version_before(target, landed)
+            if replaced:
+                # Some storages know the time to the second only.
+                committed = max(committed, _just_after(replaced))
         return self._record(
             self._entry(
                 target,
@@ -182,24 +209,25 @@ class Entries:
                 uri=self._lake.uri_of(f"{target.directory}/{landed.name}"),
                 etag=landed.etag,
                 version_id=landed.version_id,
-                supersedes=self._superseded(target, landed, listed=listed),
+                supersedes=replaced.uri if replaced else None,
                 downloaded=utc(downloaded) if downloaded else None,
-                committed=utc(self._clock()),
+                committed=committed,
             )
         )
 
-    def _superseded(self, target: Target, landed: Landed, *, listed: bool) -> str | None:
-        """Return the URI of the content of the same name on RAP that a later content replaces."""
-        if listed:
-            names = versions(target.file.text)
-            before = list(itertools.takewhile(lambda version: version != landed.name, names))
-            if before:
-                uri = self._lake.uri_of(f"{target.directory}/{before[-1]}")
-                # Its name was taken first, so it is older, although its entry is not written yet or lost.
-                if self.ledger.owner(uri) is None:
-                    return uri
-        return self.ledger.newest_version(
-            target.file, target.name.business_date.isoformat(), until_mtime=not listed
+    def _now_after(self, content: Content | None) -> str:
+        """Return the current time, or the next millisecond after a content that is dated in the future."""
+        now = utc(self._clock())
+        # The clocks of two workers may differ.
+        return max(now, _just_after(content)) if content else now
+
+    def _version_before(self, target: Target, landed: Landed) -> Content | None:
+        """Return the content that took a name in the lake just before another of the same name on RAP did."""
+        day = target.name.business_date.isoformat()
+        before = itertools.takewhile(lambda version: version != landed.name, versions(target.file.text))
+        uris = [self._lake.uri_of(f"{target.directory}/{version}") for version in before]
+        return next(
+            filter(None, (self.ledger.content(target.file, day, uri) for uri in reversed(uris))), None
         )
 
     def _entry(
@@ -250,3 +278,8 @@ class Entries:
         self.ledger.add(entry)
         self._manifest.add(entry, line)
         return True
+
+
+def _just_after(content: Content) -> str:
+    """Return the next millisecond after a content came into the lake."""
+    return utc(pendulum.instance(datetime.fromisoformat(content.committed)).add(microseconds=1000))

@@ -152,6 +152,10 @@ def rap_path(file: RemoteFile) -> tuple[str, str | None]:
     return text, None if text.encode() == file.path else base64.b64encode(file.path).decode()
 
 
+NO_ENTRY = "Its manifest entry cannot be written; the log says why."
+"""The reason of a file that fails since its entry would not read back."""
+
+
 def utc(moment: pendulum.DateTime) -> str:
     """Return a time in the manifest's form: ISO 8601 in UTC, to the millisecond.
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -75,8 +74,6 @@ class Landing:
     :param naming: the rules that read business date and report from a file's name.
     :param clock: gives the time.
     :param progress: called from the event loop each time a file is finished.
-    :param store_clock: the real time in seconds since the epoch, which a shifted *clock* does not give; it is
-        compared with the times that the storage keeps.
     """
 
     def __init__(
@@ -87,7 +84,6 @@ class Landing:
         naming: Naming,
         clock: Clock,
         progress: Callable[[LandingProgress], object] | None = None,
-        store_clock: Callable[[], float] = time.time,
     ) -> None:
         self._lake = lake
         self._customer = customer
@@ -100,7 +96,6 @@ class Landing:
         self._begun = BegunRuns(self._calls, lake, customer, self._manifest.run)
         self._claims: Claims | None = None
         self._refresh: Refresh | None = None
-        self._store_clock = store_clock
         self._commits: Commits | None = None
         self._plan: Plan | None = None
         self._spools = contextlib.ExitStack()
@@ -207,6 +202,8 @@ class Landing:
         entries = Entries(self._lake, ledger, self._manifest, origin, self._naming, self._clock, plan.seen)
         for entry in plan.quarantined:
             entries.add_quarantined(entry)
+        for file, sha256, uri in plan.returned:
+            entries.add_repeated(entries.target(file), sha256, uri, "RAP has published it again.")
         left = self._begun.left()
         if not plan.todo and not left:
             return
@@ -221,8 +218,8 @@ class Landing:
             entries,
             self._outcomes,
             refresh,
+            self._manifest.run,
             targets,
-            self._store_clock,
         )
         await self._mark(self._begun.begin(targets))
         if await claims.claim_left(left):
@@ -282,7 +279,8 @@ class Landing:
             await self._manifest.close(retry=lambda: not self._calls.stopped)
         except LakeConflict as conflict:
             late.append(conflict)
-        if not late and not self._calls.stopped:
+        # A file that the lake refused may be in it all the same: a later run looks for it.
+        if not late and not self._outcomes.refusals and not self._calls.stopped:
             await self._mark(self._begun.end())
         cancelled = self._calls.stopped
         await self._calls.close()

@@ -247,6 +247,18 @@ def marks_directory(customer: str, folder: Folder | str, kind: str) -> str:
     return f"{MANIFESTS}/{customer}/{folder}/{MARKS}/{kind}"
 
 
+def claim_path(customer: str, folder: Folder | str, business_date: pendulum.Date | str, path: str) -> str:
+    """Return the path of the mark that decides which run enters a file without an entry.
+
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param folder: the folder on RAP.
+    :param business_date: the business date of the file.
+    :param path: the file's path, relative to the lake.
+    """
+    name = hashlib.sha256(path.encode()).hexdigest()[: 2 * _HASH_DIGITS]
+    return f"{marks_directory(customer, folder, 'claimed')}/{business_date}/{name}"
+
+
 def business_date_of(path: str) -> str | None:
     """Return the business date in the path of a report or manifest file, in ISO form; None if it has none.
 

@@ -32,6 +32,23 @@ class FolderDay(NamedTuple):
     day: datetime.date
 
 
+class Content(NamedTuple):
+    """One content of a name and business date; the greatest one is current."""
+
+    committed: str
+    """When it came into the lake, or RAP listed it again instead of a later one; as in the entry."""
+    mtime: int
+    uri: str
+
+
+class _Seen(NamedTuple):
+    """A file that landed, by its size and mtime on RAP."""
+
+    uri: str
+    sha256: str
+    business_date: str
+
+
 class Ledger:
     """The files of a customer that have landed, by any of its accounts.
 
@@ -46,11 +63,10 @@ class Ledger:
         """The manifest files that were read, by path relative to the lake; without this run's own."""
         self.loaded: set[FolderDay] = set()
         """The business dates that were read."""
-        self._seen: set[tuple[str, bytes, int | None, int | None]] = set()
+        self._seen: dict[tuple[str, bytes, int | None, int | None], _Seen] = {}
         self._contents: dict[tuple[str, bytes, str], str] = {}
         self._owners: dict[str, bytes] = {}
-        self._versions: dict[tuple[str, bytes, str], dict[str, int | None]] = {}
-        self._superseded: set[str] = set()
+        self._versions: dict[tuple[str, bytes, str], set[Content]] = {}
         self._quarantined: set[tuple[str, bytes]] = set()
         self._days: dict[str, set[tuple[str, str]]] = {}
 
@@ -125,13 +141,13 @@ class Ledger:
         if entry.uri is None or entry.sha256 is None:
             self._quarantined.add((entry.folder, name))
             return
-        self._seen.add((entry.folder, name, entry.size, entry.mtime))
+        seen = _Seen(entry.uri, entry.sha256, entry.business_date)
+        self._seen[entry.folder, name, entry.size, entry.mtime] = seen
         self._contents.setdefault((entry.folder, name, entry.sha256), entry.uri)
         self._owners.setdefault(relative_path(entry.uri), name)
-        versions = self._versions.setdefault((entry.folder, name, entry.business_date), {})
-        versions.setdefault(entry.uri, entry.mtime)
-        if entry.supersedes:
-            self._superseded.add(entry.supersedes)
+        if entry.committed:
+            content = Content(entry.committed, entry.mtime or 0, entry.uri)
+            self._versions.setdefault((entry.folder, name, entry.business_date), set()).add(content)
         self._days.setdefault(entry.business_date, set()).add((entry.folder, entry.text))
 
     def has(self, file: RemoteFile) -> bool:
@@ -140,6 +156,17 @@ class Ledger:
         :param file: the file; a size or mtime of None matches only an entry that has None as well.
         """
         return (file.folder.value, file.name, file.size, file.mtime) in self._seen
+
+    def returned(self, file: RemoteFile) -> tuple[str, str] | None:
+        """Return SHA-256 and URI of a file that the lake `has`, if a later content of its name is current.
+
+        RAP has then published the earlier content again, with the time that it had.
+
+        :param file: the file.
+        """
+        seen = self._seen[file.folder.value, file.name, file.size, file.mtime]
+        current = self.current(file, seen.business_date)
+        return None if current is None or current.uri == seen.uri else (seen.sha256, seen.uri)
 
     def uri_of_content(self, file: RemoteFile, sha256: str) -> str | None:
         """Return the URI of a file's bytes if they landed before, under any date or mtime; else None.
@@ -156,24 +183,23 @@ class Ledger:
         """
         return self._owners.get(relative_path(uri))
 
-    def newest_version(self, file: RemoteFile, business_date: str, *, until_mtime: bool) -> str | None:
-        """Return the URI of the newest known content of a name and business date; None if there is none.
+    def current(self, file: RemoteFile, business_date: str) -> Content | None:
+        """Return the current content of a name and business date; None if there is none.
 
         :param file: the file.
         :param business_date: in ISO form.
-        :param until_mtime: leave out contents with a later mtime than the file.
         """
-        versions = self._versions.get((file.folder.value, file.name, business_date), {})
-        found: str | None = None
-        newest = -1
-        for uri, mtime in versions.items():
-            if uri in self._superseded:
-                continue
-            if not until_mtime:
-                found = uri
-            elif newest <= (mtime or 0) <= (file.mtime or 0):
-                found, newest = uri, mtime or 0
-        return found
+        return max(self._versions.get((file.folder.value, file.name, business_date), ()), default=None)
+
+    def content(self, file: RemoteFile, business_date: str, uri: str) -> Content | None:
+        """Return the content at a URI, if it is one of a name and business date.
+
+        :param file: the file.
+        :param business_date: in ISO form.
+        :param uri: the URI.
+        """
+        versions = self._versions.get((file.folder.value, file.name, business_date), ())
+        return max((content for content in versions if content.uri == uri), default=None)
 
     def quarantined(self, file: RemoteFile) -> bool:
         """Return whether an earlier entry says that a file may not enter the lake.

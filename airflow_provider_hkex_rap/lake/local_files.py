@@ -10,8 +10,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX, is_part
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
@@ -19,6 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import LakeConflict
 STALE_SECONDS = 24 * 3600
 """An unfinished file of at least this age was left by a killed process."""
 
+_TURN_SECONDS = 10.0
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _MISSING_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
@@ -91,10 +93,8 @@ def _sha256(path: str) -> str:
 def _name_exclusively(part: str, path: str) -> None:
     """Give a finished file its name, unless the name is taken; *part* may keep its own name.
 
-    Without hard links, a rename that replaces nothing does the same. If the file system has none either, an
-    empty file takes the name exclusively, and the finished file replaces that empty file. Nothing is ever
-    overwritten, but a reader may see the empty file for a moment, and a killed process may leave it: the
-    report then lands under its next version.
+    Without hard links, a rename that replaces nothing does the same. If the file system has none either, one
+    writer at a time may look for the name and rename: the one that has created a hidden file for it.
 
     :raises FileExistsError: if *path* exists.
     """
@@ -112,12 +112,33 @@ def _name_exclusively(part: str, path: str) -> None:
             raise
     else:
         return
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
-    try:
+    with _turn_at(path):
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         os.rename(part, path)
-    except OSError:
-        os.unlink(path)
-        raise
+
+
+@contextlib.contextmanager
+def _turn_at(path: str) -> Iterator[None]:
+    """Wait for the turn to write a name, and hold it; other hosts may write to the same directory."""
+    directory, name = os.path.split(path)
+    turn = f"{directory}/{PART_PREFIX}{hashlib.sha256(name.encode()).hexdigest()[:32]}{PART_SUFFIX}"
+    end = time.monotonic() + _TURN_SECONDS
+    while True:
+        try:
+            os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+            break
+        except FileExistsError:
+            if time.monotonic() > end:
+                # A rename takes no time: a killed process has left it.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(turn)
+            time.sleep(_TURN_SECONDS / 1000)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(turn)
 
 
 def rename_exclusively(source: str, target: str) -> None:
@@ -156,15 +177,24 @@ def sweep(directory: str) -> None:
     :param directory: its absolute path.
     :raises OSError: if the directory cannot be listed.
     """
-    # ctime, since an unfinished file may carry RAP's mtime; real time, since a trial's clock does not set it.
-    limit = time.time() - STALE_SECONDS
     with os.scandir(directory) as entries:
         parts = [entry for entry in entries if is_part(entry.name)]
-    for part in parts:
-        with contextlib.suppress(OSError):
-            if part.stat(follow_symlinks=False).st_ctime >= limit:
-                continue
-            if part.is_dir(follow_symlinks=False):
-                shutil.rmtree(part.path)
-            else:
-                os.unlink(part.path)
+    if not parts:
+        return
+    with contextlib.suppress(OSError):
+        limit = _time_of(directory) - STALE_SECONDS
+        for part in parts:
+            with contextlib.suppress(OSError):
+                # ctime, since an unfinished file may carry RAP's mtime.
+                if part.stat(follow_symlinks=False).st_ctime >= limit:
+                    continue
+                if part.is_dir(follow_symlinks=False):
+                    shutil.rmtree(part.path)
+                else:
+                    os.unlink(part.path)
+
+
+def _time_of(directory: str) -> float:
+    """Return the time by the clock of a directory's file system, which may differ from ours."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.fstat(file.fileno()).st_ctime

@@ -100,11 +100,12 @@ def _open_local(path: str) -> Lake:
 def _open_storage(text: str) -> tuple[AbstractFileSystem, str, str]:
     """Return the storage of a URI, and the root of the lake as a path on it and as a URI."""
     from airflow.sdk import ObjectStoragePath
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
         path = ObjectStoragePath(text)
         return path.fs, path.path, path.as_uri()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, AirflowNotFoundException) as error:
         raise RapConfigurationError(
             f"The lake {text!r} cannot be opened: {error}.",
             why="Airflow opens a storage through the provider package for its kind.",

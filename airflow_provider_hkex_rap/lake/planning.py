@@ -25,12 +25,21 @@ class Quarantined(NamedTuple):
     reason: str
 
 
+class Returned(NamedTuple):
+    """A listed file that landed before a later content of its name did."""
+
+    file: RemoteFile
+    sha256: str
+    uri: str
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The decision about each file of a listing.
 
     :param todo: the files to land, oldest first, since the oldest leave RAP first.
     :param already: the files that the lake has.
+    :param returned: those of them of which the lake has a later content, with SHA-256 and URI.
     :param quarantined: the entries that may not enter the lake.
     :param excluded: how many files of the listing the patterns left out.
     :param seen: when the listing was taken.
@@ -38,6 +47,7 @@ class Plan:
 
     todo: tuple[RemoteFile, ...]
     already: tuple[RemoteFile, ...]
+    returned: tuple[Returned, ...]
     quarantined: tuple[Quarantined, ...]
     excluded: int
     seen: pendulum.DateTime
@@ -66,6 +76,7 @@ def plan(
     """
     todo: list[RemoteFile] = []
     already: list[RemoteFile] = []
+    returned: list[Returned] = []
     quarantined: list[Quarantined] = []
     excluded = 0
     for file in dict.fromkeys(files):
@@ -80,11 +91,13 @@ def plan(
         # Without an mtime, only the bytes show whether it is the file that landed.
         elif file.mtime is not None and ledger.has(file):
             already.append(file)
+            if content := ledger.returned(file):
+                returned.append(Returned(file, *content))
         else:
             todo.append(file)
     # A file without an mtime may be the oldest.
     todo.sort(key=lambda file: (file.mtime or 0, file.name))
-    return Plan(tuple(todo), tuple(already), tuple(quarantined), excluded, now)
+    return Plan(tuple(todo), tuple(already), tuple(returned), tuple(quarantined), excluded, now)
 
 
 def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

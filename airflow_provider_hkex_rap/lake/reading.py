@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.lake.committing import WholeFile, share
-from airflow_provider_hkex_rap.lake.entry import Disposition
+from airflow_provider_hkex_rap.lake.entry import NO_ENTRY, Disposition
 from airflow_provider_hkex_rap.lake.spool import Spool
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransferError
 from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, ReportSource
@@ -168,8 +168,10 @@ class Reading:
         if uri is None:
             return False
         reason = "The same bytes landed before."
-        self._entries.add_repeated(target, spool.sha256, uri, reason)
-        self._outcomes.add(target.listed, Disposition.ALREADY, reason)
+        if self._entries.add_repeated(target, spool.sha256, uri, reason, self._clock()):
+            self._outcomes.add(target.listed, Disposition.ALREADY, reason)
+        else:
+            self._outcomes.add(target.listed, Disposition.FAILED, NO_ENTRY)
         return True
 
 

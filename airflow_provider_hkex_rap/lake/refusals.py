@@ -38,6 +38,11 @@ _UNSUPPORTED = _Advice(
 _OTHER = _Advice(
     "The storage failed, or cannot be reached.", "A later try may succeed; else check it.", retryable=True
 )
+_EXPIRED = _Advice(
+    "The credentials of the connection have expired, or the clock of the worker is wrong.",
+    "A later try gets new credentials; if it fails too, check the connection and the clock.",
+    retryable=True,
+)
 _BY_ERRNO = {
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
@@ -58,6 +63,11 @@ _BY_TYPE = (
     (NotImplementedError, _UNSUPPORTED),
 )
 _BY_CODE = {
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "RequestExpired": _EXPIRED,
+    "RequestTimeTooSkewed": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
     "NoCredentialsError": _RIGHTS,
     "401": _RIGHTS,
     "AccessDenied": _RIGHTS,

@@ -175,17 +175,18 @@ class Ingest:
         """
         *earlier, last = self.results
         before = {o.file for result in earlier for o in result.outcomes if o.disposition == "landed"}
+        landed = self.landed
         return {
             "business_date": self.request.day.isoformat(),
-            "landed": last.landed + len(before),
+            "landed": len(landed),
             "already": last.already - sum(file in before for file in self.plan.already),
             "deferred": last.deferred,
             "quarantined": last.quarantined,
             "failed": last.failed,
             "excluded": self.plan.excluded,
-            "bytes": sum(result.bytes for result in (*earlier, last)),
+            "bytes": sum(entry.size or 0 for entry in landed),
             "seconds": round(time.monotonic() - self._started, 3),
-            "by_report": _count_by_report(self.landed),
+            "by_report": _count_by_report(landed),
             "manifests": [uri for result in (*earlier, last) for uri in result.manifests],
         }
 
@@ -199,7 +200,10 @@ class Ingest:
         with refusing(f"The marks of {lake.uri} cannot be read", lake.uri):
             async with StorageCalls(len(self.request.folders)) as calls:
                 announced = await run_all(
-                    *(read_announced(calls, lake, customer, folder, now) for folder in self.request.folders)
+                    *(
+                        read_announced(calls, lake, customer, folder, now, self.request.day)
+                        for folder in self.request.folders
+                    )
                 )
         for folder, paths in zip(self.request.folders, announced, strict=True):
             announcement.add(folder, self._manifests(folder), paths)

@@ -2,7 +2,7 @@
 
 The arguments are the protocol of the lake's file system, its options as JSON, and the lake's root. Each line
 of the standard input is a landing: a JSON object with the files on RAP, by name the content and the mtime;
-the seconds after which the process is killed, or null; and the seconds by which the storage's clock is ahead.
+and the seconds after which the process is killed, or null.
 Each landing runs in a fork of a process that has imported every module, since each import takes a second. The
 answer is a line with the signal that killed it, or 0, and the seconds that it took.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-from airflow_provider_hkex_rap.lake import preflight  # noqa: F401  (imported before the forks)
+from airflow_provider_hkex_rap.lake import claims
 from airflow_provider_hkex_rap.lake.store import Lake
 
 from ..in_memory_rap import InMemoryRap, run
@@ -36,7 +36,9 @@ def land(protocol: str, options: dict[str, Any], root: str, landing: dict[str, A
     # The default action of this signal ends the process as SIGKILL does, at any instruction.
     if landing["kill_after"] is not None:
         signal.setitimer(signal.ITIMER_REAL, landing["kill_after"])
-    run(rap, lake, store_clock=lambda: time.time() + landing["ahead"])
+    # No other run lands at the same time.
+    claims.SETTLE_SECONDS = 0.0
+    run(rap, lake)
 
 
 def main() -> None:

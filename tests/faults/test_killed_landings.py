@@ -47,12 +47,10 @@ class Landings:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def land(
-        self, rap: InMemoryRap, *, kill_after: float | None = None, ahead: float = 0
-    ) -> tuple[bool, float]:
+    def land(self, rap: InMemoryRap, *, kill_after: float | None = None) -> tuple[bool, float]:
         """Land what RAP lists; return whether the process was killed, and its seconds."""
         files = {name.decode(): (content.decode(), mtime) for name, (content, mtime) in rap.files.items()}
-        landing = {"files": files, "kill_after": kill_after, "ahead": ahead}
+        landing = {"files": files, "kill_after": kill_after}
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(landing) + "\n")
@@ -125,7 +123,7 @@ def test_nothing_stays_unclaimed(storage: tuple[str, dict[str, Any], str]) -> No
             if not killed:
                 typical = seconds
             if number % LANDINGS_UNTIL_A_CLEAN_ONE == 0:
-                _, typical = processes.land(rap, ahead=3600 if chance.random() < 0.5 else 0)
+                _, typical = processes.land(rap)
                 assert asyncio.run(verify(lake, CUSTOMER)).problems == []
                 assert listed(rap) <= {(entry.name, entry.sha256) for entry in entries(lake)}
             if kills >= KILLS[protocol]:

@@ -120,6 +120,25 @@ def test_each_landing_announces_its_own_files(tasks: Tasks, rap: RapSimulator) -
         assert (day["count"], day["reports"]) == (1, [f"TP{number:03}"])
 
 
+def test_a_content_that_came_back_is_announced(tasks: Tasks, rap: RapSimulator) -> None:
+    for content, minutes in ((b"one", 0), (b"two", 1), (b"one", 2)):
+        rap.put(Folder.DCASS, "TP001_20261120.csv", content, MTIME.add(minutes=minutes))
+        assert tasks.days() == ["2026-11-20"]
+    # The same bytes with another time, as after a switch of sites, are nothing new.
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"one", MTIME.add(minutes=3))
+    assert tasks.days() == []
+
+
+def test_a_run_of_a_day_of_long_ago_does_not_announce_it_again(tasks: Tasks, rap: RapSimulator) -> None:
+    put(rap, "TP001_20261009.csv")
+    long_ago = {"day": "2026-10-09", "naming": r"_(?P<date>\d{8})"}
+    assert tasks.days(**long_ago) == ["2026-10-09"]
+    for number in range(9):
+        put(rap, f"TP{number:03}_20261120.csv")
+        assert tasks.days() == ["2026-11-20"]
+    assert tasks.days(**long_ago) == []
+
+
 def test_a_success_announces_what_a_failed_try_has_landed(tasks: Tasks, rap: RapSimulator) -> None:
     put(rap, "TP001_20261119.csv")
     with pytest.raises(RapReportMissing):

@@ -128,7 +128,7 @@ def test_republished_content_lands_beside_the_first_and_names_it(
 def test_files_that_a_killed_run_left_are_claimed_without_a_download(
     lake: Lake, rap: InMemoryRap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "ADOPTION_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "SETTLE_SECONDS", 0.0)
     run(rap, lake)
     before = landed(lake)
     lose_manifest(lake)

@@ -21,7 +21,6 @@ from ..in_memory_rap import (
     CUSTOMER,
     NOW,
     InMemoryRap,
-    an_hour_later,
     assert_holds_once,
     landed,
     landing,
@@ -170,11 +169,11 @@ def test_a_created_file_is_never_overwritten(lake):
 
 
 def test_a_lost_manifest_is_written_again_without_a_download(lake, rap, monkeypatch):
-    monkeypatch.setattr(claims, "ADOPTION_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "SETTLE_SECONDS", 0.0)
     run(rap, lake)
     lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
     rap.reads.clear()
-    assert run(rap, lake, store_clock=an_hour_later).landed == 5
+    assert run(rap, lake).landed == 5
     assert not rap.reads
     assert verify(lake, CUSTOMER) == []
 
@@ -190,15 +189,15 @@ def test_accounts_of_one_customer_share_the_lake(lake, rap):
     assert verify(lake, CUSTOMER) == []
 
 
-@pytest.mark.parametrize("options", [{}, {"store_clock": an_hour_later}])
-def test_killed_before_the_manifest_and_republished_every_content_is_claimed(lake, rap, options):
+def test_killed_before_the_manifest_and_republished_every_content_is_claimed(lake, rap, monkeypatch):
+    monkeypatch.setattr(claims, "SETTLE_SECONDS", 0.0)
     run(rap, lake)
     lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
     rap.put("TP001_20261120.csv", b"republished", MTIME + 60)
     rap.reads.clear()
-    result = run(rap, lake, **options)
+    result = run(rap, lake)
     assert rap.reads == [b"TP001_20261120.csv"]
-    assert (result.landed, result.already) == ((5, 0) if options else (1, 4))
+    assert (result.landed, result.already) == (5, 0)
     assert verify(lake, CUSTOMER) == []
     versions = [entry for entry in result.entries if entry.text == "TP001_20261120.csv"]
     first, second = sorted(versions, key=lambda entry: entry.mtime)

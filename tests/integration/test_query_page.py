@@ -136,6 +136,27 @@ def test_catalog_and_view_agree_on_what_rap_lists(rap: RapSimulator, week: Path)
     assert sorted(uri for (uri,) in view) == sorted(str(report.uri) for report in current)
 
 
+def test_catalog_and_view_agree_on_a_report_without_a_date_and_on_one_that_came_back(
+    rap: RapSimulator, lake: Path
+) -> None:
+    today = int(MTIME.timestamp())
+    for content, mtime in ((b"a", today - 86_400), (b"a", today), (b"b", today + 60)):
+        rap.put(Folder.DCASS, "FEES.txt", b"account,price\n%s,1\n" % content, mtime)
+        download(lake, folders="DCASS")
+    for content, mtime in ((b"one", today), (b"two", today + 60), (b"one", today)):
+        rap.put(Folder.DCASS, "TP001_20261120.csv", b"account,price\n%s,1\n" % content, mtime)
+        download(lake, folders="DCASS")
+    view = Page(lake).connection.sql("SELECT business_date::VARCHAR, uri FROM current_reports").fetchall()
+    days = ("2026-11-19", "2026-11-20")
+    catalog = [(day, r.uri) for day in days for r in landed_reports(str(lake), "CXYZ", business_date=day)]
+    assert sorted(view) == sorted(catalog)
+    assert [(day, uri.rpartition("/")[2]) for day, uri in catalog] == [
+        ("2026-11-19", "FEES.txt"),
+        ("2026-11-20", "FEES.txt"),
+        ("2026-11-20", "TP001_20261120.csv"),
+    ]
+
+
 def test_every_line_that_a_landing_writes_has_the_schema(week: Path) -> None:
     options = pyarrow.json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
     paths = sorted((week / "manifest").rglob("*.jsonl"))

@@ -5,9 +5,23 @@ import itertools
 import fsspec
 import pytest
 
+from airflow_provider_hkex_rap.lake import claims
 from airflow_provider_hkex_rap.lake.store import Lake
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _entries_are_not_awaited(monkeypatch):
+    """Let a file without an entry count as left by a killed run at once."""
+    monkeypatch.setattr(claims, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def entries_are_awaited(monkeypatch):
+    """Wait for the entries of other runs, as outside of the tests."""
+    monkeypatch.setattr(claims, "SETTLE_SECONDS", 3.0)
+    monkeypatch.setattr(claims, "_POLL_SECONDS", 0.02)
 
 
 @pytest.fixture

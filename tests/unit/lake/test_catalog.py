@@ -25,6 +25,7 @@ DAY, NEXT_DAY = "2026-11-20", "2026-11-23"
 NAME = "TP001_20261120.csv"
 V2 = "TP001_20261120.v2.csv"
 MTIME = NOW.int_timestamp
+LATER = utc(NOW.add(seconds=1))
 
 
 class Manifest:
@@ -92,14 +93,14 @@ def test_a_republished_report_is_yielded_once_with_its_newest_content(lake, mani
 
 def test_a_superseding_content_is_current_although_rap_gave_it_an_earlier_time(lake, manifest):
     manifest.add(manifest.entry())
-    manifest.add(manifest.entry(V2, mtime=MTIME - 60, supersedes=manifest.uri(NAME)))
+    manifest.add(manifest.entry(V2, mtime=MTIME - 60, supersedes=manifest.uri(NAME), committed=LATER))
     assert names(lake) == [V2]
 
 
 def test_a_content_that_rap_published_again_is_current_again(lake, manifest):
     manifest.add(manifest.entry(), manifest.entry(V2, mtime=MTIME + 60, supersedes=manifest.uri(NAME)))
-    again = manifest.entry(mtime=MTIME + 120, disposition="already", committed=None)
-    manifest.add(again)
+    again = {"mtime": MTIME + 120, "disposition": "already", "supersedes": manifest.uri(V2)}
+    manifest.add(manifest.entry(committed=LATER, **again))
     (report,) = landed_reports(lake, CUSTOMER)
     assert report.uri == manifest.uri(NAME)
     # The entry of the landing has the facts of the file in the lake.
@@ -123,7 +124,7 @@ def test_the_loser_of_a_race_does_not_make_a_superseded_content_current(lake, ma
 
 def test_a_killed_runs_file_that_was_claimed_after_its_successor_is_superseded(lake, manifest):
     manifest.add(manifest.entry(V2, supersedes=manifest.uri(NAME)))
-    manifest.add(manifest.entry(committed=utc(NOW.add(hours=1)), reason="adopted"))
+    manifest.add(manifest.entry(committed=utc(NOW.subtract(hours=1)), reason="adopted"))
     assert names(lake) == [V2]
 
 
@@ -203,7 +204,7 @@ def test_marks_and_other_files_are_no_entries(lake, manifest, caplog):
 def test_a_bad_line_hides_no_other(lake, manifest, caplog):
     path = manifest_path(CUSTOMER, "DCASS", DAY, run_stamp(NOW, "9999"), 1)
     lake.create(path, to_lines([manifest.entry()]) + b"{}\n")
-    manifest.add(manifest.entry(V2, supersedes=manifest.uri(NAME)))
+    manifest.add(manifest.entry(V2, supersedes=manifest.uri(NAME), committed=LATER))
     with caplog.at_level(logging.WARNING):
         assert names(lake) == [V2]
     assert lake.uri_of(path) in caplog.text

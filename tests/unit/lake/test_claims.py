@@ -6,6 +6,8 @@ import logging
 import os
 import random
 import signal
+import threading
+import unittest.mock
 from collections import Counter
 from dataclasses import replace
 from unittest.mock import AsyncMock
@@ -13,8 +15,10 @@ from unittest.mock import AsyncMock
 import fsspec
 import pytest
 
-from airflow_provider_hkex_rap.lake import begun, claims, reading
+from airflow_provider_hkex_rap.lake import begun, reading
+from airflow_provider_hkex_rap.lake.catalog import landed_reports
 from airflow_provider_hkex_rap.lake.claims import Claims
+from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.entry import Disposition, from_lines, to_lines
 from airflow_provider_hkex_rap.lake.layout import manifest_path, marks_directory, run_stamp
 from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK
@@ -27,7 +31,6 @@ from ...in_memory_rap import (
     CUSTOMER,
     NOW,
     InMemoryRap,
-    an_hour_later,
     assert_holds_once,
     landed,
     landing,
@@ -67,6 +70,7 @@ def killed_before_the_manifest(rap, lake, monkeypatch):
     assert not entries(lake)
 
 
+@pytest.mark.usefixtures("entries_are_awaited")
 def test_four_landings_at_once_leave_one_landed_entry_per_file(lake, rap, monkeypatch):
     monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 5)
     monkeypatch.setattr(reading, "BATCH_FILES", 3)
@@ -100,19 +104,73 @@ def test_what_another_run_entered_meanwhile_is_not_read(local_lake, rap, monkeyp
     assert set(landed_entries(local_lake).values()) == {1}
 
 
-@pytest.mark.parametrize("later", [True, False])
-def test_killed_before_the_manifest_and_republished_every_content_is_claimed(
-    local_lake, rap, monkeypatch, later
-):
+@pytest.mark.usefixtures("entries_are_awaited")
+def test_four_landings_at_once_enter_what_a_killed_run_left_once(local_lake, rap, monkeypatch):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    for name in list(rap.files)[:5]:
+        rap.put(name, b"republished", MTIME + 60)
+
+    async def four():
+        return await asyncio.gather(*(landing(rap, local_lake) for _ in range(4)))
+
+    asyncio.run(four())
+    assert landed_entries(local_lake) == Counter(local_lake.uri_of(path) for path in landed(local_lake))
+    assert len(landed(local_lake)) == 25
+    assert problems(local_lake) == []
+
+
+@pytest.mark.usefixtures("entries_are_awaited")
+def test_a_file_whose_entry_comes_late_is_not_adopted(local_lake, rap):
+    slow = ManifestWriter._create
+    entering = threading.Event()
+
+    def create_late(writer, batch):
+        entering.wait(10)
+        slow(writer, batch)
+
+    async def both():
+        with unittest.mock.patch.object(ManifestWriter, "_create", create_late):
+            first = asyncio.create_task(landing(rap, local_lake))
+            while len(landed(local_lake)) < 20:
+                await asyncio.sleep(0.01)
+            second = asyncio.create_task(landing(rap, local_lake))
+            await asyncio.sleep(0.1)
+            entering.set()
+            return await first, await second
+
+    first, second = asyncio.run(both())
+    assert (first.landed, second.landed, second.already) == (20, 0, 20)
+    assert set(landed_entries(local_lake).values()) == {1}
+
+
+def test_an_error_of_the_storage_does_not_lose_what_a_killed_run_left(local_lake, rap, monkeypatch):
+    killed_before_the_manifest(rap, local_lake, monkeypatch)
+    monkeypatch.setattr(begun, "_RUN_HOURS", -1)
+    stat = Lake.stat
+
+    def fail_once(lake, relative):
+        if relative.endswith("TP000_20261116_000.csv"):
+            raise ConnectionResetError("down")
+        return stat(lake, relative)
+
+    rap.files.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "stat", fail_once)
+        run(rap, local_lake)
+    assert len(problems(local_lake)) == 1
+    run(rap, local_lake)
+    assert problems(local_lake) == []
+
+
+def test_killed_before_the_manifest_and_republished_every_content_is_claimed(local_lake, rap, monkeypatch):
     killed_before_the_manifest(rap, local_lake, monkeypatch)
     before = {file.text for file in rap.listing()}
     name = rap.listing()[0].name
     rap.put(name, b"republished", MTIME + 60)
     rap.reads.clear()
-    result = run(rap, local_lake, **({"store_clock": an_hour_later} if later else {}))
+    result = run(rap, local_lake)
     assert rap.reads == [name]
-    # A file that is younger than a minute may belong to a run that is about to enter it as landed.
-    assert (result.landed, result.already) == ((20, 0) if later else (1, 19))
+    assert (result.landed, result.already) == (20, 0)
     assert problems(local_lake) == []
     assert {entry.text for entry in entries(local_lake)} == before
     first, second = sorted(
@@ -120,7 +178,7 @@ def test_killed_before_the_manifest_and_republished_every_content_is_claimed(
     )
     assert (first.mtime, first.size, first.supersedes) == (MTIME, len(b"report 0"), None)
     assert (second.disposition, second.supersedes) == ("landed", first.uri)
-    assert first.disposition == ("landed" if later else "already")
+    assert first.disposition == "landed"
     assert not run(rap, local_lake).entries
 
 
@@ -142,7 +200,7 @@ def test_every_content_of_any_name_is_claimed_under_its_name_on_rap(local_lake, 
         killed_before_the_manifest(rap, local_lake, monkeypatch)
     rap.put(name, b"content 3", MTIME + 3)
     rap.reads.clear()
-    run(rap, local_lake, store_clock=an_hour_later)
+    run(rap, local_lake)
     assert rap.reads == [name]
     assert problems(local_lake) == []
     found = sorted(entries(local_lake), key=lambda entry: entry.mtime)
@@ -159,7 +217,7 @@ def test_a_file_of_another_day_or_withdrawn_by_rap_is_claimed_too(lake, monkeypa
     killed_before_the_manifest(rap, lake, monkeypatch)
     rap.files.clear()
     rap.put("MARGIN.csv", b"of today", MTIME)
-    run(rap, lake, store_clock=an_hour_later)
+    run(rap, lake)
     has_proof = lake.is_local
     assert problems(lake) == [] or not has_proof
     assert Counter(entry.text for entry in entries(lake)) == (
@@ -176,14 +234,14 @@ def test_a_file_of_another_day_or_withdrawn_by_rap_is_claimed_too(lake, monkeypa
         lake.fs.rm(f"{lake.root}/{path}")
     lake.fs.rm(f"{lake.root}/{marks_directory(CUSTOMER, 'DCASS', 'ended')}", recursive=True)
     rap.files.clear()
-    assert run(rap, lake, store_clock=an_hour_later).manifests or not has_proof
+    assert run(rap, lake).manifests or not has_proof
     assert problems(lake) == [] or not has_proof
 
 
 def test_a_run_that_has_ended_is_not_looked_at_again(local_lake, rap, monkeypatch):
     killed_before_the_manifest(rap, local_lake, monkeypatch)
     monkeypatch.setattr(begun, "_RUN_HOURS", -1)
-    assert run(rap, local_lake, store_clock=an_hour_later).landed == 20
+    assert run(rap, local_lake).landed == 20
     monkeypatch.setattr(Claims, "claim_left", None)
     assert run(rap, local_lake).already == 20
     assert not marked(local_lake, "begun") - marked(local_lake, "ended")
@@ -196,7 +254,7 @@ def marked(lake, kind):
 def test_each_claimed_file_has_one_outcome_however_few_are_read_at_once(local_lake, rap, monkeypatch):
     killed_before_the_manifest(rap, local_lake, monkeypatch)
     monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 1)
-    result = run(rap, local_lake, store_clock=an_hour_later)
+    result = run(rap, local_lake)
     assert (result.landed, result.already, len(result.outcomes)) == (20, 0, 20)
 
 
@@ -208,16 +266,64 @@ def test_a_spoiled_mark_hides_no_file(local_lake, rap, monkeypatch, caplog):
         caplog.clear()
         run(InMemoryRap(), local_lake)
         assert "Ignoring the mark" in caplog.text
-    assert run(rap, local_lake, store_clock=an_hour_later).landed == 20
+    assert run(rap, local_lake).landed == 20
     assert problems(local_lake) == []
 
 
-def test_a_claim_keeps_to_its_age(local_lake, rap, monkeypatch):
-    killed_before_the_manifest(rap, local_lake, monkeypatch)
-    created = {local_lake.stat(path)["created"] for path in landed(local_lake)}
-    just_before = max(created) + claims.ADOPTION_SECONDS - 1
-    assert run(rap, local_lake, store_clock=lambda: just_before - max(created) + min(created)).landed == 0
-    assert problems(local_lake) == []
+def test_a_content_that_came_back_is_current_again_and_nothing_is_read(lake, monkeypatch):
+    rap = InMemoryRap()
+    rap.put("TP001_20261120.csv", b"one", MTIME)
+    run(rap, lake)
+    rap.put("TP001_20261120.csv", b"two", MTIME + 60)
+    run(rap, lake)
+    rap.reads.clear()
+    rap.put("TP001_20261120.csv", b"one", MTIME)
+    (entry,) = run(rap, lake).entries
+    first, second = (lake.uri_of(path) for path in sorted(landed(lake)))
+    assert (entry.disposition, entry.uri, entry.supersedes) == ("already", first, second)
+    assert not rap.reads
+    assert not run(rap, lake).entries
+    (current,) = landed_reports(f"{lake.uri}", CUSTOMER) if lake.is_local else [entry]
+    assert current.uri == first
+
+
+def test_a_content_that_came_back_without_a_time_is_current_again(lake):
+    rap = InMemoryRap()
+    for content in (b"one", b"two", b"one"):
+        rap.put("TP001_20261120.csv", content, MTIME)
+        rap.lists_attributes = False
+        result = run(rap, lake)
+    (entry,) = result.entries
+    assert (entry.disposition, entry.uri) == ("already", lake.uri_of(min(landed(lake))))
+    assert entry.committed
+    assert not run(rap, lake).entries
+
+
+def test_a_file_of_rap_with_the_name_of_a_version_is_superseded_by_nothing_else(lake, monkeypatch):
+    rap = InMemoryRap()
+    rap.put("TP001_20261120.csv", b"one", MTIME)
+    run(rap, lake)
+    rap.put("TP001_20261120.csv", b"two", MTIME + 60)
+    rap.put("TP001_20261120.v2.csv", b"of its own", MTIME + 1)
+    # The entry of the other file is written later.
+    monkeypatch.setattr(Entries, "add_landed", delayed(Entries.add_landed))
+    run(rap, lake)
+    by_uri = {entry.uri: entry for entry in entries(lake)}
+    assert {e.text: by_uri[e.supersedes].text for e in by_uri.values() if e.supersedes} == {
+        "TP001_20261120.csv": "TP001_20261120.csv"
+    }
+
+
+def delayed(add_landed):
+    """Return a method that makes the ledger forget the file with the name of a version."""
+
+    def add(entries, target, *arguments):
+        added = add_landed(entries, target, *arguments)
+        if target.file.text.endswith(".v2.csv"):
+            entries.ledger._owners.clear()
+        return added
+
+    return add
 
 
 def test_a_file_that_did_not_come_from_rap_is_not_claimed(local_lake, rap):
@@ -227,7 +333,7 @@ def test_a_file_that_did_not_come_from_rap_is_not_claimed(local_lake, rap):
     rap.put(rap.listing()[0].name, b"republished", MTIME + 60)
     for file in rap.listing():
         rap.put(file.name, b"all again", MTIME + 120)
-    run(rap, local_lake, store_clock=an_hour_later)
+    run(rap, local_lake)
     assert [problem.uri for problem in problems(local_lake)] == [local_lake.uri_of(path)]
 
 
@@ -269,7 +375,7 @@ def test_random_kills_and_republishing_leave_nothing_unclaimed(tmp_path):
             os._exit(0)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         if number % 5 == 4:
-            run(rap, lake, store_clock=an_hour_later if chance.random() < 0.5 else lambda: 0.0)
+            run(rap, lake)
             assert problems(lake) == []
             assert_holds_once(lake, rap)
             assert set(landed_entries(lake).values()) <= {1}

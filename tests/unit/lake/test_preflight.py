@@ -8,6 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_hkex_rap.lake.preflight import check_lake
+from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, LakeError
 
@@ -128,3 +129,10 @@ def test_a_probe_that_another_run_removes_is_no_fault(before):
 def test_a_conflict_is_a_lake_error_that_a_retry_may_solve():
     assert issubclass(LakeConflict, LakeError)
     assert (LakeError.retryable, LakeConflict.retryable) == (False, True)
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "RequestTimeTooSkewed"])
+def test_credentials_that_have_expired_are_worth_a_retry(code):
+    error = PermissionError(13, "The token has expired.")
+    error.__cause__ = type("ClientError", (Exception,), {"response": {"Error": {"Code": code}}})()
+    assert refusal("It was not written", "s3://bucket/rap", error).retryable

@@ -238,6 +238,25 @@ def test_a_disk_without_hard_links_takes_files_and_keeps_them(
     assert local_lake.proven(f"{DAY}/a.csv", local_lake.stat(f"{DAY}/a.csv")).mtime == MTIME
 
 
+def test_the_turn_of_a_killed_writer_ends(local_lake, spooled, monkeypatch):
+    refuse_links(monkeypatch, errno.EPERM)
+    monkeypatch.setattr(local_files, "rename_exclusively", refuse_renames)
+    monkeypatch.setattr(local_files, "_TURN_SECONDS", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing_with(OSError(errno.EIO, "killed")))
+        patch.setattr(os, "unlink", lambda path: None)
+        with pytest.raises(LakeError):
+            commit(local_lake, spooled(b"one"))
+    assert commit(local_lake, spooled(b"two")).name == "a.csv"
+
+
+def failing_with(error):
+    def fail(*arguments):
+        raise error
+
+    return fail
+
+
 @pytest.mark.parametrize("renames", [True, False], ids=["renameat2", "O_EXCL"])
 def test_of_many_at_once_without_hard_links_none_overwrites(local_lake, spooled, monkeypatch, renames):
     refuse_links(monkeypatch, errno.EPERM)

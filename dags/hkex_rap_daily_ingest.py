@@ -2,22 +2,34 @@
 
 Set the Airflow Variable ``hkex_rap_lake`` to the root of the lake, such as ``s3://aws_default@bucket/rap``,
 and create the connection ``hkex_rap_default``. Each run lands all new files, so the next run makes up for a
-missed day. If an expected report has not landed, the task retries; it fails when no retry is left.
+missed day. A green task means that the lake has every usual report of the trading day: those that came on
+nearly every day before. If one is missing, the task retries; it fails when no retry is left.
+
+To judge another day, trigger the DAG with its ``business_date``.
 """
 
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Param
 
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.timetables import RapTradingDayTimetable
 
-# Patterns of file names that must land on each trading day, such as "TP001_*".
-EXPECT_OF_DCASS: list[str] = []
-EXPECT_OF_CCMS: list[str] = []
+# What must land on each trading day: the usual reports. Add patterns of file names, such as "TP001_*", for
+# reports that must come although they are new or rare.
+EXPECT_OF_DCASS = ["usual"]
+EXPECT_OF_CCMS = ["usual"]
 
 COMMON = {
+    "params": {
+        "business_date": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            description="The trading day to judge; blank for the day of the run. All new files land anyway.",
+        )
+    },
     "start_date": pendulum.datetime(2026, 1, 1, tz="UTC"),
     "catchup": False,
     "max_active_runs": 1,

@@ -125,8 +125,8 @@ async def fetch(login: Login, folder: Folder = Folder.DCASS) -> dict[bytes, byte
 
 
 def download(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any]:
-    """Execute a download operator and return its summary; by default it downloads every folder."""
-    arguments = {"folders": FOLDERS, "lake": lake.as_uri(), **arguments}
+    """Execute a download operator and return its summary; by default it downloads every folder, unjudged."""
+    arguments = {"folders": FOLDERS, "lake": lake.as_uri(), "expect": [], **arguments}
     return RapDownloadOperator(task_id="land", **arguments).execute(context or {})
 
 

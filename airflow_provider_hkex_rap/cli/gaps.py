@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pendulum
 
@@ -20,6 +21,7 @@ from airflow_provider_hkex_rap.cli.command import (
     show,
 )
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.retention import days_until_removed, first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
@@ -28,15 +30,12 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable, Mapping, Sequence
 
+    from airflow_provider_hkex_rap.lake.entry import Entry
     from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.judgement import MissingReport
 
-_Landed = dict[tuple[pendulum.Date, Folder], dict[str, "_File"]]
+_Landed = dict[tuple[pendulum.Date, Folder], dict[str, "Entry"]]
 """The landed files, by business date and folder, then by URI."""
-
-
-class _File(NamedTuple):
-    name: str
-    size: int
 
 
 @dataclass(slots=True)
@@ -44,13 +43,16 @@ class _Row:
     """One business date of one folder.
 
     :param files: the files that have landed, by URI; a report that RAP published again counts again.
-    :param missing: expected globs without a landed file.
-    :param awaited: expected globs whose file may still come: the day's service hours have not ended.
+    :param judged: whether enough days before are known to tell which reports are usual.
+    :param missing: the usual reports, and expected globs, without a landed file.
+    :param awaited: those that may still come: a report before its usual time, anything else within the day's
+        service hours.
     """
 
     business_date: pendulum.Date
     folder: Folder
-    files: Mapping[str, _File]
+    files: Mapping[str, Entry]
+    judged: bool = False
     missing: list[str] = field(default_factory=list)
     awaited: list[str] = field(default_factory=list)
 
@@ -59,7 +61,8 @@ class _Row:
             "business_date": self.business_date.isoformat(),
             "folder": self.folder.value,
             "files": len(self.files),
-            "bytes": sum(file.size for file in self.files.values()),
+            "bytes": sum(file.size or 0 for file in self.files.values()),
+            "judged": self.judged,
             "missing": self.missing,
             "awaited": self.awaited,
             "days_left": days_until_removed(self.business_date, today),
@@ -85,8 +88,6 @@ def gaps(args: Namespace) -> int:
             f"{lake.uri} holds nothing of {customer} of these days: check its URI and the customer code.",
             file=sys.stderr,
         )
-    if not args.expect:
-        print("Without --expect, * stands for any file: each folder must have one a day.", file=sys.stderr)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
         f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Run the download"
@@ -111,8 +112,7 @@ async def _landed(lake: Lake, customer: str, folders: Iterable[Folder], now: pen
                 for entry in manifest.entries:
                     if entry.uri:
                         day = pendulum.Date.fromisoformat(entry.business_date)
-                        files = landed.setdefault((day, folder), {})
-                        files[entry.uri] = _File(entry.text, entry.size or 0)
+                        landed.setdefault((day, folder), {})[entry.uri] = entry
     return landed
 
 
@@ -124,41 +124,55 @@ def _judge(
     now: pendulum.DateTime,
 ) -> list[_Row]:
     """Return a row for each folder and each day that is kept: the trading days, and others with reports."""
+    from airflow_provider_hkex_rap.lake.completeness import Completeness, Scope
+    from airflow_provider_hkex_rap.rap.judgement import USUAL
+
     start, end = first_kept(now.date()), now.date()
     expected_days = list(trading_days(start, end, calendar))
     days = sorted({*expected_days, *(day for day, _ in landed if day >= start)})
     rows = {
         (day, folder): _Row(day, folder, landed.get((day, folder), {})) for day in days for folder in folders
     }
-    for glob, homes in _expectations(landed, folders, expect):
-        for day in expected_days:
-            candidates = [rows[day, home] for home in homes]
-            if any(_matches(row.files, glob) for row in candidates):
-                continue
-            closes = [hours.closes for home in homes if (hours := window(home.service, day))]
-            for row in candidates:
-                (row.missing if now >= max(closes) else row.awaited).append(printable(glob))
+    scope = Scope(account=None, folders=tuple(folders), expect=tuple(expect) or (USUAL,))
+    entries = (entry for files in landed.values() for entry in files.values())
+    completeness = Completeness(scope, entries, (), None, now)
+    for day in expected_days:
+        verdict = completeness.judge(day)
+        for folder in folders:
+            rows[day, folder].judged = verdict.judged
+        for missing in verdict.missing:
+            homes = _homes(landed, folders, missing)
+            due = _due(missing, day, homes)
+            for home in homes:
+                row = rows[day, home]
+                (row.missing if now >= due else row.awaited).append(printable(missing.description))
     return list(rows.values())
 
 
-def _expectations(
-    landed: _Landed, folders: Sequence[Folder], expect: Sequence[str]
-) -> list[tuple[str, Sequence[Folder]]]:
-    """Return each pattern with the folders in one of which it must land.
+def _homes(landed: _Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:
+    """Return the folders in one of which a report should be.
 
-    A pattern's folders are those in which it has landed on any day, or all if it never has. Without
-    patterns, each folder must have some file.
+    Those of a glob are the folders in which it has landed on any day, or all if it never has.
     """
-    if not expect:
-        return [("*", (folder,)) for folder in folders]
-    return [
-        (glob, [home for home in folders if _matches(_of(landed, home), glob)] or folders) for glob in expect
-    ]
+    if missing.report:
+        return [missing.report.folder]
+    if own := [folder for folder in folders if folder.path == missing.description]:
+        return own
+    return [home for home in folders if _has(landed, home, missing.description)] or folders
 
 
-def _of(landed: _Landed, folder: Folder) -> dict[str, _File]:
-    return {uri: file for (_, home), files in landed.items() if home is folder for uri, file in files.items()}
+def _has(landed: _Landed, folder: Folder, glob: str) -> bool:
+    return any(
+        fnmatchcase(file.text, glob)
+        for (_, home), files in landed.items()
+        if home is folder
+        for file in files.values()
+    )
 
 
-def _matches(files: Mapping[str, _File], glob: str) -> bool:
-    return any(fnmatchcase(file.name, glob) for file in files.values())
+def _due(missing: MissingReport, day: pendulum.Date, homes: Iterable[Folder]) -> pendulum.DateTime:
+    """Return when a report should be there: at its usual time, or else when its folders close."""
+    if missing.usual_time is not None:
+        midnight = pendulum.datetime(day.year, day.month, day.day, tz=HONG_KONG)
+        return midnight + timedelta(minutes=missing.usual_time)
+    return max(hours.closes for home in homes if (hours := window(home.service, day)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
+from airflow_provider_hkex_rap.transport.extras import Extras
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class AirflowLoginSource:
             login=connection.login,
             host=connection.host,
             port=connection.port,
-            extra=connection.extra_dejson,
+            extra=self._decoded_extra,
             mask=mask_secret,
         )
 
@@ -104,7 +106,7 @@ class AirflowLoginSource:
     @property
     def key_passphrase(self) -> str | None:
         """The connection's ``private_key_passphrase``; None if it is blank."""
-        return str(self.connection.extra_dejson.get("private_key_passphrase") or "") or None
+        return Extras(self._decoded_extra).secret("private_key_passphrase") or None
 
     @property
     def keys(self) -> LoginKeys:
@@ -144,4 +146,20 @@ class AirflowLoginSource:
         return parse_key_expires(self._extra("key_expires"))
 
     def _extra(self, name: str) -> str:
-        return str(self.connection.extra_dejson.get(name) or "").strip()
+        return Extras(self._decoded_extra).text(name)
+
+    @property
+    def _decoded_extra(self) -> object:
+        """The extra as JSON decodes it.
+
+        :raises RapConfigurationError: if it is not JSON; Airflow would ignore it.
+        """
+        text = self.connection.extra
+        try:
+            return json.loads(text) if text and text.strip() else {}
+        except ValueError:
+            raise RapConfigurationError(
+                f"The extra of the connection {self.conn_id} is not JSON.",
+                why='It must be a JSON object, such as {"host_key": "ssh-rsa AAAA…"}.',
+                todo="Check its quotes and commas.",
+            ) from None

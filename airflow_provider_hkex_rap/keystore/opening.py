@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -32,27 +33,34 @@ def _directory(uri: str) -> Path:
     parts = urlsplit(uri)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or len(path.parts) < 2:
-        raise _unknown(uri, "Write a directory as file:///directory, with three slashes.")
+        raise _unknown("Write a directory as file:///directory, with three slashes.")
     return path
 
 
 def _class_at(path: str) -> Callable[[], KeyStore]:
     module, _, name = path.rpartition(".")
-    if not module:
-        raise _unknown(path, "There is no key store with that name.")
+    if not module or not _is_package(module.partition(".")[0]):
+        raise _unknown("There is no key store and no Python package with that name.")
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise _unknown(path, f"It cannot be imported: {error}.") from None
+        raise _unknown(f"{path} cannot be imported: {error}.") from None
     if not (isinstance(found, type) and issubclass(found, KeyStore)):
-        raise _unknown(path, "It is not a class with the methods 'read' and 'write'.")
+        raise _unknown(f"{path} is not a class with the methods 'read' and 'write'.")
     return found
 
 
-def _unknown(text: str, why: str) -> RapConfigurationError:
+def _is_package(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _unknown(why: str) -> RapConfigurationError:
+    # The value is not shown unless it is a package: it may be a passphrase typed into the wrong field.
     return RapConfigurationError(
-        f"{text!r} in 'key_store' is not a key store.",
+        "The value of 'key_store' is not a key store.",
         why=why,
         todo="Set it to 'variable', 'file:///directory' or the dotted path of your own class.",
-        key_store=text,
     )

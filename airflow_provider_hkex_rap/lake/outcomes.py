@@ -67,6 +67,9 @@ class LandingResult:
     refusals: tuple[LakeError, ...]
 
 
+NOTHING_LANDED = LandingResult(0, 0, 0, 0, 0, 0, (), (), (), (), ())
+
+
 class Outcomes:
     """Collect one outcome for each planned file, and report the progress.
 

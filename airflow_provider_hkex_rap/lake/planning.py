@@ -41,6 +41,8 @@ class Plan:
     :param already: the files that the lake has.
     :param returned: those of them of which the lake has a later content, with SHA-256 and URI.
     :param quarantined: the entries that may not enter the lake.
+    :param known: the listed files that may land by their names, those of other days included; they tell which
+        reports are usual.
     :param excluded: how many files of the listing the patterns left out.
     :param seen: when the listing was taken.
     """
@@ -49,6 +51,7 @@ class Plan:
     already: tuple[RemoteFile, ...]
     returned: tuple[Returned, ...]
     quarantined: tuple[Quarantined, ...]
+    known: tuple[RemoteFile, ...]
     excluded: int
     seen: pendulum.DateTime
 
@@ -78,14 +81,17 @@ def plan(
     already: list[RemoteFile] = []
     returned: list[Returned] = []
     quarantined: list[Quarantined] = []
+    known: list[RemoteFile] = []
     excluded = 0
     for file in dict.fromkeys(files):
-        if not _is_wanted(file.text, include, exclude):
+        if not is_wanted(file.text, include, exclude):
             excluded += 1
             continue
+        name = safe_name(file)
+        if not isinstance(name, Refused):
+            known.append(file)
         if business_date and naming.read(file.text, file.mtime, now).business_date != business_date:
             continue
-        name = safe_name(file)
         if isinstance(name, Refused):
             quarantined.append(Quarantined(file, name.reason))
         # Without an mtime, only the bytes show whether it is the file that landed.
@@ -97,10 +103,16 @@ def plan(
             todo.append(file)
     # A file without an mtime may be the oldest.
     todo.sort(key=lambda file: (file.mtime or 0, file.name))
-    return Plan(tuple(todo), tuple(already), tuple(returned), tuple(quarantined), excluded, now)
+    return Plan(tuple(todo), tuple(already), tuple(returned), tuple(quarantined), tuple(known), excluded, now)
 
 
-def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Tell if a file is to land, by its name.
+
+    :param name: the file's name on RAP, as text.
+    :param include: globs, case-sensitive; one of them must match.
+    :param exclude: globs; none of them may match.
+    """
     return any(fnmatchcase(name, glob) for glob in include) and not any(
         fnmatchcase(name, glob) for glob in exclude
     )

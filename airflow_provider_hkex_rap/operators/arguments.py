@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.judgement import USUAL
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseSensorOperator
@@ -25,14 +27,30 @@ def parse_patterns(
     :param at_least_one: reject an empty list.
     :raises RapConfigurationError: if a text looks like a list, or if the list is empty and must not be.
     """
-    if isinstance(patterns, str) and re.search(r",|^\s*\[\s*(['\"]|\])", patterns):
+    if isinstance(patterns, str) and re.search(r",|^\s*[\[({]\s*(['\"]|[\])}])|^None$", patterns):
         raise RapConfigurationError(
             f"{patterns!r} in {field!r} is one text that looks like a list.",
             why="A template renders a list as text, which would match no file as a pattern.",
             todo="Give a list of patterns, or set render_template_as_native_obj=True on the DAG.",
             field=field,
         )
-    given = tuple(filter(None, (patterns,) if isinstance(patterns, str) else patterns or ()))
+    given = (patterns,) if isinstance(patterns, str) else () if patterns is None else patterns
+    if not isinstance(given, list | tuple | set | frozenset) or not all(isinstance(g, str) for g in given):
+        raise RapConfigurationError(
+            f"{patterns!r} in {field!r} is not a list of texts.",
+            why="Patterns are globs on file names; native rendering turns digits into a number.",
+            todo="Write each pattern in quotes, such as ['1001*'].",
+            field=field,
+        )
+    given = tuple(glob for glob in given if glob.strip())
+    for glob in given:
+        if glob != glob.strip() or "\n" in glob:
+            raise RapConfigurationError(
+                f"{glob!r} in {field!r} has spaces around it, or several lines.",
+                why="It would be taken for a part of a file's name.",
+                todo="Give a list of patterns, without spaces around them.",
+                field=field,
+            )
     if at_least_one and not given:
         raise RapConfigurationError(
             f"{field!r} names no pattern.",
@@ -40,6 +58,18 @@ def parse_patterns(
             todo='Give one or more; "*" matches every file.',
         )
     return given
+
+
+def parse_expect(expect: str | Collection[str] | None) -> tuple[str, ...]:
+    """Return what a run must land; an empty list turns the judgement off.
+
+    :param expect: globs on file names, and the word ``usual``. What a template leaves blank counts as left
+        out: ``usual``.
+    :raises RapConfigurationError: if a text looks like a list, or if it is not a list of texts.
+    """
+    patterns = parse_patterns(expect, "expect")
+    is_empty_list = expect is not None and not isinstance(expect, str) and not expect
+    return patterns if patterns or is_empty_list else (USUAL,)
 
 
 def parse_number(name: str, value: int | str) -> int:
@@ -55,6 +85,26 @@ def parse_number(name: str, value: int | str) -> int:
         raise RapConfigurationError(
             f"{value!r} in {name!r} is not a number.", todo="Give a whole number.", argument=name, value=value
         ) from None
+
+
+def check_number(name: str, value: object, *, least: float, form: str, whole: bool = False) -> None:
+    """Check an argument that must be a number.
+
+    :param name: the name of the argument, for the error.
+    :param value: its value.
+    :param least: the smallest number allowed.
+    :param form: the valid form in words, such as "a number of seconds".
+    :param whole: whether it must be a whole number.
+    :raises RapConfigurationError: if it is no number, or below *least*.
+    """
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < inf:
+        raise RapConfigurationError(
+            f"{name} is {value!r}, which is not {form}.",
+            todo=f"Set it to {form}, {least:g} or more.",
+            argument=name,
+            value=value,
+        )
 
 
 def parse_flag(name: str, value: bool | str) -> bool:

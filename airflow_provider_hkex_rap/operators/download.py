@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import date
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from airflow_provider_hkex_rap.operators.arguments import parse_patterns
+from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
-from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
+from airflow_provider_hkex_rap.rap.errors import RapClosed, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
+from airflow_provider_hkex_rap.rap.judgement import check_service_day
 from airflow_provider_hkex_rap.rap.report_name import Naming
-from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
-    import pendulum
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.assets.announcing import Announcement
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-    from airflow_provider_hkex_rap.lake.outcomes import LandingResult
     from airflow_provider_hkex_rap.operators.ingest import Ingest, IngestRequest
 
 REPORTS_LANDED = AssetAlias("hkex_rap_reports_landed")
@@ -47,7 +44,9 @@ class RapDownloadOperator(RapTask, BaseOperator):
     :param folders: folders of RAP, by name: ``DCASS``, ``DCASS_OTHERS``, ``HKCC_SEOCH_CCMS_GLOB`` (§4.2).
     :param lake: the lake's root, as any URI of ``ObjectStoragePath``, such as ``s3://aws_default@bucket/rap``.
     :param business_date: land only the reports of this day (YYYY-MM-DD); for an explicit backfill.
-    :param expect: globs on file names, each of which must have landed for the run's trading day.
+    :param expect: what the lake must have of the run's trading day at the end of the task. ``usual`` stands
+        for every report that came on nearly every ordinary day before, and for a file in each folder; a glob
+        on file names must match a landed file. An empty list turns the judgement off.
     :param include: land only files whose name matches one of these globs.
     :param exclude: do not land files whose name matches one of these globs.
     :param naming: a regular expression with the named groups ``report`` and ``date``, searched in file names;
@@ -57,13 +56,14 @@ class RapDownloadOperator(RapTask, BaseOperator):
         ``already``, ``deferred``, ``quarantined``, ``failed`` and ``excluded``; ``bytes``; ``seconds``;
         ``by_report``, how many files landed by folder and report; and ``manifests``, the URIs of the
         manifest files that this run wrote.
-    :raises RapReportMissing: if an expected report has not landed; a later try may find it.
+    :raises RapReportMissing: if the lake lacks an expected report; a later try may find it.
     :raises LakeError: if the lake cannot be used; found before the login, unless it refuses single files.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
-    :raises RapRetentionExpired: if nothing of the day is listed, it is past the ten days (§4.1), and an
-        expected report, or anything of *business_date*, has not landed.
+    :raises RapRetentionExpired: if RAP no longer lists the day whole (§4.1), and the lake lacks a usual
+        report of it.
     :raises RapPermissionDenied: if RAP does not show a folder to the account; the others have landed.
-    :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+    :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form, or if
+        the day is no service day.
     """
 
     template_fields: Sequence[str] = (
@@ -84,7 +84,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         folders: str | Sequence[str],
         lake: str,
         business_date: str | date | None = None,
-        expect: Sequence[str] = (),
+        expect: str | Sequence[str] = ("usual",),
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         naming: str | None = None,
@@ -111,24 +111,32 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
         from airflow_provider_hkex_rap.lake.preflight import check_lake
         from airflow_provider_hkex_rap.operators.ingest import Ingest
+        from airflow_provider_hkex_rap.operators.judging import Judging
 
         with self.ending(context):
-            expect = parse_patterns(self.expect, "expect")
+            expect = parse_expect(self.expect)
             source = AirflowLoginSource(self.rap_conn_id)
             request = self._parse(context, source)
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
+            judging = Judging(ingest, expect)
             self._ingest = ingest
             if leftover := check_lake(request.lake):
                 self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)
-            runner.run(ingest.land, wanted=_services(request.folders))
-            summary = ingest.summary()
+            try:
+                runner.run(judging.land_and_judge, wanted=_services(request.folders))
+            except RapClosed:
+                # An alert must not sleep until RAP opens, which may be on Monday.
+                if not runner.run(judging.judge_without_rap):
+                    raise
+            summary = ingest.summary() | {"judgement": judging.describe()}
             self.log.info("%s", _format_summary(summary))
-            _judge_transfers(ingest.landings[-1].result)
+            _judge_transfers(ingest)
             if ingest.unseen:
                 raise ingest.unseen[0]
-            _judge_day(ingest, expect, source.clock().date())
+            if judging.error:
+                raise judging.error
             # Last, since Airflow discards the events of a try that fails.
             self._announce(context, ingest)
             return summary
@@ -178,13 +186,16 @@ class RapDownloadOperator(RapTask, BaseOperator):
         include = parse_patterns(self.include, "include", at_least_one=True)
         exclude = parse_patterns(self.exclude, "exclude")
         source.check()
+        now = source.clock()
+        day = trading_day(context, _services(folders)[0], now, only_day)
+        check_service_day(day, folders, now.date())
         return IngestRequest(
             folders=folders,
             lake=lake,
             naming=Naming(self.naming or None, customer=source.login.account.customer),
             include=include,
             exclude=exclude,
-            day=only_day or trading_day(context, _services(folders)[0], source.clock()),
+            day=day,
             only_day=only_day is not None,
         )
 
@@ -194,12 +205,15 @@ def _services(folders: Sequence[Folder]) -> list[Any]:
     return sorted({folder.service for folder in folders}, reverse=True)
 
 
-def _judge_transfers(result: LandingResult) -> None:
+def _judge_transfers(ingest: Ingest) -> None:
     """Check that every planned file has landed.
 
     :raises LakeError: if the lake refused a file for a cause that no retry removes.
     :raises RapTransferError: if a file was deferred or failed.
     """
+    if not ingest.landings:
+        return
+    result = ingest.landings[-1].result
     if lasting := [refused for refused in result.refusals if not refused.retryable]:
         raise lasting[0]
     unfinished = [o for o in result.outcomes if o.disposition in ("deferred", "failed")]
@@ -215,55 +229,12 @@ def _judge_transfers(result: LandingResult) -> None:
     )
 
 
-def _judge_day(ingest: Ingest, expect: Sequence[str], today: pendulum.Date) -> None:
-    """Check that the run's trading day has what is expected of it.
-
-    :raises RapReportMissing: if a report has not landed; a later try may find it.
-    :raises RapRetentionExpired: if it has left RAP.
-    """
-    request, ledger, plan = ingest.request, ingest.ledger, ingest.plan
-    day = request.day
-    landed = [name for _, name in ledger.of_day(day)]
-    if request.only_day and not landed and not plan.quarantined:
-        raise _nothing_of(day, request.folders, today)
-    missing = [glob for glob in expect if not any(fnmatchcase(name, glob) for name in landed)]
-    if not missing:
-        return
-    listed = (request.naming.read(f.text, f.mtime, plan.seen) for f in (*plan.todo, *plan.already))
-    if today >= left_on(day) and day not in (name.business_date for name in listed):
-        raise retention_expired(day, _paths(request.folders), f"None of {', '.join(missing)}")
-    raise RapReportMissing(
-        f"Expected for {day.isoformat()} and not landed: {', '.join(missing)}.",
-        why=f"RAP lists no file of that day by these names; {len(landed)} others of it have landed.",
-        todo="A later try may find them; else ask HKEX, or correct the patterns in 'expect'.",
-        missing=tuple(missing),
-        business_date=day.isoformat(),
-    )
-
-
-def _nothing_of(day: pendulum.Date, folders: Sequence[Folder], today: pendulum.Date) -> RapError:
-    """Return the error for a day of which nothing is listed and nothing has landed."""
-    if today >= left_on(day):
-        return retention_expired(day, _paths(folders))
-    return RapReportMissing(
-        f"Nothing of {day.isoformat()} is in {_paths(folders)}, and nothing of it has landed.",
-        why="The reports are not there yet, or that day is no trading day.",
-        todo=f"A later try may find them; they leave RAP on {left_on(day).isoformat()}.",
-        missing=tuple(folder.path for folder in folders),
-        business_date=day.isoformat(),
-    )
-
-
 def _format_summary(summary: dict[str, Any]) -> str:
     return (
         "Landed {landed} files of {bytes} bytes in {seconds:.1f} s; {already} were there already."
         " Deferred: {deferred}, quarantined: {quarantined}, failed: {failed}, excluded: {excluded}."
         " Manifest files: {manifests}.".format(**summary | {"manifests": len(summary["manifests"])})
     )
-
-
-def _paths(folders: Sequence[Folder]) -> str:
-    return ", ".join(folder.path for folder in folders)
 
 
 def _run_of(context: Context) -> dict[str, Any]:

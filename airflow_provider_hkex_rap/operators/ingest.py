@@ -19,6 +19,8 @@ from airflow_provider_hkex_rap.lake.entries import Origin
 from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.landing import Landing
 from airflow_provider_hkex_rap.lake.layout import run_stamp
+from airflow_provider_hkex_rap.lake.ledger import Ledger
+from airflow_provider_hkex_rap.lake.outcomes import NOTHING_LANDED
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
@@ -27,7 +29,6 @@ from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermiss
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.entry import Entry
-    from airflow_provider_hkex_rap.lake.ledger import Ledger
     from airflow_provider_hkex_rap.lake.outcomes import LandingProgress, LandingResult
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.files import RemoteFile
@@ -132,6 +133,18 @@ class Ingest:
                 self._log_plan(listings)
                 await landing.read(session, self.ledger, self.plan, self._origin(session))
 
+    async def load_ledger(self, calls: StorageCalls) -> None:
+        """Read the ledger without a login, instead of `land`.
+
+        :param calls: runs the storage calls.
+        :raises LakeError: if the lake cannot be read.
+        """
+        request, now = self.request, self.source.clock()
+        self.ledger = await Ledger.load(
+            calls, request.lake, self.source.login.account.customer, request.folders, now, request.day
+        )
+        self.plan = Plan((), (), (), (), (), 0, now)
+
     async def _listing(self, session: RapSession, folder: Folder) -> Sequence[RemoteFile] | RapError:
         """Return the listing of a folder, or the error if the session goes on without it."""
         try:
@@ -157,6 +170,25 @@ class Ingest:
         return [landing.result for landing in self.landings]
 
     @property
+    def has_listed(self) -> bool:
+        """Whether a session has listed every folder."""
+        return hasattr(self, "plan") and not self.unseen
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The paths of the files that the last session has planned and that are not in the lake."""
+        # The session may have ended before its listing.
+        plan: Plan | None = getattr(self, "plan", None)
+        if not self.landings or not plan:
+            return []
+        done = {
+            outcome.file
+            for outcome in self.results[-1].outcomes
+            if outcome.disposition in (Disposition.LANDED, Disposition.ALREADY)
+        }
+        return [f"{file.folder.path}/{file.text}" for file in plan.todo if file not in done]
+
+    @property
     def landed(self) -> list[Entry]:
         """The entries of the files that landed in any session, and that the manifest has."""
         return [
@@ -173,7 +205,7 @@ class Ingest:
             ``failed`` and ``excluded``; ``bytes`` and ``seconds``; ``by_report``, how many files landed by
             folder and report; and ``manifests``, the URIs of the manifest files that were written.
         """
-        *earlier, last = self.results
+        *earlier, last = self.results or [NOTHING_LANDED]
         before = {o.file for result in earlier for o in result.outcomes if o.disposition == "landed"}
         landed = self.landed
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleExcept
 
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.trading_day import run_trading_day
+from airflow_provider_hkex_rap.rap.trading_day import parse_business_date, run_trading_day
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -130,16 +130,31 @@ def unattended_policy(superseded_retries: int = 0) -> Policy:
     return unattended(conf.getfloat("hkex_rap", "superseded_wait", fallback=300.0), superseded_retries)
 
 
-def trading_day(context: Context, service: Service, now: datetime) -> pendulum.Date:
+def trading_day(
+    context: Context, service: Service, now: datetime, chosen: pendulum.Date | None = None
+) -> pendulum.Date:
     """Return the trading day of the task's run.
 
     :param context: the task's context; empty outside a run.
     :param service: the service whose hours decide, if the run has no date of its own.
     :param now: the clock's time.
-    :raises RapConfigurationError: if ``dag_run.conf["business_date"]`` is not YYYY-MM-DD.
+    :param chosen: the date that the task's argument gives.
+    :raises RapConfigurationError: if ``dag_run.conf["business_date"]`` is not YYYY-MM-DD, or differs from
+        *chosen*; or if the conf has a key that is neither ``business_date`` nor a param of the DAG.
     """
     run = context.get("dag_run")
     run_conf = (run.conf if run else None) or {}
+    _check_conf(run_conf, context)
+    asked = parse_business_date(run_conf.get("business_date"))
+    if chosen and asked and asked != chosen:
+        raise RapConfigurationError(
+            f"The run's conf asks for {asked.isoformat()}, and 'business_date' is {chosen.isoformat()}.",
+            why="The task lands the day of its argument only, so the conf would be ignored.",
+            todo="Leave one of them out, or write the argument as a template of the conf.",
+            business_date=asked.isoformat(),
+        )
+    if chosen:
+        return chosen
     # The scheduler lives in real time, and the clock may be shifted against it.
     shift = now - pendulum.now()
     return run_trading_day(
@@ -149,3 +164,19 @@ def trading_day(context: Context, service: Service, now: datetime) -> pendulum.D
         service=service,
         now=now,
     )
+
+
+def _check_conf(run_conf: Mapping[str, object], context: Context) -> None:
+    """Check that a run's conf has no misspelt key, which would be ignored.
+
+    :raises RapConfigurationError: if a key is neither ``business_date`` nor a param of the DAG.
+    """
+    dag = context.get("dag")
+    known = {"business_date", *(dag.params if dag else ())}
+    if unknown := sorted(map(repr, set(run_conf) - known)):
+        raise RapConfigurationError(
+            f"The run's conf has an unknown key: {', '.join(unknown)}.",
+            why=f"RAP tasks read {', '.join(sorted(map(repr, known)))}; another key would be ignored.",
+            todo='Correct it, such as {"business_date": "2026-11-20"}, or declare a param of the DAG.',
+            unknown=tuple(unknown),
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 _FORM = re.compile(r"D(C[A-Z0-9]{3})00[1-4]")
+_SIMILAR = re.compile(r"\s*d?c?[a-z0-9]{2,3}[0-9]{0,3}\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,13 @@ class Account:
 
     def __post_init__(self) -> None:
         if not _FORM.fullmatch(self.name):
+            # A key or a passphrase that was typed into this field must not be shown.
+            shown = repr(self.name) if _SIMILAR.fullmatch(self.name) else "The login"
             raise RapConfigurationError(
-                f"{self.name!r} is not a RAP user account.",
+                f"{shown} is not a RAP user account.",
                 why="An account is DC, three of A-Z and 0-9, and 001 to 004, in capitals (guide §3.1).",
                 todo="Set the connection's login to the account as HKEX assigned it, such as DCXYZ001.",
-                account=self.name,
+                account=self.name if shown != "The login" else "",
             )
 
     @property

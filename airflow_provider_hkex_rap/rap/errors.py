@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pendulum
@@ -20,8 +20,8 @@ class RapError(Exception):
     :param facts: values named in the message; each becomes an attribute.
     """
 
-    retryable: ClassVar[bool] = True
-    """Whether a later try can succeed without anybody changing anything."""
+    retryable: bool = True
+    """Whether a later try can succeed with nothing changed by anybody; an error may differ from its kind."""
 
     def __init__(self, what: str, *, why: str = "", todo: str = "", **facts: object) -> None:
         super().__init__(what)

@@ -11,7 +11,7 @@ import pendulum
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_patterns
+from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
@@ -51,7 +51,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :param poke_interval: seconds between pokes; at least 60 (§4.1).
     :returns: the files found, each with name, size (bytes) and mtime (ISO 8601, UTC).
-    :raises RapRetentionExpired: if nothing of the day is listed, and it is past the ten days (§4.1).
+    :raises RapRetentionExpired: if the day is past the ten days (§4.1): RAP no longer lists it whole.
     :raises RapPermissionDenied: if RAP does not show the folder to the account.
     :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
     :raises AirflowSensorTimeout: if the reports did not arrive in time; it names those that are missing.
@@ -121,16 +121,14 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
         self._folder = Folder.parse(self.folder)
         self._globs = parse_patterns(self.reports, "reports", at_least_one=True)
-        if self.min_files < 1:
-            raise RapConfigurationError(
-                f"min_files is {self.min_files}.", todo="Set it to 1 or more.", min_files=self.min_files
-            )
+        check_number("min_files", self.min_files, least=1, form="a whole number of files", whole=True)
+        check_number("stable_for", self.stable_for, least=0, form="a number of seconds")
         self._naming = Naming(self.naming or None)
         self._source = AirflowLoginSource(self.rap_conn_id)
         self._source.check()
         self._sessions = self.session_runner(self._source, context)
-        self._day = parse_business_date(self.business_date) or trading_day(
-            context, self._folder.service, self._source.clock()
+        self._day = trading_day(
+            context, self._folder.service, self._source.clock(), parse_business_date(self.business_date)
         )
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -154,6 +152,9 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
     def _judge(self, files: Sequence[RemoteFile]) -> PokeReturnValue:
         now = self._source.clock()
+        if now.date() >= left_on(self._day):
+            # RAP may still list a part of the day, such as the files of its night.
+            raise retention_expired(self._day, self._folder.path, "Not every report")
         of_day = [
             file
             for file in files
@@ -168,8 +169,6 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             counts = ", ".join(f"{glob} ({len(matches)})" for glob, matches in found.items())
             self.log.info("Arrived in %s for %s: %s.", self._folder.path, self._day.isoformat(), counts)
             return PokeReturnValue(True, [_facts(file) for file in arrived.values()])
-        if not of_day and now.date() >= left_on(self._day):
-            raise retention_expired(self._day, self._folder.path)
         self._awaited = (
             f"Still waiting in {self._folder.path} for {self._day.isoformat()}: "
             + ", ".join(f"{glob} ({count} of {self.min_files})" for glob, count in short.items())

@@ -1,4 +1,4 @@
-"""The demo, ``make demo``: Airflow lands one trading day of the simulated RAP in a lake."""
+"""The demo, ``make demo``: Airflow lands trading days of the simulated RAP in a lake, and misses a report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,10 +39,14 @@ DAGS = Path("dags").absolute()
 HOME = Path(".demo")
 AIRFLOW_HOME = HOME.absolute() / "airflow"
 LAKE = HOME / "lake"
+LATE_LAKE = HOME / "lake-of-the-late-report"
+"""The lake of the second act; each demo begins it anew."""
 LOG = HOME / "airflow.log"
 
+_DAYS_BEFORE = 5
+"""Trading days before the day of the demo; they tell which reports are usual."""
 _SECONDS_AT_MOST = 120
-_NAMES_SHOWN = 2
+_REPORTS_SHOWN = 2
 _LOG_LINES_SHOWN = 30
 # Run several commands in one process, since Airflow takes longer to start than to run a command.
 _RUN_COMMANDS = """
@@ -72,18 +78,23 @@ def main() -> int:
     console.print(f"\n[bold]The HKEX reports of {day:%A, %-d %B %Y}: from RAP into a data lake[/]\n")
     earlier = len(list(read_manifest()))
     with RapSimulator(accounts=(ACCOUNT,), now=now, access=Access(enforce_hours=True)) as rap:
-        rap.publish_day(day)
+        for each in trading_days_until(day):
+            rap.publish_day(each)
         print_line("RAP", f"simulated on {rap.host}:{rap.port}; its clock shows {now:%A %H:%M} in Hong Kong")
+        environment = airflow_environment(rap)
         try:
-            run_dags(day, airflow_environment(rap))
+            run_dags(day, environment)
+            console.print("", lake_tree(), "", sep="\n")
+            code = print_comparison(rap, list(read_manifest()), earlier)
+            hold_back_a_report(rap, day, environment)
         except AirflowCommandError as error:
             print_failure(error)
             return 1
         except KeyboardInterrupt:
             console.print("\nInterrupted; Airflow and the simulated RAP were stopped.")
             return 130
-        console.print("", lake_tree(), "", sep="\n")
-        return print_comparison(rap, list(read_manifest()), earlier)
+        print_next_steps(first_run=not earlier)
+        return code
 
 
 def choose_day(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]:
@@ -98,6 +109,64 @@ def choose_day(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]
     hours = window(Service.DCASS, day)
     assert hours is not None  # noqa: S101
     return day, next_opening(Service, hours.closes)
+
+
+def trading_days_until(day: pendulum.Date) -> list[pendulum.Date]:
+    """Return a trading day and those before it that RAP lists in the demo, the earliest first.
+
+    :param day: the trading day of the demo.
+    """
+    days = [day]
+    while len(days) <= _DAYS_BEFORE:
+        days.append(previous_trading_day(days[-1]))
+    return days[::-1]
+
+
+def hold_back_a_report(rap: RapSimulator, day: pendulum.Date, environment: dict[str, str]) -> None:
+    """Run the task of a day with one report held back, which fails, and again once the report is there.
+
+    :param rap: the simulated RAP, which has every report of the day.
+    :param day: the trading day.
+    :param environment: the environment variables of Airflow.
+    :raises AirflowCommandError: if the first try does not name the report, or the second one fails.
+    """
+    shutil.rmtree(LATE_LAKE, ignore_errors=True)
+    environment = environment | {"AIRFLOW_VAR_HKEX_RAP_LAKE": LATE_LAKE.absolute().as_uri()}
+    task = ["tasks", "test", DAG_IDS[0], "land", f"{day}"]
+    report = next(
+        file for file in rap.files(Folder.DCASS) if file.text.startswith(f"TP001_CXYZ_{day:%Y%m%d}")
+    )
+    console.print("\n[bold]The same day, into an empty lake, with one report held back[/]\n")
+    rap.remove(Folder.DCASS, report.name)
+    print_line("RAP", f"does not have {report.text} yet")
+    error, _ = run_task(task, environment)
+    if error is None or report.text.partition("_")[0] not in error:
+        raise AirflowCommandError(f"The task did not miss {report.text}")
+    print_line("The task", f"[bold red]failed[/], to be tried again: {escape(error)}")
+    rap.put(Folder.DCASS, report.name, report.content, report.mtime)
+    print_line("RAP", f"has {report.text} now")
+    error, seconds = run_task(task, environment)
+    if error is not None:
+        raise AirflowCommandError(f"The task failed although RAP has {report.text}")
+    print_line("The task", f"[bold green]succeeded[/] in {seconds:.0f} s: the day is complete")
+
+
+def run_task(task: list[str], environment: dict[str, str]) -> tuple[str | None, float]:
+    """Run one task, and return the report that it misses, if any, and its seconds.
+
+    :param task: the arguments of ``airflow``.
+    :param environment: the environment variables of Airflow.
+    :raises AirflowCommandError: if the task failed for another reason.
+    """
+    logged = LOG.stat().st_size
+    seconds = run_airflow(task, environment=environment)
+    log = LOG.read_bytes()[logged:].decode(errors="replace")
+    # The command succeeds although its task does not.
+    if missing := re.search(r"RapReportMissing: (Not in the lake .*?\))", log):
+        return missing[1], seconds
+    if "new_state=success" not in log:
+        raise AirflowCommandError(f"airflow {' '.join(task)} failed")
+    return None, seconds
 
 
 def airflow_environment(rap: RapSimulator) -> dict[str, str]:
@@ -173,17 +242,18 @@ def read_manifest() -> Iterator[dict[str, Any]]:
 
 
 def lake_tree() -> Tree:
-    """Return the lake as a tree with numbers of files, sizes and some names."""
+    """Return the lake as a tree, with a few of its reports and the newest day of each."""
     root = Tree(f"[bold]{LAKE}[/]", guide_style="dim")
-    for customer in sorted(LAKE.glob("reports/customer=*")):
-        reports = root.add(_label(customer.name, customer))
-        for day in sorted(customer.glob("*/*/*/")):
-            leaf = reports.add(_label(f"{day.relative_to(customer)}", day))
-            names = sorted(path.name for path in day.iterdir())
-            for name in names[:_NAMES_SHOWN]:
-                leaf.add(escape(name))
-            if len(names) > _NAMES_SHOWN:
-                leaf.add(f"[dim]and {len(names) - _NAMES_SHOWN} more[/]")
+    for folder in sorted(LAKE.glob("reports/customer=*/folder=*")):
+        reports = sorted(folder.iterdir())
+        branch = root.add(_label(str(folder.relative_to(LAKE)), folder))
+        for report in reports[:_REPORTS_SHOWN]:
+            day = max(report.iterdir())
+            leaf = branch.add(_label(report.name, report))
+            for path in sorted(day.iterdir()):
+                leaf.add(escape(f"{day.name}/{path.name}"))
+        if len(reports) > _REPORTS_SHOWN:
+            branch.add(f"[dim]and {len(reports) - _REPORTS_SHOWN} more reports[/]")
     root.add(_label("manifest", LAKE / "manifest"))
     return root
 
@@ -229,7 +299,6 @@ def print_comparison(rap: RapSimulator, entries: list[dict[str, Any]], earlier: 
     )
     for name in differing:
         print_line("", f"[bold red]missing or different: {escape(name)}[/]")
-    print_next_steps(first_run=not earlier)
     return 1 if differing or not reports else 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +12,14 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.masking import mask_private_key
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, RAP_PORT, Address, Site, parse_addresses
+from airflow_provider_hkex_rap.transport.extras import Extras
+from airflow_provider_hkex_rap.transport.host_keys import parse_host_keys
 
 if TYPE_CHECKING:
     from asyncssh import SSHKey
 
 CONNECT_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
-
-_RSA_PUBLIC_KEY = re.compile(r"(?:^|\s)(?:ssh-rsa\s+)?(AAAAB3NzaC1yc2E[A-Za-z0-9+/]+=*)(?=\s|,|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def read_login(
     login: str | None,
     host: str | None,
     port: int | None,
-    extra: Mapping[str, object],
+    extra: object,
     mask: Callable[[str], object],
 ) -> Login:
     """Return the login that a connection's fields describe.
@@ -64,40 +63,46 @@ def read_login(
     :param login: the RAP user account.
     :param host: ``host[:port]``, several separated by commas; blank for the guide's addresses (§7.1).
     :param port: the port of hosts that are given without one.
-    :param extra: the connection's extra fields; blank values are ignored.
+    :param extra: the connection's extra fields, a mapping; blank values are ignored.
     :param mask: called with each secret, the private key line by line, before anything else uses it.
     :raises RapConfigurationError: if a field is missing or not valid.
     """
-    for name, value in {"login": login, "host": host, **extra}.items():
-        if name != "private_key" and "PRIVATE KEY-----" in str(value):
+    _check_for_private_key({"login": login, "host": host, **(extra if isinstance(extra, Mapping) else {})})
+    fields = Extras(extra)
+    account = Account(login or "")
+    site = Site.parse(fields.text("site") or Site.PRIMARY)
+    return Login(
+        account=account,
+        site=site,
+        addresses=_addresses(site, host, port, fields),
+        host_keys=_host_keys(fields),
+        client_keys=_client_keys(fields, mask),
+        connect_timeout=fields.seconds("connect_timeout", CONNECT_TIMEOUT),
+        idle_timeout=fields.seconds("idle_timeout", IDLE_TIMEOUT),
+    )
+
+
+def _check_for_private_key(fields: Mapping[str, object]) -> None:
+    """Check that a private key was not typed into another field, which logs and messages may show.
+
+    :raises RapConfigurationError: if one was.
+    """
+    for name, value in fields.items():
+        if name != "private_key" and "PRIVATE KEY" in str(value):
             raise RapConfigurationError(
                 f"The field {name!r} holds a private key.",
                 why="Only 'private_key' is kept out of logs and messages.",
                 todo="Move the key to 'private_key', or give its path in 'key_file'. Renew the key if others"
                 " may have seen it.",
             )
-    account = Account(login or "")
-    extra = {name: value for name, value in extra.items() if value not in (None, "")}
-    site = Site.parse(str(extra.get("site", Site.PRIMARY)))
-    return Login(
-        account=account,
-        site=site,
-        addresses=_addresses(site, host, port, extra),
-        host_keys=_host_keys(extra),
-        client_keys=_client_keys(extra, mask),
-        connect_timeout=_seconds(extra, "connect_timeout", CONNECT_TIMEOUT),
-        idle_timeout=_seconds(extra, "idle_timeout", IDLE_TIMEOUT),
-    )
 
 
-def _addresses(
-    site: Site, host: str | None, port: int | None, extra: Mapping[str, object]
-) -> tuple[Address, ...]:
-    fields = {
+def _addresses(site: Site, host: str | None, port: int | None, fields: Extras) -> tuple[Address, ...]:
+    hosts = {
         Site.PRIMARY: ("host", host or ""),
-        Site.SECONDARY: ("secondary_hosts", str(extra.get("secondary_hosts", ""))),
+        Site.SECONDARY: ("secondary_hosts", fields.text("secondary_hosts")),
     }
-    name, text = fields[site]
+    name, text = hosts[site]
     if text.strip() or not (host or "").strip():
         return parse_addresses(text, default_port=port or RAP_PORT, field=name) or GUIDE_ADDRESSES[site]
     raise RapConfigurationError(
@@ -108,79 +113,41 @@ def _addresses(
     )
 
 
-def _host_keys(extra: Mapping[str, object]) -> tuple[SSHKey, ...] | None:
-    unchecked = str(extra.get("no_host_key_check", False)).lower() == "true"
-    given = extra.get("host_key")
-    if unchecked and given:
+def _host_keys(fields: Extras) -> tuple[SSHKey, ...] | None:
+    unchecked = fields.flag("no_host_key_check")
+    if unchecked and "host_key" in fields:
         raise RapConfigurationError(
             "Both 'host_key' and 'no_host_key_check' are set.",
             why="A pinned host key protects nothing if it is not checked.",
             todo="Keep 'host_key' and remove 'no_host_key_check'.",
         )
-    if unchecked:
-        return None
-    return parse_host_keys(given if isinstance(given, list | tuple) else str(given or ""))
+    return None if unchecked else parse_host_keys(fields.lines("host_key"))
 
 
-def parse_host_keys(keys: str | Iterable[object]) -> tuple[SSHKey, ...]:
-    """Return the RSA public keys in a text.
-
-    :param keys: one or more keys, each ``ssh-rsa AAAA…`` or ``AAAA…``, one per line or in a list; the output
-        of ``ssh-keyscan`` is accepted.
-    :raises RapConfigurationError: if there is no RSA key in it; RAP's host keys are RSA (§2.1).
-    """
-    from asyncssh import KeyImportError, import_public_key
-
-    text = keys if isinstance(keys, str) else "\n".join(str(key) for key in keys)
-    try:
-        found = tuple(import_public_key(f"ssh-rsa {blob}") for blob in _RSA_PUBLIC_KEY.findall(text))
-    except KeyImportError:
-        found = ()
-    if not found:
-        raise RapConfigurationError(
-            "The connection pins no RSA host key.",
-            why="RAP has RSA host keys (guide §2.1), and a server is trusted only if its key is pinned.",
-            todo="Set the extra 'host_key' to the key that HKEX gave you, as 'ssh-rsa AAAA…', one per line.",
-        )
-    return found
-
-
-def _client_keys(extra: Mapping[str, object], mask: Callable[[str], object]) -> tuple[PrivateKey, ...]:
-    if passphrase := str(extra.get("private_key_passphrase", "")):
+def _client_keys(fields: Extras, mask: Callable[[str], object]) -> tuple[PrivateKey, ...]:
+    if passphrase := fields.secret("private_key_passphrase"):
         mask(passphrase)
-    text, source = _private_key(extra)
+    text, source = _private_key(fields)
     if not text:
         return ()
     mask_private_key(text, mask)
     return (PrivateKey.load(text, passphrase or None, source=source),)
 
 
-def _private_key(extra: Mapping[str, object]) -> tuple[str, str]:
+def _private_key(fields: Extras) -> tuple[str, str]:
     """Return the text of the connection's private key and its source; empty if it has none."""
-    if text := extra.get("private_key"):
-        return str(text), "extra 'private_key'"
-    path = extra.get("key_file")
+    if text := fields.secret("private_key"):
+        return text, "extra 'private_key'"
+    path = fields.text("key_file")
     if not path:
         return "", ""
+    # A passphrase or a key that was typed into this field must not be shown.
+    shown = f" {path!r}" if path.startswith(("/", "~", "./", "../")) else ""
     try:
-        return Path(str(path)).expanduser().read_text("utf-8-sig"), f"key file {str(path)!r}"
-    except (OSError, UnicodeDecodeError) as error:
+        return Path(path).expanduser().read_text("utf-8-sig"), f"key file{shown}"
+    except (OSError, UnicodeDecodeError, ValueError, RuntimeError) as error:
         raise RapConfigurationError(
-            f"The key file {str(path)!r} cannot be read: {getattr(error, 'strerror', 'it is not text')}.",
-            todo="Set the extra 'key_file' to a private key that the Airflow worker may read.",
-            path=str(path),
+            f"The key file{shown} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}.",
+            todo="Set the extra 'key_file' to the path of a private key that the Airflow worker may read.",
+            path=path if shown else "",
         ) from None
-
-
-def _seconds(extra: Mapping[str, object], name: str, default: float) -> float:
-    value = extra.get(name, default)
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise RapConfigurationError(
-            f"{value!r} in the extra {name!r} is not a number of seconds above zero.",
-            todo=f"Set it to a number of seconds, or leave it blank for {default:g}.",
-        )
-    return seconds

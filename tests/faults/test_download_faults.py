@@ -248,7 +248,7 @@ def test_a_kill_ends_the_session_at_once(rap: RapSimulator, lake: Path) -> None:
     """Fault 24: SIGTERM while a file is read."""
     rap.put(Folder.DCASS, "stalls_20261120.csv", 300_000, MTIME)
     fault = rap.faults.add(Fault("stall", path="*/stalls*", at_byte=100_000))
-    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri(), expect=[])
 
     def kill() -> None:
         rap.events.wait_for("fault")

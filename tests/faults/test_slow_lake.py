@@ -61,7 +61,7 @@ def test_a_kill_frees_the_account_before_a_slow_storage_call_returns(
         rap.put(Folder.DCASS, f"R{number:02}_20261120.csv", 1_000, MTIME)
     with monkeypatch.context() as patch:
         slow = SlowCalls(patch, method, from_call=20 if method == "commit" else 1)
-        operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+        operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri(), expect=[])
         with ThreadPoolExecutor(1) as thread:
             running = thread.submit(operator.execute, {})
             assert slow.reached.wait(60)

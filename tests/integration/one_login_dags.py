@@ -25,7 +25,7 @@ def look(task_id, folder, reports="*"):
 
 
 def land(task_id, folders, **filters):
-    RapDownloadOperator(task_id=task_id, folders=folders, lake=LAKE, **filters)
+    RapDownloadOperator(task_id=task_id, folders=folders, lake=LAKE, expect=[], **filters)
 
 
 for name, defaults in {"pooled": {}, "roomy": ROOMY}.items():

@@ -44,7 +44,7 @@ class Tasks:
     ) -> dict[str, dict[str, Any]]:
         """Run a task that succeeds, and return the content of its events by URI."""
         operator = RapDownloadOperator(
-            task_id="land", **{"folders": list(Folder), "lake": self.lake.as_uri(), **arguments}
+            task_id="land", **{"folders": list(Folder), "lake": self.lake.as_uri(), "expect": [], **arguments}
         )
         assert REPORTS_LANDED in operator.outlets
         accessors, context = OutletEventAccessors(), in_a_run()

@@ -103,7 +103,7 @@ def lake(tmp_path: Path) -> Path:
 
 
 def download(lake: Path) -> None:
-    RapDownloadOperator(task_id="land", folders=list(Folder), lake=lake.as_uri()).execute({})
+    RapDownloadOperator(task_id="land", folders=list(Folder), lake=lake.as_uri(), expect=[]).execute({})
 
 
 @pytest.fixture
@@ -417,23 +417,32 @@ def test_gaps_is_a_check_that_passes_and_fails(
         rap.publish_day(day, reports=12)
     rap.put(Folder.DCASS, "on_a_saturday.txt", b"x", pendulum.datetime(2026, 11, 14, 4, 0))
     download(lake)
+    set_clock(monkeypatch, NOW.set(hour=7))
     status, rows = gaps(airflow, lake)
     assert status == 0
-    assert rows["2026-11-20", "DCASS"]["awaited"] == ["*"]
+    awaited = rows["2026-11-20", "DCASS"]["awaited"]
+    assert awaited[0] == "/download/DCASS"
+    assert "TP001 in DCASS" in awaited
     assert rows["2026-11-14", "DCASS"]["files"] == "1"
+    # Three days before a day must be known to tell which reports are usual.
+    judged = {day for (day, _), row in rows.items() if row["judged"] == "True"}
+    assert judged == {"2026-11-13", "2026-11-16", "2026-11-17", "2026-11-18", "2026-11-19", "2026-11-20"}
     assert not any(row["missing"] for row in rows.values())
 
-    # CCMS closes at midnight, DCASS at 03:30.
+    # In the night, after the usual time of TP001. CCMS has closed at midnight; DCASS closes at 03:30.
     set_clock(monkeypatch, NOW.add(hours=1))
     status, rows = gaps(airflow, lake)
-    missing = {key: row["missing"] for key, row in rows.items() if row["missing"]}
-    assert (status, missing) == (1, {("2026-11-20", "HKCC_SEOCH_CCMS_GLOB"): ["*"]})
-    assert gaps(airflow, lake, "--folders", "DCASS", "DCASS_OTHERS")[0] == 0
+    assert status == 1
+    dcass, ccms = rows["2026-11-20", "DCASS"], rows["2026-11-20", "HKCC_SEOCH_CCMS_GLOB"]
+    assert "TP001 in DCASS" in dcass["missing"]
+    assert dcass["awaited"][0] == "/download/DCASS"
+    assert ccms["missing"][0] == "/download/HKCC_SEOCH_CCMS_GLOB"
+    assert not ccms["awaited"]
     # A pattern is due when the folder closes that its reports come in; here, either.
     assert gaps(airflow, lake, "--expect", "CCMS_PRICE_*")[0] == 1
     assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 0
     set_clock(monkeypatch, NOW.add(hours=4))
-    assert gaps(airflow, lake, "--folders", "DCASS", "DCASS_OTHERS")[0] == 1
+    assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 1
 
 
 def test_gaps_says_where_a_lake_holds_nothing_of_the_customer(airflow: Airflow, week: Path) -> None:

@@ -427,7 +427,7 @@ def test_status_finds_the_connections_and_goes_on_where_one_fails(
     airflow("connections", "delete", "hkex_rap_stored")
     assert result.status == 1
     assert [(row["conn_id"], row["key"]) for row in result.rows] == [("hkex_rap_default", "none")]
-    assert "hkex_rap_stored: 'nowhere' in 'key_store' is not a key store" in result.err
+    assert "hkex_rap_stored: The value of 'key_store' is not a key store" in result.err
     assert "airflow connections add" in status(airflow, "--conn-id", "nowhere").err
 
 

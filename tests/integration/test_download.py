@@ -87,16 +87,13 @@ def test_what_was_expected_and_did_not_come_is_named(rap: RapSimulator, lake: Pa
 
 
 def test_what_was_expected_and_can_no_longer_come_fails_at_once(rap: RapSimulator, lake: Path) -> None:
-    night = rap.put(Folder.DCASS, "NIGHT_20261109.csv", b"x", NOW.subtract(days=10))
+    rap.put(Folder.DCASS, "NIGHT_20261109.csv", b"x", NOW.subtract(days=10))
     what = {"business_date": "2026-11-09", "expect": ["TP001*", "NIGHT*"]}
-    # Some of that day is still listed.
-    with pytest.raises(RapReportMissing, match=r"TP001\*"):
-        download(lake, **what)
-    assert by_name(lake) == published(rap)
-    rap.remove(Folder.DCASS, night.text)
+    # Some of that day is still listed, and lands.
     with pytest.raises(RapRetentionExpired, match=r"None of TP001\* of 2026-11-09 is in") as caught:
         download(lake, **what)
     assert not caught.value.retryable
+    assert by_name(lake) == published(rap)
 
 
 def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
@@ -110,10 +107,10 @@ def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
 
 def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulator, lake: Path) -> None:
     with pytest.raises(RapRetentionExpired, match="left RAP on 2026-11-20") as caught:
-        download(lake, business_date="2026-11-09")
+        download(lake, business_date="2026-11-09", expect=["usual"])
     assert not caught.value.retryable
     with pytest.raises(RapReportMissing) as missing_day:
-        download(lake, business_date="2026-11-11")
+        download(lake, business_date="2026-11-11", expect=["usual"])
     assert missing_day.value.retryable
 
 
@@ -302,7 +299,10 @@ def test_a_set_of_characters_is_a_pattern(rap: RapSimulator, lake: Path) -> None
 def test_what_a_template_leaves_blank_counts_as_left_out(rap: RapSimulator, lake: Path) -> None:
     rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
     for blank in ("", None, [""], []):
-        download(lake, expect=blank, exclude=blank, naming="")
+        download(lake, exclude=blank, naming="")
+    for blank in ("", None, [""]):
+        with pytest.raises(RapReportMissing, match="DCASS_OTHERS"):
+            download(lake, expect=blank)
     for blank in ("", None):
         for field in ("folders", "include"):
             with pytest.raises(RapConfigurationError):
@@ -347,7 +347,7 @@ def test_no_secret_shows_in_anything_that_the_task_says(
     rap: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rap.faults.add(Fault("refuse_login", times=None))
-    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri(), expect=[])
     with caplog.at_level("DEBUG"), pytest.raises(RapError) as caught:
         operator.execute({})
     said = f"{caught.value!r} {caught.value} {caught.value.__dict__} {caplog.text} {capfd.readouterr()}"

@@ -58,7 +58,9 @@ def test_a_trading_day_lands_once_in_a_bucket(bucket: Any, monkeypatch: pytest.M
         monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((NOW - pendulum.now()).total_seconds()))
         rap.publish_day(NOW.date(), reports=20)
         rap.put(Folder.DCASS, "LARGE_20261120.zip", 20_000_000, NOW.subtract(hours=1))
-        operator = RapDownloadOperator(task_id="land", folders=list(Folder), lake="s3://lake@reports/rap")
+        operator = RapDownloadOperator(
+            task_id="land", folders=list(Folder), lake="s3://lake@reports/rap", expect=[]
+        )
         reports = [file for folder in Folder for file in rap.files(folder)]
         summary = operator.execute({})
         assert summary["landed"] == len(reports)
@@ -93,7 +95,9 @@ def test_the_lake_is_listed_although_the_console_has_made_its_folders(
         monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", str((NOW - pendulum.now()).total_seconds()))
         for name in ("q?versionId=a_20261120.csv", "q?versionId=b_20261120.csv"):
             rap.put(Folder.DCASS, name, name.encode(), NOW.subtract(hours=1))
-        operator = RapDownloadOperator(task_id="land", folders="DCASS", lake="s3://lake@reports/rap")
+        operator = RapDownloadOperator(
+            task_id="land", folders="DCASS", lake="s3://lake@reports/rap", expect=[]
+        )
         assert operator.execute({})["landed"] == 2
         assert operator.execute({})["already"] == 2
     contents = {

@@ -38,6 +38,7 @@ def test_the_result_has_the_day_the_counts_and_the_manifest_files(rap: RapSimula
         "excluded": 2,
         "bytes": 6,
         "by_report": {"DCASS": {"TP001": 2}, "DCASS_OTHERS": {"RPI03": 1}},
+        "judgement": {"judged": False, "expected": 0, "missing": [], "warnings": []},
     }
     assert seconds > 0
     assert len(manifests) == len(set(manifests)) == 3

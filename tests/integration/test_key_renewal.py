@@ -562,6 +562,7 @@ def _next_day(site: Site, accounts: tuple[str, ...]) -> dict[str, int]:
     return {"year": day.year, "month": day.month, "day": day.day}
 
 
+@pytest.mark.slow
 def test_ten_years_of_four_accounts_pass_unattended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accounts = tuple(f"DCXYZ00{number}" for number in range(1, 5))
     with RapSimulator(accounts, NOW) as rap:

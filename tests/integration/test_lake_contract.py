@@ -31,7 +31,11 @@ ODD = "50%25+a=b&c@d#1[x]?e"
 NAMES = ["TP001_20261120.csv", "MT001 20261120 報表.csv.gz", f"{ODD}_20261120.txt"]
 
 
-@pytest.fixture(scope="session", params=STORAGES)
+# The emulator of GCS takes as long as the other three together.
+PARAMS = [pytest.param(name, marks=pytest.mark.slow if name == "gcs" else ()) for name in STORAGES]
+
+
+@pytest.fixture(scope="session", params=PARAMS)
 def storage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     with STORAGES[request.param](tmp_path_factory.mktemp(request.param)) as storage:
         yield storage

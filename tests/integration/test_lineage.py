@@ -52,7 +52,7 @@ def test_inputs_are_files_on_rap_and_outputs_are_files_in_the_lake(
     rap: RapSimulator, lake: Path, tmp_path: Path
 ) -> None:
     rap.publish_day(NOW.date(), reports=12)
-    operator = RapDownloadOperator(task_id="land", folders=list(Folder), lake=lake.as_uri())
+    operator = RapDownloadOperator(task_id="land", folders=list(Folder), lake=lake.as_uri(), expect=[])
     summary = operator.execute({})
     event = emitted(operator, tmp_path)
 
@@ -88,7 +88,7 @@ def test_the_lineage_of_many_files_is_bounded_and_says_so(
     monkeypatch.setattr("airflow_provider_hkex_rap.lineage.openlineage.FILES_NAMED", 3)
     for number in range(7):
         rap.put(Folder.DCASS, f"TP{number:03}_20261120.csv", b"12345", MTIME)
-    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri(), expect=[])
     operator.execute({})
     event = emitted(operator, tmp_path)
     landing = event["run"]["facets"]["hkexRap_landing"]
@@ -108,7 +108,7 @@ def test_a_failed_try_names_the_files_that_landed(rap: RapSimulator, lake: Path,
 
 
 def test_a_task_that_has_not_run_has_no_lineage(lake: Path) -> None:
-    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri())
+    operator = RapDownloadOperator(task_id="land", folders="DCASS", lake=lake.as_uri(), expect=[])
     assert operator.get_openlineage_facets_on_complete(None) is None
 
 

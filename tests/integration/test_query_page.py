@@ -216,7 +216,7 @@ def test_the_uris_of_a_lake_on_s3_are_ready_with_and_without_a_connection(
     content = csv(DAY, 1)
     rap.put(Folder.DCASS, "TP001_CXYZ_20261120.csv", content, MTIME)
     lake = f"s3://lake@{bucket}/rap"
-    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=lake).execute({})
+    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=lake, expect=[]).execute({})
     (report,) = landed_reports(lake, "CXYZ")
     assert report.uri
     assert report.uri.startswith(f"{lake}/reports/customer=CXYZ/")

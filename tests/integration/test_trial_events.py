@@ -79,13 +79,10 @@ def events(trial: Trial) -> Events:
         assert isinstance(published, pendulum.DateTime)
         rap.put(folder, name, CSV, published, account=account)
 
-    def land(name: str, expect: str = "") -> None:
-        run = airflow.trigger("land", conf={"expect": expect})
-        assert trial.end_of("land", run) == ("failed" if expect else "success"), trial.log(
-            "land", run, "land"
-        )
-        if not expect:
-            played.summaries[name] = airflow.xcom("land", run, "land")
+    def land(name: str) -> None:
+        run = airflow.trigger("land")
+        assert trial.end_of("land", run) == "success", trial.log("land", run, "land")
+        played.summaries[name] = airflow.xcom("land", run, "land")
 
     def wait_for_runs(consumer: str, count: int) -> None:
         path = Path(airflow.home, f"{consumer}.jsonl")
@@ -96,7 +93,12 @@ def events(trial: Trial) -> Events:
 
     consumers = ["dcass", "others", "ccms", "abc"]
     airflow.unpause(
-        "land", "land_by_two", "land_mapped", VALIDATE, *(f"consume_{name}" for name in consumers)
+        "land",
+        "land_and_fail",
+        "land_by_two",
+        "land_mapped",
+        VALIDATE,
+        *(f"consume_{name}" for name in consumers),
     )
 
     # Several days at once, in two folders.
@@ -109,7 +111,7 @@ def events(trial: Trial) -> Events:
     land("nothing new")
     # A run that lands a file and fails; the next run lands another file and succeeds.
     publish("TP001", FAILED_DAY)
-    land("failed", expect="NEVER_*")
+    assert trial.end_of("land_and_fail", airflow.trigger("land_and_fail")) == "failed"
     publish("TP001", NEXT_DAY)
     land("after the failed run")
     wait_for_runs("dcass", 2)
@@ -221,7 +223,8 @@ def test_openlineage_gets_the_files_of_each_landing(events: Events) -> None:
     landings = [
         event
         for event in map(json.loads, lines)
-        if event["job"]["name"] == "land.land" and event["eventType"] in ("COMPLETE", "FAIL")
+        if event["job"]["name"] in ("land.land", "land_and_fail.land")
+        and event["eventType"] in ("COMPLETE", "FAIL")
     ]
     landed = sorted(len(event["outputs"]) for event in landings)
     assert landed == [0, 1, 1, 4]

@@ -25,6 +25,8 @@ pytestmark = [
 AT = pendulum.datetime(2027, 1, 27, 10, tz=HONG_KONG)
 INTRADAY = "hkex_rap_intraday_margin"
 MARGIN = "INTRADAY_MARGIN_CXYZ_20270127.csv"
+YESTERDAYS = "INTRADAY_MARGIN_CXYZ_20270126.csv"
+"""Without it, the patterns of the DAG would match nothing at first, which is an error."""
 OTHER = "TP001_CXYZ_20270127.csv"
 
 
@@ -70,6 +72,7 @@ def morning(trial: Trial) -> Morning:
         trial.airflow.wait_until_idle()
         trial.rap.events.clear()
 
+    trial.rap.put(Folder.DCASS, YESTERDAYS, b"of yesterday", AT.subtract(days=1), account=ACCOUNT)
     trial.airflow.unpause(INTRADAY)
     note(0)
     trial.rap.put(Folder.DCASS, OTHER, b"other", AT, account=ACCOUNT)
@@ -105,7 +108,7 @@ def test_every_new_version_lands_beside_the_last(morning: Morning) -> None:
 
 def test_unchanged_reports_are_not_opened_again_and_other_reports_never(morning: Morning) -> None:
     assert morning.opened == {
-        "10:00": Counter(),
+        "10:00": Counter([YESTERDAYS]),
         "10:10": Counter([MARGIN]),
         "10:20": Counter(),
         "10:30": Counter([MARGIN]),
@@ -115,4 +118,4 @@ def test_unchanged_reports_are_not_opened_again_and_other_reports_never(morning:
     # The first number may be 2: unpausing the DAG also creates the last run that was due before.
     assert morning.logins[1:] == [1, 1, 1, 1]
     assert OTHER in {file.text for file in morning.trial.rap.files(Folder.DCASS, account=ACCOUNT)}
-    assert {name_of(e) for e in morning.trial.landed("CXYZ") if e["dag"] == INTRADAY} == {MARGIN}
+    assert {name_of(e) for e in morning.trial.landed("CXYZ") if e["dag"] == INTRADAY} == {MARGIN, YESTERDAYS}

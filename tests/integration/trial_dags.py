@@ -91,10 +91,12 @@ for dag_id, account, reports, timeout in [
         wait = RapReportSensor(
             task_id="wait", reports=reports, timeout=timeout * MINUTES, **WAITING, **account
         )
-        wait >> RapDownloadOperator(task_id="land", folders=["DCASS"], include=reports, lake=LAKE, **account)
+        wait >> RapDownloadOperator(
+            task_id="land", folders=["DCASS"], include=reports, lake=LAKE, expect=[], **account
+        )
 
 with DAG("over_sites", schedule=None, default_args=RETRIED):
-    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=LAKE, rap_conn_id="hkex_rap_sites")
+    RapDownloadOperator(task_id="land", folders=["DCASS"], lake=LAKE, expect=[], rap_conn_id="hkex_rap_sites")
 
 # One run each, at the same time, in the night after Thursday 4 February 2027.
 THURSDAY = pendulum.datetime(2027, 2, 4, tz="UTC")
@@ -107,4 +109,6 @@ for customer, account in {"xyz": {}, "abc": ABC1}.items():
         catchup=True,
         default_args=RETRIED,
     ):
-        RapDownloadOperator(task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, **account)
+        RapDownloadOperator(
+            task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect=[], **account
+        )

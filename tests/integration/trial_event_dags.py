@@ -12,10 +12,9 @@ from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 LAKE = "{{ var.value.hkex_rap_lake }}"
 SEEN = Path(os.environ["TRIAL_SEEN"])
 
-with DAG("land", schedule=None, params={"expect": ""}, default_args={"retry_delay": timedelta(seconds=1)}):
-    RapDownloadOperator(
-        task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect="{{ params.expect }}"
-    )
+for dag_id, expect in (("land", []), ("land_and_fail", ["NEVER_*"])):
+    with DAG(dag_id, schedule=None, default_args={"retry_delay": timedelta(seconds=1)}):
+        RapDownloadOperator(task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect=expect)
 
 # Two accounts of one customer, in pools of their own, at the same time. If two tasks emit the first events of
 # an asset at the same moment, Airflow fails one of them, since its table of aliases takes the asset once.
@@ -25,6 +24,7 @@ with DAG("land_by_two", schedule=None, default_args={"retries": 2, "retry_delay"
             task_id=f"land_by_{number}",
             folders=["DCASS"],
             lake=LAKE,
+            expect=[],
             include=f"*{day.replace('-', '')}*",
             rap_conn_id=f"hkex_rap_abc{number}",
             pool=f"hkex_rap_abc{number}",
@@ -32,7 +32,7 @@ with DAG("land_by_two", schedule=None, default_args={"retries": 2, "retry_delay"
 
 with DAG("land_mapped", schedule=None):
     RapDownloadOperator.partial(
-        task_id="land", folders=["HKCC_SEOCH_CCMS_GLOB"], lake=LAKE, pool="hkex_rap"
+        task_id="land", folders=["HKCC_SEOCH_CCMS_GLOB"], lake=LAKE, expect=[], pool="hkex_rap"
     ).expand(business_date=["2027-01-13", "2027-01-14"])
 
 

@@ -19,7 +19,19 @@ def test_each_dag_in_the_readme_is_the_file() -> None:
 def test_every_path_in_the_readme_exists() -> None:
     paths = re.findall(r"\]\(([^):]+)\)", README)
     assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path.partition("#")[0]).exists()] == []
+
+
+def test_every_heading_that_the_readme_links_to_exists() -> None:
+    links = re.findall(r"\]\(([^):#]*)#([^)]+)\)", README)
+    assert links
+    for path, anchor in links:
+        page = (ROOT / (path or "README.md")).read_text()
+        headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings], (
+            path,
+            anchor,
+        )
 
 
 def test_every_make_target_in_the_readme_exists() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
 
+from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Address, Site
 from airflow_provider_hkex_rap.transport.login import Login, read_login
@@ -167,3 +169,21 @@ def test_every_line_of_a_key_and_its_passphrase_are_masked() -> None:
     assert set(PEM.splitlines()[1:-1]) < set(masked)
     assert "unused" in masked
     assert not [line for line in masked if line in repr(read()) or line in str(read())]
+
+
+def in_login(secret: str) -> object:
+    return read_login(login=secret, host=None, port=None, extra={"host_key": "x"}, mask=lambda text: None)
+
+
+def in_key_file(secret: str) -> object:
+    return read({"key_file": secret, "private_key": ""})
+
+
+@pytest.mark.parametrize("field", [in_login, in_key_file, open_key_store])
+@pytest.mark.parametrize(
+    "secret", ["correct horse battery", "Tr0ub4dor.and.3", "AAAAB3NzaC1yc2EAAAADAQABAAAB"]
+)
+def test_a_secret_in_the_wrong_field_is_never_shown(field: Callable[[str], object], secret: str) -> None:
+    with pytest.raises(RapConfigurationError) as caught:
+        field(secret)
+    assert secret not in f"{caught.value!r} {caught.value} {caught.value.__dict__}"

@@ -1,0 +1,294 @@
+"""Judge by the ledger, and by what RAP lists, if the days of a lake are complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+from airflow_provider_hkex_rap.lake.planning import is_wanted
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.judgement import (
+    USUAL,
+    History,
+    MissingReport,
+    Report,
+    Sighting,
+    Verdict,
+    is_ordinary,
+)
+from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
+from airflow_provider_hkex_rap.rap.service_hours import window
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.lake.entry import Entry
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+    from airflow_provider_hkex_rap.rap.report_name import Naming
+
+MARK = "judged"
+"""The kind of the marks that record judged days."""
+_DATED = ("name", "pattern")
+"""The rules by which a business date is read from a name."""
+_LATE_HOURS = 3
+"""Hours before the service closes from which a report that is not there counts as late for good."""
+_LISTED_WHOLE_DAYS = 9
+"""Days before today that RAP surely lists whole; the guide leaves open whether the tenth is kept (§4.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The reports that a task judges.
+
+    :param account: the RAP user account; its own listing and landings tell which reports are usual. None for
+        those of every account of the customer.
+    :param folders: the folders.
+    :param include: globs on file names; one of them must match.
+    :param exclude: globs on file names; none of them may match.
+    :param expect: globs on file names, and the word ``usual``.
+    :param task: the ids of DAG and task; empty outside a run.
+    """
+
+    account: str | None
+    folders: tuple[Folder, ...]
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    expect: tuple[str, ...] = ("usual",)
+    task: str = ""
+
+    @property
+    def key(self) -> str:
+        """A text that tells the marks of this task from those of another; its arguments may be edited."""
+        return json.dumps([self.account, self.task], ensure_ascii=False)
+
+    def covers(self, folder: str, name: str) -> bool:
+        """Tell if a file is judged.
+
+        :param folder: the name of its folder.
+        :param name: the file's name on RAP, as text.
+        """
+        return folder in self.folders and is_wanted(name, self.include, self.exclude)
+
+
+class Completeness:
+    """The files of a scope that are known, and the days that they make complete.
+
+    ::
+
+        completeness = Completeness(scope, entries, listed, naming, now)
+        verdict = completeness.judge(day)
+
+    :param scope: the reports to judge.
+    :param entries: the ledger's entries of the window, of all accounts of the customer.
+    :param listed: the files that RAP lists now and that may land.
+    :param naming: the rules by which file names are read, for files and entries alike; None to take report
+        and business date from the entries.
+    :param now: the time in Hong Kong.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        entries: Iterable[Entry],
+        listed: Iterable[RemoteFile],
+        naming: Naming | None,
+        now: pendulum.DateTime,
+    ) -> None:
+        self.scope = scope
+        self._now = now
+        self._landed: dict[date, list[Sighting]] = {}
+        known = [
+            self._sighting(file.folder, file.text, file.mtime, naming)
+            for file in listed
+            if naming
+            if scope.covers(file.folder.value, file.text)
+        ]
+        # The first listing may show a part of a day only, which would make its other reports unusual.
+        known = [sighting for sighting in known if now.date() < left_on(sighting.business_date)]
+        for entry in entries:
+            if entry.uri is None or not scope.covers(entry.folder, entry.text):
+                continue
+            if naming:
+                sighting = self._sighting(Folder(entry.folder), entry.text, entry.mtime, naming)
+            else:
+                sighting = _recorded(entry)
+            self._landed.setdefault(sighting.business_date, []).append(sighting)
+            if scope.account in (None, entry.account) and _was_whole(entry, sighting.business_date):
+                known.append(sighting)
+        self.history = History.of(known)
+
+    def landed(self, day: date) -> Sequence[Sighting]:
+        """Return the files of a day that are in the lake.
+
+        :param day: the business date.
+        """
+        return self._landed.get(day, ())
+
+    def judge(self, day: date, *, late: bool = False) -> Verdict:
+        """Judge a day.
+
+        :param day: the business date.
+        :param late: whether it is judged after a later day, as after an outage.
+        """
+        return self.history.judge(day, self.scope.folders, self.landed(day), self.scope.expect, late=late)
+
+    def judge_again(self, day: date, mark: Mapping[str, Any]) -> list[Verdict]:
+        """Return which of the reports that a mark says are missing have not landed since.
+
+        :param day: the business date of the run.
+        :param mark: a mark of the run, as `mark` returned it.
+        """
+        lacks: dict[str, list[dict[str, Any]]] = {day.isoformat(): [], **mark.get("lacks", {})}
+        verdicts = []
+        for text, items in sorted(lacks.items()):
+            each = date.fromisoformat(text)
+            left = tuple(missing for missing in map(_missing, items) if not self._has(each, missing))
+            verdicts.append(Verdict(each, bool(mark.get("judged")), (), (), left, (), left))
+        return verdicts
+
+    def _has(self, day: date, missing: MissingReport) -> bool:
+        def is_it(file: Sighting) -> bool:
+            if missing.report:
+                return file.report == missing.report
+            return missing.description == file.report.folder.path or fnmatchcase(
+                file.name, missing.description
+            )
+
+        return any(map(is_it, self.landed(day)))
+
+    def unjudged_days(self, day: date, marks: Iterable[dict[str, Any]], run: str | None) -> list[date]:
+        """Return the ordinary days before a day that RAP lists whole and no run has judged, oldest first.
+
+        An outage leaves such days. Days before the first judged one are none of ours.
+
+        :param day: the business date of the run.
+        :param marks: the marks of judged days, of any scope.
+        :param run: the id of the run, whose earlier tries do not count; None outside a run.
+        """
+        judged = {
+            date.fromisoformat(text)
+            for mark in marks
+            if mark.get("scope") == self.scope.key and (run is None or mark.get("run") != run)
+            for text in mark.get("days", ())
+        }
+        if not judged:
+            return []
+        first = max(min(judged), self._now.date() - timedelta(days=_LISTED_WHOLE_DAYS))
+        days = (first + timedelta(days=number) for number in range((day - first).days))
+        return [each for each in days if is_ordinary(each) and each not in judged]
+
+    def is_listed_whole(self, day: date) -> bool:
+        """Tell if RAP should still list every report of a day (§4.1).
+
+        :param day: the business date.
+        """
+        return self._now.date() < left_on(day)
+
+    def error(self, day: date, verdicts: Sequence[Verdict]) -> RapError | None:
+        """Return the error that a run must end with; None if every day is complete.
+
+        :param day: the business date of the run.
+        :param verdicts: the verdict of that day, and of days that were not judged before.
+        """
+        (own,) = (verdict for verdict in verdicts if verdict.day == day)
+        unknown = USUAL in self.scope.expect and not own.judged
+        if not self.is_listed_whole(day) and (own.absent or unknown):
+            missing = ", ".join(missing.description for missing in own.absent)
+            return retention_expired(
+                pendulum.Date(day.year, day.month, day.day),
+                ", ".join(folder.path for folder in self.scope.folders),
+                f"None of {missing}" if missing else "Not every report",
+            )
+        incomplete = [verdict for verdict in verdicts if verdict.missing]
+        if not incomplete:
+            return None
+        lacking = "; ".join(_describe(verdict, own=verdict is own) for verdict in incomplete)
+        return RapReportMissing(
+            f"Not in the lake {lacking}.",
+            why="They came on the days before, or are named in 'expect', and RAP does not list them.",
+            todo="A later try may find them. Else ask HKEX; name a discontinued report in 'exclude'.",
+            missing=tuple(missing.description for verdict in incomplete for missing in verdict.missing),
+            business_date=day.isoformat(),
+            days=tuple(verdict.day.isoformat() for verdict in incomplete),
+        )
+
+    def mark(
+        self, run: str | None, day: date, verdicts: Sequence[Verdict], unfinished: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return the mark of a try: which days are judged for good, and what they lack.
+
+        :param run: the id of the run, as `judge_again` needs it; None outside a run.
+        :param day: the business date of the run.
+        :param verdicts: the verdicts of the run.
+        :param unfinished: paths of files that were listed and have not landed.
+        """
+        return {
+            "scope": self.scope.key,
+            "run": run,
+            "day": day.isoformat(),
+            "judged": next(verdict.judged for verdict in verdicts if verdict.day == day),
+            "days": [v.day.isoformat() for v in verdicts if not unfinished and self._is_final(v)],
+            "lacks": {
+                verdict.day.isoformat(): [_facts(missing) for missing in verdict.missing]
+                for verdict in verdicts
+                if verdict.missing
+            },
+            "unfinished": list(unfinished),
+        }
+
+    def _is_final(self, verdict: Verdict) -> bool:
+        """Tell if a day need not be judged again by a later run: it is complete, or its reports are late."""
+        if not verdict.missing:
+            return True
+        hours = [found for f in self.scope.folders if (found := window(f.service, verdict.day))]
+        return not hours or self._now >= max(each.closes for each in hours).subtract(hours=_LATE_HOURS)
+
+    def _sighting(self, folder: Folder, name: str, mtime: int | None, naming: Naming) -> Sighting:
+        read = naming.read(name, mtime, self._now)
+        dated = read.rule in _DATED
+        return Sighting(Report(folder, read.report), read.business_date, name, mtime, dated)
+
+
+def _recorded(entry: Entry) -> Sighting:
+    """Return the sighting of an entry, by the rules of the run that wrote it."""
+    report = Report(Folder(entry.folder), entry.report)
+    dated = entry.business_date_rule in _DATED
+    return Sighting(report, date.fromisoformat(entry.business_date), entry.text, entry.mtime, dated)
+
+
+def _was_whole(entry: Entry, day: date) -> bool:
+    """Tell if RAP still listed a day whole when it listed one of its files (§4.1)."""
+    first_seen = datetime.fromisoformat(entry.first_seen).astimezone(HONG_KONG)
+    return first_seen.date() < left_on(day)
+
+
+def _facts(missing: MissingReport) -> dict[str, Any]:
+    return {
+        "report": [missing.report.folder.value, missing.report.code] if missing.report else None,
+        "description": missing.description,
+        "seen_on": [day.isoformat() for day in missing.seen_on],
+        "usual_time": missing.usual_time,
+    }
+
+
+def _missing(facts: Mapping[str, Any]) -> MissingReport:
+    report = facts["report"]
+    return MissingReport(
+        Report(Folder(report[0]), report[1]) if report else None,
+        facts["description"],
+        tuple(map(date.fromisoformat, facts["seen_on"])),
+        facts["usual_time"],
+    )
+
+
+def _describe(verdict: Verdict, *, own: bool) -> str:
+    text = f"for {verdict.day.isoformat()}"
+    if not own:
+        text += " (which no run had judged)"
+    return f"{text}: " + ", ".join(map(str, verdict.missing))

@@ -1,0 +1,245 @@
+"""Judge if the run's trading day is complete, and remember which days were judged."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
+from airflow_provider_hkex_rap.lake.layout import run_stamp
+from airflow_provider_hkex_rap.lake.ledger import FolderDay
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.refusals import refusing
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
+from airflow_provider_hkex_rap.rap.judgement import Verdict, days_of_baseline
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.lake.entry import Entry
+    from airflow_provider_hkex_rap.lake.marks import Mark
+    from airflow_provider_hkex_rap.operators.ingest import Ingest
+    from airflow_provider_hkex_rap.rap.files import RemoteFile
+
+_THREADS = 8
+_NAMED = 20
+"""Warnings and reports in the summary, at most."""
+
+log = logging.getLogger(__name__)
+
+
+class Judging:
+    """The judgement of a run.
+
+    ::
+
+        judging = Judging(ingest, expect=("usual",))
+        runner.run(judging.land_and_judge, wanted=services)
+        if judging.error:
+            raise judging.error
+
+    :param ingest: the landing whose days are judged.
+    :param expect: globs on file names, and the word ``usual``; nothing turns the judgement off.
+    """
+
+    def __init__(self, ingest: Ingest, expect: Sequence[str]) -> None:
+        request = ingest.request
+        self._ingest = ingest
+        self._run: str | None = ingest.run.get("run")
+        self._scope = Scope(
+            account=ingest.source.login.account.name,
+            folders=tuple(request.folders),
+            include=tuple(request.include),
+            exclude=tuple(request.exclude),
+            expect=tuple(expect),
+            task=f"{ingest.run['dag']}.{ingest.run['task']}" if self._run else "",
+        )
+        self.error: RapError | None = None
+        """The error that the run must end with; None if every judged day is complete."""
+        self.verdicts: list[Verdict] = []
+        """The verdicts, that of the run's own day last."""
+
+    async def land_and_judge(self) -> None:
+        """Land the files in one session, then judge; also mark what an interrupted try has listed."""
+        try:
+            await self._ingest.land()
+        except RapError:
+            await self._judge_and_mark()
+            raise
+        await self._judge_and_mark()
+
+    async def _judge_and_mark(self) -> None:
+        # A run that has not seen every folder has to wait until RAP opens again.
+        if not self._ingest.has_listed:
+            return
+        with self._refusing():
+            async with StorageCalls(_THREADS) as calls:
+                marks = await self._marks(calls)
+                await self._load_baseline(calls)
+                self._judge(marks, self._ingest.plan.known)
+                await self._write_mark(calls)
+
+    async def judge_without_rap(self) -> bool:
+        """Judge by the ledger what the last try of this run has missed; False if no try has listed RAP.
+
+        Its error is final: no retry can help before RAP opens, which may be days away.
+        """
+        if self._run is None or not self._scope.expect:
+            return False
+        request = self._ingest.request
+        with self._refusing():
+            async with StorageCalls(_THREADS) as calls:
+                mark = self._own_mark(await self._marks(calls))
+                if mark is None:
+                    return False
+                left = self._ingest.unfinished or mark["unfinished"]
+                await self._ingest.load_ledger(calls)
+                self._completeness = self._known(())
+                self.verdicts = self._completeness.judge_again(request.day, mark)
+                self.error = self._completeness.error(request.day, self.verdicts)
+                self._log()
+                await self._write_mark(calls)
+        if left and not self.error:
+            self.error = RapTransferError(
+                f"{len(left)} files or more have not landed, such as {left[0]}.",
+                why="RAP has shut. The log of the last try that found it open says why they did not land.",
+                path=left[0],
+            )
+        if self.error:
+            self.error.retryable = False
+            self.error.todo = "RAP is shut: clear the task when it is open, or ask HKEX for the reports."
+        return True
+
+    def _own_mark(self, marks: Sequence[Mark]) -> dict[str, Any] | None:
+        """Return the last mark of this run of this task, for its day: mapped tasks differ in the day."""
+        day = self._ingest.request.day.isoformat()
+        own = [
+            mark.payload
+            for mark in marks
+            if (mark.payload.get("scope"), mark.payload.get("run"), mark.payload.get("day"))
+            == (self._scope.key, self._run, day)
+        ]
+        return own[-1] if own else None
+
+    def _refusing(self) -> AbstractContextManager[None]:
+        uri = self._ingest.request.lake.uri
+        return refusing(f"The ledger of {uri} cannot be read or written", uri)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the judgement for the summary of the run."""
+        if not self.verdicts:
+            return {"judged": False, "expected": 0, "missing": [], "warnings": []}
+        missing = [f"{v.day.isoformat()}: {m.description}" for v in self.verdicts for m in v.missing]
+        warnings = [warning for verdict in self.verdicts for warning in verdict.warnings]
+        own = self.verdicts[-1]
+        return {
+            "judged": own.judged,
+            "expected": len(own.expected),
+            "missing": missing[:_NAMED],
+            "warnings": warnings[:_NAMED],
+        }
+
+    def _judge(self, marks: Iterable[Mark], listed: Sequence[RemoteFile]) -> None:
+        request, completeness = self._ingest.request, self._known(listed)
+        days: list[date] = []
+        if not request.only_day:
+            days = completeness.unjudged_days(request.day, (mark.payload for mark in marks), self._run)
+        self.verdicts = [completeness.judge(day, late=True) for day in days]
+        self.verdicts.append(completeness.judge(request.day))
+        self._completeness = completeness
+        self.error = self._nothing_included(listed) or completeness.error(request.day, self.verdicts)
+        self._log()
+
+    def _known(self, listed: Sequence[RemoteFile]) -> Completeness:
+        now = self._ingest.source.clock()
+        return Completeness(self._scope, self._entries(), listed, self._ingest.request.naming, now)
+
+    def _entries(self) -> list[Entry]:
+        read = [entry for manifest in self._ingest.ledger.manifests.values() for entry in manifest.entries]
+        return read + [entry for result in self._ingest.results for entry in result.entries]
+
+    def _nothing_included(self, listed: Sequence[RemoteFile]) -> RapError | None:
+        """Return the error of an ``include`` that matches nothing, in the listing or in the ledger."""
+        include = self._ingest.request.include
+        if listed or "*" in include or any(self._scope.covers(e.folder, e.text) for e in self._entries()):
+            return None
+        return RapReportMissing(
+            f"'include' matches no file: {', '.join(include)}.",
+            why="Neither the listing nor the lake has a file by these names. Patterns are case-sensitive.",
+            todo="A later try may find one. Else correct the patterns; 'airflow hkex-rap ls' shows names.",
+            missing=tuple(include),
+            business_date=self._ingest.request.day.isoformat(),
+        )
+
+    async def _marks(self, calls: StorageCalls) -> list[Mark]:
+        now = self._ingest.source.clock()
+        return await read_marks(
+            calls,
+            self._ingest.request.lake,
+            self._ingest.source.login.account.customer,
+            min(self._scope.folders),
+            MARK,
+            now.subtract(days=MARK_DAYS),
+            now,
+        )
+
+    async def _load_baseline(self, calls: StorageCalls) -> None:
+        """Read the days that the run's day is compared with, if it is older than the ledger's window."""
+        request, ledger = self._ingest.request, self._ingest.ledger
+        wanted = (
+            FolderDay(folder, day) for folder in request.folders for day in days_of_baseline(request.day)
+        )
+        await ledger.read(calls, request.lake, [each for each in wanted if each not in ledger.loaded])
+
+    async def _write_mark(self, calls: StorageCalls) -> None:
+        if not self._scope.expect:
+            return
+        await write_mark(
+            calls,
+            self._ingest.request.lake,
+            self._ingest.source.login.account.customer,
+            min(self._scope.folders),
+            MARK,
+            run_stamp(self._ingest.source.clock(), secrets.token_hex(3)),
+            self._completeness.mark(
+                self._run, self._ingest.request.day, self.verdicts, self._ingest.unfinished[:_NAMED]
+            ),
+        )
+
+    def _log(self) -> None:
+        for verdict in self.verdicts:
+            for warning in verdict.warnings:
+                log.warning("%s", warning)
+            self._log_verdict(verdict)
+        day = self.verdicts[-1].day
+        strange = [
+            report
+            for report in self._completeness.history.codes_of_one_day()
+            if day in self._completeness.history.counts[report]
+        ]
+        if strange:
+            log.warning(
+                "Reports seen on %s only: %s. If their names contain a part that changes, set 'naming'.",
+                day.isoformat(),
+                ", ".join(map(str, strange[:_NAMED])),
+            )
+
+    def _log_verdict(self, verdict: Verdict) -> None:
+        count = len(self._completeness.landed(verdict.day))
+        if verdict.judged:
+            absent = {missing.report for missing in verdict.missing}
+            log.info(
+                "Of the %d reports that came on %s, the lake has %d for %s; it has %d files of that day.",
+                len(verdict.expected),
+                ", ".join(day.isoformat() for day in verdict.baseline),
+                sum(report not in absent for report in verdict.expected),
+                verdict.day.isoformat(),
+                count,
+            )
+        else:
+            log.info("The lake has %d files of %s.", count, verdict.day.isoformat())
+        if verdict.missing:
+            log.error("%s lacks %s.", verdict.day.isoformat(), "; ".join(map(str, verdict.missing)))

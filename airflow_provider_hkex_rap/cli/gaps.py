@@ -150,14 +150,14 @@ def _judge(
 
 
 def _homes(landed: _Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:
-    """Return the folders in one of which a report should be.
+    """Return the folders, one of which should have a report.
 
     Those of a glob are the folders in which it has landed on any day, or all if it never has.
     """
     if missing.report:
         return [missing.report.folder]
-    if own := [folder for folder in folders if folder.path == missing.description]:
-        return own
+    if missing.folder:
+        return [missing.folder]
     return [home for home in folders if _has(landed, home, missing.description)] or folders
 
 

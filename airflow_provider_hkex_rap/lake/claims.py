@@ -150,9 +150,7 @@ class Claims:
             disposition, reason = await self._add(target, landed, downloaded, listed=True)
         else:
             disposition, reason = Disposition.FAILED, NO_ENTRY
-        if disposition is Disposition.LANDED:
-            self._outcomes.landed_bytes += target.file.size or 0
-        self._outcomes.add(target.listed, disposition, reason)
+        self._outcomes.add_target(target, disposition, reason)
 
     async def _add(
         self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None, *, listed: bool

@@ -182,8 +182,7 @@ class Commits:
 
     def _record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime) -> None:
         if self._entries.add_landed(target, landed, downloaded, ""):
-            self._outcomes.landed_bytes += target.file.size or 0
-            self._outcomes.add(target.listed, Disposition.LANDED)
+            self._outcomes.add_target(target, Disposition.LANDED)
         else:
             self._outcomes.add(target.listed, Disposition.FAILED, NO_ENTRY)
 

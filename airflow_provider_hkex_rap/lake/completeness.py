@@ -156,9 +156,9 @@ class Completeness:
         def is_it(file: Sighting) -> bool:
             if missing.report:
                 return file.report == missing.report
-            return missing.description == file.report.folder.path or fnmatchcase(
-                file.name, missing.description
-            )
+            if missing.folder:
+                return file.report.folder is missing.folder
+            return fnmatchcase(file.name, missing.description)
 
         return any(map(is_it, self.landed(day)))
 
@@ -274,6 +274,7 @@ def _facts(missing: MissingReport) -> dict[str, Any]:
         "description": missing.description,
         "seen_on": [day.isoformat() for day in missing.seen_on],
         "usual_time": missing.usual_time,
+        "folder": missing.folder.value if missing.folder else None,
     }
 
 
@@ -284,6 +285,7 @@ def _missing(facts: Mapping[str, Any]) -> MissingReport:
         facts["description"],
         tuple(map(date.fromisoformat, facts["seen_on"])),
         facts["usual_time"],
+        Folder(facts["folder"]) if facts["folder"] else None,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from airflow_provider_hkex_rap.lake.claims import Claims
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT, Commits
 from airflow_provider_hkex_rap.lake.entries import Entries, Origin
 from airflow_provider_hkex_rap.lake.entry import Disposition
-from airflow_provider_hkex_rap.lake.layout import run_stamp
+from airflow_provider_hkex_rap.lake.layout import new_run
 from airflow_provider_hkex_rap.lake.ledger import FolderDay, Ledger
 from airflow_provider_hkex_rap.lake.lookups import Lookups
 from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
@@ -92,7 +91,7 @@ class Landing:
         self._outcomes = Outcomes(progress)
         self._calls = StorageCalls(LOCAL_COMMIT_THREADS if lake.is_local else COMMIT_THREADS)
         self._lookups = Lookups(lake, self._calls)
-        self._manifest = ManifestWriter(lake, customer, run_stamp(clock(), secrets.token_hex(3)))
+        self._manifest = ManifestWriter(lake, customer, new_run(clock()))
         self._begun = BegunRuns(self._calls, lake, customer, self._manifest.run)
         self._claims: Claims | None = None
         self._refresh: Refresh | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -275,6 +276,14 @@ def run_stamp(now: pendulum.DateTime, suffix: str) -> str:
     :param suffix: random hexadecimal digits.
     """
     return f"{now.in_timezone('UTC').strftime(_STAMP)}-{suffix}"
+
+
+def new_run(now: pendulum.DateTime) -> str:
+    """Return a name that no other run has.
+
+    :param now: when the run starts.
+    """
+    return run_stamp(now, secrets.token_hex(3))
 
 
 def manifest_stamp(path: str) -> str | None:

@@ -49,7 +49,7 @@ async def write_mark(
 
     ::
 
-        run = run_stamp(clock(), secrets.token_hex(3))
+        run = new_run(clock())
         await write_mark(calls, lake, "CXYZ", Folder.DCASS, "announced", run, {"manifests": paths})
 
     :param calls: runs the storage calls.

@@ -78,7 +78,7 @@ def _fault(text: str, path: str, *, local: bool) -> str:
 
 def _invalid(text: str, fault: str) -> RapConfigurationError:
     scheme, separator, path = text.rpartition("://")
-    # The one fault that can be corrected without knowing what was meant.
+    # No other fault can be corrected without a guess.
     example = f"{scheme}{separator}{re.sub('/+', '/', path)}" if "empty" in fault else "one"
     return RapConfigurationError(
         f"{text!r} in 'lake' {fault}.",

@@ -14,6 +14,7 @@ from airflow_provider_hkex_rap.rap.errors import LakeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from airflow_provider_hkex_rap.lake.entries import Target
     from airflow_provider_hkex_rap.lake.manifest import ManifestFile
     from airflow_provider_hkex_rap.rap.files import RemoteFile
 
@@ -114,6 +115,17 @@ class Outcomes:
             )
             # In a callback of its own, so that an error in *progress* cannot keep a file from its entry.
             asyncio.get_running_loop().call_soon(self._progress, state)
+
+    def add_target(self, target: Target, disposition: Disposition, reason: str = "") -> None:
+        """Record the outcome of a file that is in the lake, and its bytes if this run has landed it.
+
+        :param target: the file, with the size that the reading proved.
+        :param disposition: how its landing ended.
+        :param reason: why, if it did not land in the ordinary way.
+        """
+        if disposition is Disposition.LANDED:
+            self.landed_bytes += target.file.size or 0
+        self.add(target.listed, disposition, reason)
 
     def add_refused(self, file: RemoteFile, uri: str, error: Exception) -> None:
         """Record that a storage call for a file failed.

@@ -39,7 +39,7 @@ class Plan:
 
     :param todo: the files to land, oldest first, since the oldest leave RAP first.
     :param already: the files that the lake has.
-    :param returned: those of them of which the lake has a later content, with SHA-256 and URI.
+    :param returned: those that have a later content in the lake too, with SHA-256 and URI.
     :param quarantined: the entries that may not enter the lake.
     :param known: the listed files that may land by their names, those of other days included; they tell which
         reports are usual.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from airflow_provider_hkex_rap.assets.announcing import Announcement, read_annou
 from airflow_provider_hkex_rap.lake.entries import Origin
 from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.landing import Landing
-from airflow_provider_hkex_rap.lake.layout import run_stamp
+from airflow_provider_hkex_rap.lake.layout import new_run
 from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.outcomes import NOTHING_LANDED
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
@@ -228,7 +227,7 @@ class Ingest:
         :raises LakeError: if the lake cannot be read.
         """
         lake, customer, now = self.request.lake, self.ledger.customer, self.source.clock()
-        announcement = Announcement(lake=lake, customer=customer, run=run_stamp(now, secrets.token_hex(3)))
+        announcement = Announcement(lake=lake, customer=customer, run=new_run(now))
         with refusing(f"The marks of {lake.uri} cannot be read", lake.uri):
             async with StorageCalls(len(self.request.folders)) as calls:
                 announced = await run_all(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
-from airflow_provider_hkex_rap.lake.layout import run_stamp
+from airflow_provider_hkex_rap.lake.layout import new_run
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
 from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.refusals import refusing
@@ -77,7 +76,8 @@ class Judging:
             return
         with self._refusing():
             async with StorageCalls(_THREADS) as calls:
-                marks = await self._marks(calls)
+                # A task without a judgement has no marks, and may run every ten minutes.
+                marks = await self._marks(calls) if self._scope.expect else []
                 await self._load_baseline(calls)
                 self._judge(marks, self._ingest.plan.known)
                 await self._write_mark(calls)
@@ -203,7 +203,7 @@ class Judging:
             self._ingest.source.login.account.customer,
             min(self._scope.folders),
             MARK,
-            run_stamp(self._ingest.source.clock(), secrets.token_hex(3)),
+            new_run(self._ingest.source.clock()),
             self._completeness.mark(
                 self._run, self._ingest.request.day, self.verdicts, self._ingest.unfinished[:_NAMED]
             ),

@@ -65,12 +65,14 @@ class MissingReport:
     :param seen_on: the days before on which it was there, newest first.
     :param usual_time: the time at which it usually comes, in minutes after midnight of its business date in
         Hong Kong; 1,440 and more are in the night after it. None if it is not known.
+    :param folder: the folder, if it has no file at all.
     """
 
     report: Report | None
     description: str
     seen_on: tuple[date, ...] = ()
     usual_time: int | None = None
+    folder: Folder | None = None
 
     def __str__(self) -> str:
         text = self.description
@@ -235,7 +237,9 @@ class History:
     ) -> list[MissingReport]:
         reports = {file.report for file in landed}
         present = {report.folder for report in reports}
-        missing = [MissingReport(None, folder.path) for folder in folders if folder not in present]
+        missing = [
+            MissingReport(None, folder.path, folder=folder) for folder in folders if folder not in present
+        ]
         for report in expected:
             if report not in reports:
                 seen_on = tuple(seen for seen in baseline if seen in self.counts[report])

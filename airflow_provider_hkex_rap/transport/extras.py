@@ -59,10 +59,7 @@ class Extras:
         :param name: the field.
         :raises RapConfigurationError: if it is no text.
         """
-        value = self._fields.get(name, "")
-        if not isinstance(value, str):
-            raise _invalid(name, value, "a text in quotes")
-        return value.strip()
+        return self.secret(name).strip()
 
     def secret(self, name: str) -> str:
         """Return a text as it is; empty if it is left out.

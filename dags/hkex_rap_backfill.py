@@ -28,8 +28,12 @@ with DAG(
     "hkex_rap_backfill",
     schedule=None,
     params={
-        "first_day": Param(type="string", format="date", description="The first trading day to land."),
-        "last_day": Param(type="string", format="date", description="The last trading day to land."),
+        "first_day": Param(
+            type="string", format="date", description="The first trading day to land, as YYYY-MM-DD."
+        ),
+        "last_day": Param(
+            type="string", format="date", description="The last trading day to land, as YYYY-MM-DD."
+        ),
     },
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=15)},

@@ -27,7 +27,8 @@ COMMON = {
             None,
             type=["null", "string"],
             format="date",
-            description="The trading day to judge; blank for the day of the run. All new files land anyway.",
+            description="The trading day to judge, as YYYY-MM-DD; blank for the day of the run. All new files"
+            " land anyway.",
         )
     },
     "start_date": pendulum.datetime(2026, 1, 1, tz="UTC"),

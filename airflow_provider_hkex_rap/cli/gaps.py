@@ -78,16 +78,16 @@ def gaps(args: Namespace) -> int:
     now = command_clock()()
     landed = asyncio.run(_landed(lake, customer, folders, now))
     rows = _judge(landed, folders, args.expect or (), Calendar(args.calendar), now)
-    show([row.shown(now.date()) for row in rows], args.output)
-    incomplete = [row.business_date for row in rows if row.missing]
-    if not incomplete:
-        return 0
-    first = min(incomplete)
     if not landed:
         print(
             f"{lake.uri} holds nothing of {customer} of these days: check its URI and the customer code.",
             file=sys.stderr,
         )
+    show([row.shown(now.date()) for row in rows], args.output)
+    incomplete = [row.business_date for row in rows if row.missing]
+    if not incomplete:
+        return 0
+    first = min(incomplete)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
         f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Run the download"

@@ -56,6 +56,14 @@ class AirflowLoginSource:
         :raises RapConfigurationError: if a field of the connection is missing or not of the valid form.
         """
         connection = self.connection
+        for field in ("password", "schema"):
+            if getattr(connection, field):
+                raise RapConfigurationError(
+                    f"The connection {self.conn_id} has a {field}, which would be ignored.",
+                    why="RAP takes SSH keys only (guide §3.2).",
+                    todo="Leave it blank; the passphrase of a key belongs in 'private_key_passphrase'.",
+                    field=field,
+                )
         return read_login(
             login=connection.login,
             host=connection.host,
@@ -156,10 +164,25 @@ class AirflowLoginSource:
         """
         text = self.connection.extra
         try:
-            return json.loads(text) if text and text.strip() else {}
+            return json.loads(text, object_pairs_hook=_unique) if text and text.strip() else {}
         except ValueError:
             raise RapConfigurationError(
                 f"The extra of the connection {self.conn_id} is not JSON.",
                 why='It must be a JSON object, such as {"host_key": "ssh-rsa AAAA…"}.',
                 todo="Check its quotes and commas.",
             ) from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object as a mapping.
+
+    :raises RapConfigurationError: if a name is given twice; JSON would drop the first value.
+    """
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise RapConfigurationError(
+            "The extra of the connection gives a field twice.",
+            why="Only the last value would count.",
+            todo="Give each field once.",
+        )
+    return fields

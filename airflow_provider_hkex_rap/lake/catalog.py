@@ -68,9 +68,9 @@ def landed_reports(
         None in the pair leaves that end open. None for all.
     :param current: leave out superseded content: of the files with the same RAP name, folder and business
         date, yield only the one that RAP published last. If False, yield every landed content.
-    :returns: an iterator of manifest entries, empty if nothing matches. Their *uri* begins with the lake as
-        it was given: with an Airflow connection it is ready for ``ObjectStoragePath``, without one for pandas
-        and other libraries that have credentials of their own.
+    :returns: an iterator of manifest entries; if nothing matches, it is empty and the log says so. Their
+        *uri* begins with the lake as it was given: with an Airflow connection it is ready for
+        ``ObjectStoragePath``, without one for pandas and other libraries that have credentials of their own.
     :raises RapConfigurationError: if *lake*, *customer*, *folder* or *business_date* is not of the valid
         form; before the first entry is read.
     :raises OSError: if the lake cannot be read.
@@ -78,7 +78,16 @@ def landed_reports(
     opened = lake if isinstance(lake, Lake) else _open(lake)
     folders = tuple(Folder) if folder is None else (Folder.parse(folder),)
     days = read_days(opened, parse_customer(customer), folders, business_date)
-    return choose_reports(_logged(days), report=report, current=current)
+    return _noticed(choose_reports(_logged(days), report=report, current=current), opened.uri)
+
+
+def _noticed(entries: Iterator[Entry], uri: str) -> Iterator[Entry]:
+    found = False
+    for entry in entries:
+        found = True
+        yield entry
+    if not found:
+        log.warning("The manifest of %s has no report that matches.", uri)
 
 
 def _open(lake: str | ObjectStoragePath) -> Lake:

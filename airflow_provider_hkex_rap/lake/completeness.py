@@ -22,6 +22,7 @@ from airflow_provider_hkex_rap.rap.judgement import (
     Report,
     Sighting,
     Verdict,
+    format_missing,
     is_ordinary,
 )
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
@@ -38,6 +39,8 @@ _DATED = ("name", "pattern")
 """The rules by which a business date is read from a name."""
 _LATE_HOURS = 3
 """Hours before the service closes from which a report that is not there counts as late for good."""
+_NAMED = 1_000
+"""Unfinished files that a mark names, at most; a trading day has fewer."""
 _LISTED_WHOLE_DAYS = 9
 """Days before today that RAP surely lists whole; the guide leaves open whether the tenth is kept (§4.1)."""
 
@@ -239,7 +242,8 @@ class Completeness:
                 for verdict in verdicts
                 if verdict.missing
             },
-            "unfinished": list(unfinished),
+            "unfinished": list(unfinished[:_NAMED]),
+            "unnamed": len(unfinished[_NAMED:]),
         }
 
     def _is_final(self, verdict: Verdict) -> bool:
@@ -293,4 +297,4 @@ def _describe(verdict: Verdict, *, own: bool) -> str:
     text = f"for {verdict.day.isoformat()}"
     if not own:
         text += " (which no run had judged)"
-    return f"{text}: " + ", ".join(map(str, verdict.missing))
+    return f"{text}: {format_missing(verdict.missing)}"

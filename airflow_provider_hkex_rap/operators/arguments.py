@@ -81,7 +81,7 @@ def parse_number(name: str, value: int | str) -> int:
     """
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RapConfigurationError(
             f"{value!r} in {name!r} is not a number.", todo="Give a whole number.", argument=name, value=value
         ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +96,10 @@ class Ingest:
     """One for each session; another login may have ended all but the last."""
     _started: float = field(default_factory=time.monotonic, init=False)
 
-    async def land(self) -> None:
+    async def land(self, after_listing: Callable[[], Awaitable[None]] | None = None) -> None:
         """Land the files in one session; call it again after a superseded session.
 
+        :param after_listing: called once the plan is known and before its files are read, if there are any.
         :raises RapError: if the session ended early; what has landed is kept and has its entries.
         """
         request = self.request
@@ -130,6 +131,8 @@ class Ingest:
                     business_date=request.day if request.only_day else None,
                 )
                 self._log_plan(listings)
+                if after_listing and self.plan.todo:
+                    await after_listing()
                 await landing.read(session, self.ledger, self.plan, self._origin(session))
 
     async def load_ledger(self, calls: StorageCalls) -> None:

@@ -15,7 +15,7 @@ from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_ma
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
-from airflow_provider_hkex_rap.rap.judgement import Verdict, days_of_baseline
+from airflow_provider_hkex_rap.rap.judgement import Verdict, days_of_baseline, format_missing
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.entry import Entry
@@ -60,15 +60,22 @@ class Judging:
         """The error that the run must end with; None if every judged day is complete."""
         self.verdicts: list[Verdict] = []
         """The verdicts, that of the run's own day last."""
+        self._marks: list[Mark] | None = None
 
     async def land_and_judge(self) -> None:
-        """Land the files in one session, then judge; also mark what an interrupted try has listed."""
+        """Land the files in one session, then judge.
+
+        What RAP lists is marked before the first file is read, so that a later try knows it although this one
+        was killed or its session was cut.
+        """
         try:
-            await self._ingest.land()
+            await self._ingest.land(self._judge_and_mark)
         except RapError:
             await self._judge_and_mark()
             raise
         await self._judge_and_mark()
+        if self.verdicts:
+            self._log()
 
     async def _judge_and_mark(self) -> None:
         # A run that has not seen every folder has to wait until RAP opens again.
@@ -77,9 +84,10 @@ class Judging:
         with self._refusing():
             async with StorageCalls(_THREADS) as calls:
                 # A task without a judgement has no marks, and may run every ten minutes.
-                marks = await self._marks(calls) if self._scope.expect else []
+                if self._marks is None:
+                    self._marks = await self._read_marks(calls) if self._scope.expect else []
                 await self._load_baseline(calls)
-                self._judge(marks, self._ingest.plan.known)
+                self._judge(self._marks, self._ingest.plan.known)
                 await self._write_mark(calls)
 
     async def judge_without_rap(self) -> bool:
@@ -92,21 +100,24 @@ class Judging:
         request = self._ingest.request
         with self._refusing():
             async with StorageCalls(_THREADS) as calls:
-                mark = self._own_mark(await self._marks(calls))
+                mark = self._own_mark(await self._read_marks(calls))
                 if mark is None:
                     return False
-                left = self._ingest.unfinished or mark["unfinished"]
                 await self._ingest.load_ledger(calls)
+                landed = {f"/download/{entry.folder}/{entry.text}" for entry in self._entries() if entry.uri}
+                left = [path for path in mark["unfinished"] if path not in landed]
+                unnamed = mark["unnamed"]
                 self._completeness = self._known(())
                 self.verdicts = self._completeness.judge_again(request.day, mark)
                 self.error = self._completeness.error(request.day, self.verdicts)
                 self._log()
                 await self._write_mark(calls)
-        if left and not self.error:
+        if (left or unnamed) and not self.error:
+            such_as = f", such as {left[0]}" if left else ""
             self.error = RapTransferError(
-                f"{len(left)} files or more have not landed, such as {left[0]}.",
+                f"Up to {len(left) + unnamed} files have not landed{such_as}.",
                 why="RAP has shut. The log of the last try that found it open says why they did not land.",
-                path=left[0],
+                path=left[0] if left else "",
             )
         if self.error:
             self.error.retryable = False
@@ -151,7 +162,6 @@ class Judging:
         self.verdicts.append(completeness.judge(request.day))
         self._completeness = completeness
         self.error = self._nothing_included(listed) or completeness.error(request.day, self.verdicts)
-        self._log()
 
     def _known(self, listed: Sequence[RemoteFile]) -> Completeness:
         now = self._ingest.source.clock()
@@ -174,7 +184,7 @@ class Judging:
             business_date=self._ingest.request.day.isoformat(),
         )
 
-    async def _marks(self, calls: StorageCalls) -> list[Mark]:
+    async def _read_marks(self, calls: StorageCalls) -> list[Mark]:
         now = self._ingest.source.clock()
         return await read_marks(
             calls,
@@ -205,7 +215,7 @@ class Judging:
             MARK,
             new_run(self._ingest.source.clock()),
             self._completeness.mark(
-                self._run, self._ingest.request.day, self.verdicts, self._ingest.unfinished[:_NAMED]
+                self._run, self._ingest.request.day, self.verdicts, self._ingest.unfinished
             ),
         )
 
@@ -242,4 +252,4 @@ class Judging:
         else:
             log.info("The lake has %d files of %s.", count, verdict.day.isoformat())
         if verdict.missing:
-            log.error("%s lacks %s.", verdict.day.isoformat(), "; ".join(map(str, verdict.missing)))
+            log.error("%s lacks %s.", verdict.day.isoformat(), format_missing(verdict.missing))

@@ -26,9 +26,9 @@ class Account:
     name: str
 
     def __post_init__(self) -> None:
-        if not _FORM.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _FORM.fullmatch(self.name):
             # A key or a passphrase that was typed into this field must not be shown.
-            shown = repr(self.name) if _SIMILAR.fullmatch(self.name) else "The login"
+            shown = repr(self.name) if _SIMILAR.fullmatch(str(self.name)) else "The login"
             raise RapConfigurationError(
                 f"{shown} is not a RAP user account.",
                 why="An account is DC, three of A-Z and 0-9, and 001 to 004, in capitals (guide §3.1).",

@@ -61,7 +61,14 @@ def parse_folders(folders: str | Iterable[str]) -> tuple[Folder, ...]:
     :param folders: one or more folders, as names or as paths on RAP.
     :raises RapConfigurationError: if no folder is given, or if RAP has no download folder of a given name.
     """
-    names = [folders] if isinstance(folders, str) else list(folders or ())
+    names = [folders] if isinstance(folders, str) else folders or ()
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise RapConfigurationError(
+            f"{folders!r} is not a list of folders.",
+            why=f"The folders with reports are {', '.join(Folder)} (guide §4.2).",
+            todo="Give their names as a list, such as ['DCASS'].",
+            folders=folders,
+        )
     if not names:
         raise RapConfigurationError(
             "No folder is given.",

@@ -75,14 +75,9 @@ class MissingReport:
     folder: Folder | None = None
 
     def __str__(self) -> str:
-        text = self.description
-        if self.seen_on:
-            days = ", ".join(day.isoformat() for day in self.seen_on)
-            text += f" (there on {days}"
-            text += (
-                f"; usually at {format_minutes(self.usual_time)} HKT)" if self.usual_time is not None else ")"
-            )
-        return text
+        if self.usual_time is None:
+            return self.description
+        return f"{self.description} (usually at {format_minutes(self.usual_time)} HKT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +209,7 @@ class History:
         absent = tuple(missing)
         if not is_ordinary(day):
             kind = "a Saturday" if is_saturday(day) else "a public holiday"
-            warnings += [f"Not in the lake, on {kind}: {report}." for report in missing]
+            warnings += [f"Not in the lake, on {kind}: {format_missing([report])}." for report in missing]
             missing = []
         return Verdict(day, judged, baseline, expected, tuple(missing), tuple(warnings), absent)
 
@@ -316,6 +311,20 @@ def check_service_day(day: date, folders: Iterable[Folder], today: date) -> None
         " excepted (guide §4.1).",
         todo="Give a trading day.",
         business_date=day.isoformat(),
+    )
+
+
+def format_missing(missing: Iterable[MissingReport]) -> str:
+    """Return what a day lacks in words; reports that were there on the same days are named together.
+
+    :param missing: what the day lacks.
+    """
+    groups: dict[tuple[date, ...], list[str]] = {}
+    for each in missing:
+        groups.setdefault(each.seen_on, []).append(str(each))
+    return "; ".join(
+        ", ".join(named) + (f", there on {', '.join(map(date.isoformat, days))}" if days else "")
+        for days, named in groups.items()
     )
 
 

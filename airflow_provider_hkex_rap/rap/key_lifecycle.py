@@ -99,10 +99,10 @@ def parse_key_expires(text: str) -> pendulum.Date | None:
         return pendulum.Date.fromisoformat(text) if text else None
     except ValueError:
         raise RapConfigurationError(
-            f"{text!r} in the extra 'key_expires' is not a date.",
+            "The extra 'key_expires' is not a date.",
             why="It is the last day on which the registered key can log in, as YYYY-MM-DD.",
             todo="Write it in that form, or leave it blank if the day is not known.",
-            key_expires=text,
+            field="key_expires",
         ) from None
 
 

@@ -201,6 +201,8 @@ def _compile(pattern: str) -> re.Pattern[str]:
         regex = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         why = f"It is not a valid regular expression: {error}."
+    except TypeError:
+        why = "It is not a text."
     else:
         if regex.groupindex.keys() & {"report", "date"}:
             return regex

@@ -48,10 +48,10 @@ class Site(StrEnum):
             return cls(text)
         except ValueError:
             raise RapConfigurationError(
-                f"{text!r} is not a site of RAP.",
+                "The extra 'site' of the connection names no site of RAP.",
                 why="RAP has two sites, primary and secondary (guide §2.2).",
-                todo="Set the connection's extra 'site' to the site that HKEX has announced as active.",
-                site=text,
+                todo="Set it to the site that HKEX has announced as active: primary or secondary.",
+                field="site",
             ) from None
 
 
@@ -68,17 +68,20 @@ def parse_addresses(text: str, *, default_port: int = RAP_PORT, field: str = "ho
 
         parse_addresses("10.0.0.1, [fd00::1]:18802")
 
+    No error shows the text: it may be a secret that was typed into the wrong field.
+
     :param text: ``host`` or ``host:port``, separated by commas. An IPv6 address with a port needs brackets.
     :param default_port: the port of an address that names no port.
     :param field: the connection field of *text*, named in the error.
     :raises RapConfigurationError: if a part is not an address.
     """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     return tuple(
-        _parse_address(part.strip(), default_port, field) for part in text.split(",") if part.strip()
+        _parse_address(part, default_port, field, number) for number, part in enumerate(parts, start=1)
     )
 
 
-def _parse_address(text: str, default_port: int, field: str) -> Address:
+def _parse_address(text: str, default_port: int, field: str, number: int) -> Address:
     host, port = text, str(default_port)
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -90,9 +93,10 @@ def _parse_address(text: str, default_port: int, field: str) -> Address:
         valid = bool(host) and "/" not in host and not any(c.isspace() for c in host)
     if not valid or not port.isdecimal() or not 0 < int(port) < 65536:
         raise RapConfigurationError(
-            f"{text!r} in {field!r} is not an address.",
+            f"Address {number} in {field!r} is not valid.",
             why="An address is host or host:port, with a port from 1 to 65535.",
             todo="Separate addresses by commas, or leave the field blank for the guide's addresses (§7.1).",
-            address=text,
+            field=field,
+            number=number,
         )
     return Address(host, int(port))

@@ -14,7 +14,8 @@ from airflow_provider_hkex_rap.rap.service_hours import latest_opened_trading_da
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.folders import Service
 
-_FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# Dates of other centuries are mistyped, and the days around the first and the last date do not exist.
+_FORM = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 
 
 def run_trading_day(
@@ -59,16 +60,15 @@ def parse_business_date(value: str | date | None, *, field: str = "business_date
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     # A datetime is refused: its date depends on a time zone that is not known here.
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return pendulum.Date(value.year, value.month, value.day)
+    text = "" if isinstance(value, datetime) else str(value).strip()
     try:
-        if _FORM.fullmatch(str(value).strip()):
-            return pendulum.Date.fromisoformat(str(value).strip())
+        if _FORM.fullmatch(text):
+            return pendulum.Date.fromisoformat(text)
     except ValueError:
         pass
     raise RapConfigurationError(
         f"{value!r} in {field!r} is not a business date.",
-        why="A business date is YYYY-MM-DD, such as 2026-11-20.",
+        why="A business date is YYYY-MM-DD from 2000 on, such as 2026-11-20.",
         todo="Write it in that form, or leave it out.",
         business_date=value,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
@@ -21,11 +22,13 @@ NAMES = (
 )
 """The extra fields that a connection may have."""
 
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
 
 class Extras:
     """The extra fields of a connection; blank ones count as left out.
 
-    No error shows a value: it may be a secret that was typed into the wrong field.
+    No error shows a value, or a name that is no identifier: it may be a secret in the wrong place.
 
     :param fields: the fields by name, as Airflow decodes them from JSON.
     :raises RapConfigurationError: if it is no mapping, or has an unknown field.
@@ -41,9 +44,9 @@ class Extras:
                 why='It must be a JSON object, such as {"host_key": "ssh-rsa AAAA…"}.',
                 todo="Write it as an object, encoded once.",
             )
-        if unknown := sorted(map(str, fields.keys() - set(NAMES))):
+        if unknown := sorted(map(_shown_name, fields.keys() - set(NAMES))):
             raise RapConfigurationError(
-                f"The connection has unknown extra fields: {', '.join(map(repr, unknown))}.",
+                f"The connection has unknown extra fields: {', '.join(unknown)}.",
                 why=f"The extra fields are {', '.join(NAMES)}.",
                 todo="Correct the spelling, or remove them.",
                 unknown=tuple(unknown),
@@ -111,11 +114,15 @@ class Extras:
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             try:
                 seconds = float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 seconds = 0.0
             if 0 < seconds < float("inf"):
                 return seconds
         raise _invalid(name, value, f"a number of seconds above zero, such as {default:g}")
+
+
+def _shown_name(name: object) -> str:
+    return repr(name) if _IDENTIFIER.fullmatch(str(name)) else "one whose name is no identifier"
 
 
 def _invalid(name: str, value: object, form: str) -> RapConfigurationError:

@@ -70,6 +70,12 @@ def read_login(
     _check_for_private_key({"login": login, "host": host, **(extra if isinstance(extra, Mapping) else {})})
     fields = Extras(extra)
     account = Account(login or "")
+    if host is not None and not isinstance(host, str):
+        raise RapConfigurationError(
+            "The field 'host' of the connection is not a text.",
+            todo="Give addresses as 'host' or 'host:port', separated by commas, or leave it blank.",
+            field="host",
+        )
     site = Site.parse(fields.text("site") or Site.PRIMARY)
     return Login(
         account=account,
@@ -104,7 +110,10 @@ def _addresses(site: Site, host: str | None, port: int | None, fields: Extras) -
     }
     name, text = hosts[site]
     if text.strip() or not (host or "").strip():
-        return parse_addresses(text, default_port=port or RAP_PORT, field=name) or GUIDE_ADDRESSES[site]
+        return (
+            parse_addresses(text, default_port=RAP_PORT if port is None else port, field=name)
+            or GUIDE_ADDRESSES[site]
+        )
     raise RapConfigurationError(
         "The secondary site has no address.",
         why="The connection has its own addresses for the primary site, but none for the secondary site.",

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
+from airflow_provider_hkex_rap.lake.landing import Landing
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapError,
@@ -236,7 +238,8 @@ def test_the_days_of_an_outage_are_judged_once(
         judge(lake, run_of("friday", **friday))
     assert judge(lake, run_of("later", **friday))["missing"] == []
     lacks = [mark["lacks"]["2026-11-18"] for mark in marks(lake) if "2026-11-18" in mark["lacks"]]
-    assert [[item["description"] for item in items] for items in lacks] == [["RPI03 in DCASS"]] * 2
+    # The try that landed files has two marks: before and after.
+    assert [[item["description"] for item in items] for items in lacks] == [["RPI03 in DCASS"]] * 3
 
 
 def test_a_retry_after_the_closing_knows_what_the_first_listing_showed(
@@ -270,6 +273,37 @@ def test_a_try_that_was_cut_off_has_listed(
     at(monkeypatch, listed, "2026-11-21 03:35")
     with pytest.raises(AirflowFailException, match="RPI03"):
         judge(lake, run_of("friday", **friday))
+
+
+def test_a_try_that_was_killed_before_it_read_a_file_has_listed(
+    listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(listed, "RPI03", FRIDAY)
+    friday = {"business_date": "2026-11-20"}
+    at(monkeypatch, listed, "2026-11-21 03:20")
+    with monkeypatch.context() as killed:
+        killed.setattr(Landing, "read", Mock(side_effect=SystemExit))
+        with pytest.raises(SystemExit):
+            judge(lake, run_of("friday", **friday))
+    at(monkeypatch, listed, "2026-11-21 03:35")
+    with pytest.raises(AirflowFailException, match="RPI03"):
+        judge(lake, run_of("friday", **friday))
+
+
+def test_files_that_a_killed_try_has_landed_are_not_missed(
+    listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(listed, "RPI03", FRIDAY)
+    friday = {"business_date": "2026-11-20"}
+    at(monkeypatch, listed, "2026-11-21 03:20")
+    with monkeypatch.context() as killed:
+        killed.setattr(Landing, "read", Mock(side_effect=SystemExit))
+        with pytest.raises(SystemExit):
+            judge(lake, run_of("friday", **friday))
+    # Another task lands the files.
+    download(lake, folders=["DCASS"])
+    at(monkeypatch, listed, "2026-11-21 03:35")
+    assert judge(lake, run_of("friday", **friday))["judged"]
 
 
 def test_a_day_that_rap_lists_in_part_tells_nothing_of_what_is_usual(rap: RapSimulator, lake: Path) -> None:
@@ -308,6 +342,35 @@ def test_the_conf_is_checked_also_if_the_task_has_a_date(listed: RapSimulator, l
 def test_what_is_no_list_of_patterns_is_refused(listed: RapSimulator, lake: Path, expect: Any) -> None:
     with pytest.raises(RapConfigurationError, match="'expect'"):
         judge(lake, expect=expect)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"folders": 5}, {"naming": 5}, {"business_date": "9999-12-31"}], ids=str
+)
+def test_a_value_of_another_type_is_refused_before_the_login(
+    listed: RapSimulator, lake: Path, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(RapConfigurationError):
+        judge(lake, **arguments)
+    assert not listed.events.of("login")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"password": "a secret"}, "has a password"),
+        ({"schema": "a secret"}, "has a schema"),
+        ({"extra": '{"site": "primary", "site": "secondary"}'}, "a field twice"),
+    ],
+)
+def test_a_field_that_would_be_ignored_is_refused(
+    listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], says: str
+) -> None:
+    use(monkeypatch, {**listed.connection("DCXYZ001"), **fields})
+    with pytest.raises(RapConfigurationError, match=says) as caught:
+        judge(lake)
+    assert "a secret" not in str(caught.value)
+    assert not listed.events.of("login")
 
 
 def test_a_folder_that_was_not_listed_leaves_no_mark(listed: RapSimulator, lake: Path) -> None:

@@ -186,14 +186,15 @@ def test_the_lines_of_the_readme_make_a_frame_of_the_current_report(week: Path) 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Return the name of a bucket; the connection ``lake`` and the environment have access to it."""
+    """Return the name of a bucket; the connection ``query`` and the environment have access to it."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
         extra = {"endpoint_url": endpoint, "region_name": "us-east-1"}
         connection = {"conn_type": "aws", "login": "key", "password": "secret", "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+        # A name of its own: Airflow keeps the storage that it has opened for a connection.
+        monkeypatch.setenv("AIRFLOW_CONN_QUERY", json.dumps(connection))
         for name, value in (
             ("AWS_ACCESS_KEY_ID", "key"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
@@ -215,7 +216,7 @@ def test_the_uris_of_a_lake_on_s3_are_ready_with_and_without_a_connection(
 
     content = csv(DAY, 1)
     rap.put(Folder.DCASS, "TP001_CXYZ_20261120.csv", content, MTIME)
-    lake = f"s3://lake@{bucket}/rap"
+    lake = f"s3://query@{bucket}/rap"
     RapDownloadOperator(task_id="land", folders=["DCASS"], lake=lake, expect=[]).execute({})
     (report,) = landed_reports(lake, "CXYZ")
     assert report.uri

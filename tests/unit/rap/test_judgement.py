@@ -18,6 +18,7 @@ from airflow_provider_hkex_rap.rap.judgement import (
     Sighting,
     check_service_day,
     format_minutes,
+    format_missing,
     is_ordinary,
 )
 
@@ -59,10 +60,15 @@ def test_a_missing_report_is_named_with_its_days_and_its_time() -> None:
     (missing,) = verdict.missing
     assert missing.report == RPI03
     assert missing.seen_on == tuple(DAYS[4:9][::-1])
-    assert str(missing) == (
-        "RPI03 in DCASS (there on 2026-11-19, 2026-11-18, 2026-11-17, 2026-11-16, 2026-11-13;"
-        " usually at 01:15 of the next day HKT)"
+    assert format_missing(verdict.missing) == (
+        "RPI03 in DCASS (usually at 01:15 of the next day HKT),"
+        " there on 2026-11-19, 2026-11-18, 2026-11-17, 2026-11-16, 2026-11-13"
     )
+
+
+def test_reports_that_were_there_on_the_same_days_are_named_together() -> None:
+    verdict = judge(daily(TP001, DAYS[:-1], hour=19) + daily(RPI03, DAYS[:-1], hour=20))
+    assert format_missing(verdict.missing).count("2026-11-19") == 1
 
 
 @pytest.mark.parametrize(("absent", "usual"), [(0, True), (1, True), (2, False)])

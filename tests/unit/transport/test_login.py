@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Address, Site
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 
@@ -64,6 +65,10 @@ def test_hosts_of_ones_own(host: str, port: int | None, addresses: list[tuple[st
     ("fields", "extra", "names"),
     [
         ({"login": None}, {}, "DCXYZ001"),
+        ({"login": 1}, {}, "DCXYZ001"),
+        ({"host": 5}, {}, "host:port"),
+        ({"host": "rap", "port": 0}, {}, "host:port"),
+        ({}, {"connect_timeout": 10**400}, "seconds"),
         ({"host": "rap:0"}, {}, "host:port"),
         ({"host": "rap:ssh"}, {}, "host:port"),
         ({"host": "sftp://rap"}, {}, "host:port"),
@@ -179,7 +184,21 @@ def in_key_file(secret: str) -> object:
     return read({"key_file": secret, "private_key": ""})
 
 
-@pytest.mark.parametrize("field", [in_login, in_key_file, open_key_store])
+def in_host(secret: str) -> object:
+    return read(host=f"rap, {secret}:port")
+
+
+def in_site(secret: str) -> object:
+    return read({"site": secret})
+
+
+def in_a_name(secret: str) -> object:
+    return read({f"{secret} ": "value"})
+
+
+@pytest.mark.parametrize(
+    "field", [in_login, in_key_file, in_host, in_site, in_a_name, parse_key_expires, open_key_store]
+)
 @pytest.mark.parametrize(
     "secret", ["correct horse battery", "Tr0ub4dor.and.3", "AAAAB3NzaC1yc2EAAAADAQABAAAB"]
 )

@@ -3,8 +3,9 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -29,6 +30,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def empty_secrets_masker() -> Iterator[None]:
+    """Let Airflow's log masker forget the secrets of each test.
+
+    The masker compiles one regular expression out of all secrets each time that it learns a new one. With the
+    keys of hundreds of tests, one key took half a second, and each log line was searched for all of them.
+    """
+    yield
+    for name in ("airflow._shared.secrets_masker", "airflow.sdk._shared.secrets_masker"):
+        if module := sys.modules.get(name):
+            module.reset_secrets_masker()
 
 
 @pytest.hookimpl(wrapper=True)

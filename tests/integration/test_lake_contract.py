@@ -146,8 +146,10 @@ def test_files_that_a_killed_run_left_are_claimed_without_a_download(
 
 
 def test_a_file_that_a_killed_run_left_is_no_proof_of_a_later_one_of_its_size(
-    lake: Lake, rap: InMemoryRap
+    lake: Lake, rap: InMemoryRap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # No other run is about to enter these files, so a wait for their entries would only take time.
+    monkeypatch.setattr(claims, "SETTLE_SECONDS", 0.0)
     run(rap, lake)
     before = landed(lake)
     lose_manifest(lake)

@@ -491,9 +491,9 @@ def test_a_file_in_the_lake_that_cannot_be_looked_at_holds_up_no_other(local_lak
             raise PermissionError("not yours")
         return stat(lake, relative)
 
-    monkeypatch.setattr(Lake, "stat", stat_some)
-    assert counts(run(rap, local_lake)) == (4, 0, 0, 0, 1)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "stat", stat_some)
+        assert counts(run(rap, local_lake)) == (4, 0, 0, 0, 1)
     assert counts(run(rap, local_lake)) == (1, 4, 0, 0, 0)
 
 

@@ -16,14 +16,14 @@ demo: .venv/.installed ## Land one trading day from a simulated RAP with Airflow
 azurite: $(AZURITE) ## Install the Azure Storage server of the tests, which are skipped without it; needs npm
 
 test: .venv/.installed ## Run the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about ten minutes
 	$(BIN)/python -m pytest -m slow
 
 coverage: .venv/.installed ## Run the tests, and report the lines that no test runs
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

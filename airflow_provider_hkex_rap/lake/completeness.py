@@ -222,14 +222,18 @@ class Completeness:
         )
 
     def mark(
-        self, run: str | None, day: date, verdicts: Sequence[Verdict], unfinished: Sequence[str]
+        self,
+        run: str | None,
+        day: date,
+        verdicts: Sequence[Verdict],
+        unfinished: Sequence[tuple[str, int | None, int | None]],
     ) -> dict[str, Any]:
         """Return the mark of a try: which days are judged for good, and what they lack.
 
         :param run: the id of the run, as `judge_again` needs it; None outside a run.
         :param day: the business date of the run.
         :param verdicts: the verdicts of the run.
-        :param unfinished: paths of files that were listed and have not landed.
+        :param unfinished: path, size and mtime of the files that were listed and have not landed.
         """
         return {
             "scope": self.scope.key,

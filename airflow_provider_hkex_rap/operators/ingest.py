@@ -177,8 +177,8 @@ class Ingest:
         return hasattr(self, "plan") and not self.unseen
 
     @property
-    def unfinished(self) -> list[str]:
-        """The paths of the files that the last session has planned and that are not in the lake."""
+    def unfinished(self) -> list[tuple[str, int | None, int | None]]:
+        """The files that the last session has planned and that are not in the lake: path, size and mtime."""
         # The session may have ended before its listing.
         plan: Plan | None = getattr(self, "plan", None)
         if not self.landings or not plan:
@@ -188,7 +188,11 @@ class Ingest:
             for outcome in self.results[-1].outcomes
             if outcome.disposition in (Disposition.LANDED, Disposition.ALREADY)
         }
-        return [f"{file.folder.path}/{file.text}" for file in plan.todo if file not in done]
+        return [
+            (f"{file.folder.path}/{file.text}", file.size, file.mtime)
+            for file in plan.todo
+            if file not in done
+        ]
 
     @property
     def landed(self) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -104,25 +104,27 @@ class Judging:
                 if mark is None:
                     return False
                 await self._ingest.load_ledger(calls)
-                landed = {f"/download/{entry.folder}/{entry.text}" for entry in self._entries() if entry.uri}
-                left = [path for path in mark["unfinished"] if path not in landed]
-                unnamed = mark["unnamed"]
                 self._completeness = self._known(())
                 self.verdicts = self._completeness.judge_again(request.day, mark)
-                self.error = self._completeness.error(request.day, self.verdicts)
+                self.error = self._not_landed(mark) or self._completeness.error(request.day, self.verdicts)
                 self._log()
-                await self._write_mark(calls)
-        if (left or unnamed) and not self.error:
-            such_as = f", such as {left[0]}" if left else ""
-            self.error = RapTransferError(
-                f"Up to {len(left) + unnamed} files have not landed{such_as}.",
-                why="RAP has shut. The log of the last try that found it open says why they did not land.",
-                path=left[0] if left else "",
-            )
         if self.error:
             self.error.retryable = False
             self.error.todo = "RAP is shut: clear the task when it is open, or ask HKEX for the reports."
         return True
+
+    def _not_landed(self, mark: Mapping[str, Any]) -> RapError | None:
+        """Return the error of files that the last try has listed and that have not landed since."""
+        known = {(f"/download/{e.folder}/{e.text}", e.size, e.mtime) for e in self._entries() if e.uri}
+        left = [path for path, size, mtime in mark["unfinished"] if (path, size, mtime) not in known]
+        number = len(left) + mark["unnamed"]
+        if not number:
+            return None
+        return RapTransferError(
+            f"RAP listed up to {number} files that have not landed: {', '.join(left[:3]) or 'see the log'}.",
+            why="RAP has shut. The log of the last try that found it open says why they did not land.",
+            path=left[0] if left else "",
+        )
 
     def _own_mark(self, marks: Sequence[Mark]) -> dict[str, Any] | None:
         """Return the last mark of this run of this task, for its day: mapped tasks differ in the day."""
@@ -132,6 +134,8 @@ class Judging:
             for mark in marks
             if (mark.payload.get("scope"), mark.payload.get("run"), mark.payload.get("day"))
             == (self._scope.key, self._run, day)
+            # A mark of an earlier version does not tell which files are left.
+            and "unnamed" in mark.payload
         ]
         return own[-1] if own else None
 

@@ -1,8 +1,8 @@
 """Renew the SSH keys of RAP accounts thirty days before they expire, and alert if a renewal fails.
 
-Name the connections of all your accounts in ``CONNECTIONS``. The DAG checks each of them every weekday. If no
-renewal is due, nothing is sent to RAP; but if the last day of a key is unknown, the DAG logs in to look for
-RAP's warning. Replace ``alert`` by your own notifier.
+Name the connections of all your accounts in ``CONNECTIONS``. Every weekday the DAG logs in with each of them
+and looks for RAP's warning. If a person must act, the task fails and says what to do, and until when. Replace
+``alert`` by your own notifier.
 """
 
 import logging

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONNECTION, command, lake_uri
-from airflow_provider_hkex_rap.cli.status import end_warning
+from airflow_provider_hkex_rap.cli.status import describe_end, describe_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.lake.preflight import check_lake
@@ -208,7 +208,8 @@ def _check_keys(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[
             f"It has no key of {account}, and neither has the connection. Set the extra 'key_file' or"
             " 'private_key', or register a key: airflow hkex-rap register (§5).",
         )
-    yield from _check_key_end(record, now.date())
+    record = source.keys.with_known_expiry(record)
+    yield from _check_key_end(record, now.date(), source.key_expires)
 
 
 def _unreadable_keys(keys: AccountKeys) -> list[Finding]:
@@ -244,21 +245,25 @@ def _exposed(source: AirflowLoginSource) -> str:
     return ""
 
 
-def _check_key_end(record: KeyRecord, today: pendulum.Date) -> Iterator[Finding]:
+def _check_key_end(
+    record: KeyRecord, today: pendulum.Date, key_expires: pendulum.Date | None
+) -> Iterator[Finding]:
     current, waiting = record.current, record.unregistered
     if waiting:
         found = f"{waiting.fingerprint} waits for its registration with HKEX (§5)."
         yield Finding(_NOTE, "new key", found)
     if current is None:
         return
-    warning = end_warning(current, today)
+    warning = describe_end(record, today, key_expires)
     if current.last_day is None:
-        yield Finding(_WARN, "current key", f"{current.fingerprint}: {warning}")
+        found = f"{current.fingerprint}: {warning} {describe_warning(record)}"
+        yield Finding(_WARN, "current key", found.rstrip())
         return
     left = login_days_left(current.last_day, today)
     state = _FAIL if not left else _WARN if warning else _OK
-    found = f"{current.fingerprint}: days left {left}, the last {current.last_day}. {warning}"
-    yield Finding(state, "current key", found.rstrip())
+    found = f"{current.fingerprint}: days left {left}, the last {current.last_day}."
+    about = (found, warning, describe_warning(record))
+    yield Finding(state, "current key", " ".join(filter(None, about)))
 
 
 def _check_pools() -> Iterator[Finding]:

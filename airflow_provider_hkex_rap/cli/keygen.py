@@ -14,6 +14,7 @@ from airflow_provider_hkex_rap.keystore.store import AccountKeys
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey, public_key_file_name
+from airflow_provider_hkex_rap.rap.private_key_text import check_passphrase
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pendulum
 
 DEFAULT_BITS = 4096
+_TRIAL_BYTES = 64 * 1024
+"""More than any kit has, to find a disk that is nearly full."""
 
 
 @action_cli  # type: ignore[untyped-decorator]
@@ -72,40 +75,67 @@ def make_key(keys: AccountKeys, args: Namespace, now: pendulum.DateTime) -> Publ
 
 
 def new_file(path: Path) -> Path:
-    """Return a path at which a file can be made.
+    """Return a path at which a file can be made; a trial proves it, and leaves no file.
 
-    :raises RapConfigurationError: if the file exists, or its directory does not.
+    Call it before a key is made, so that no command ends with a key and without its public half.
+
+    :raises RapConfigurationError: if the file exists, or cannot be made or written there.
     """
-    there = os.path.lexists(path)
-    if there or not path.parent.is_dir():
+    try:
+        # The directory's mode would prove nothing: root ignores it, and a disk may be read-only or full.
+        _make(path, b"\0" * _TRIAL_BYTES)
+        path.unlink()
+    except OSError as error:
         raise RapConfigurationError(
             f"{path} cannot be made.",
-            why="The file exists." if there else f"There is no directory {path.parent}.",
+            why=_reason(path, error),
             todo="Give another place in --output; nothing is overwritten.",
             path=str(path),
-        )
+        ) from None
     return path
 
 
 def write_new(path: Path, content: bytes) -> None:
     """Make a file, whole or not at all.
 
-    :raises OSError: if it exists or cannot be written.
+    :raises RapConfigurationError: if it exists or cannot be written.
     """
+    try:
+        _make(path, content)
+    except OSError as error:
+        raise RapConfigurationError(
+            f"{path} cannot be made.",
+            why=_reason(path, error),
+            todo="The new keys are in the key store. 'airflow hkex-rap register' packs them: give it the same"
+            " accounts and key store, and another --output.",
+            path=str(path),
+        ) from None
+
+
+def _make(path: Path, content: bytes) -> None:
     with path.open("xb") as file:
         try:
             file.write(content)
             file.flush()
+            os.fsync(file.fileno())
         except BaseException:
             path.unlink()
             raise
 
 
+def _reason(path: Path, error: OSError) -> str:
+    if isinstance(error, FileExistsError):
+        return "It is a directory." if os.path.isdir(path) else "The file exists."
+    if not os.path.isdir(path.parent):
+        return f"There is no directory {path.parent}."
+    return f"{error.strerror or error}."
+
+
 def read_passphrase(args: Namespace) -> str | None:
     """Return the first line of ``passphrase_file``, masked in logs; None if no file is given.
 
-    :raises RapConfigurationError: if the line is empty, or not UTF-8.
-    :raises OSError: if the file cannot be read.
+    :raises RapConfigurationError: if the file cannot be read, or the line is empty, not UTF-8, or no valid
+        passphrase.
     """
     from airflow.sdk.log import mask_secret
 
@@ -113,7 +143,13 @@ def read_passphrase(args: Namespace) -> str | None:
     if path is None:
         return None
     try:
-        passphrase = Path(path).read_text("utf-8").partition("\n")[0].rstrip("\r")
+        passphrase = Path(path).read_text("utf-8-sig").partition("\n")[0].rstrip("\r")
+    except OSError as error:
+        raise RapConfigurationError(
+            f"The passphrase file {path} cannot be read: {error.strerror or error}.",
+            todo="Give the path of a text file in --passphrase-file.",
+            path=path,
+        ) from None
     except UnicodeDecodeError:
         passphrase = ""
     if not passphrase:
@@ -124,4 +160,5 @@ def read_passphrase(args: Namespace) -> str | None:
             path=path,
         )
     mask_secret(passphrase)
+    check_passphrase(passphrase)
     return passphrase

@@ -12,7 +12,7 @@ from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK, next_opening
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
+    from airflow_provider_hkex_rap.keystore.renewal_outcome import RenewalOutcome
 
 
 @action_cli  # type: ignore[untyped-decorator]

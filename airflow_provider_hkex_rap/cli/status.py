@@ -19,29 +19,31 @@ from airflow_provider_hkex_rap.cli.command import (
     printable,
     show,
 )
+from airflow_provider_hkex_rap.keystore.offers import with_known_expiry
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
-from airflow_provider_hkex_rap.keystore.record import Happened
+from airflow_provider_hkex_rap.keystore.record import Happened, StoredKey
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, first_warning_day, login_days_left
+from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, login_days_left
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-    from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey, StoredKey
+    from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey
     from airflow_provider_hkex_rap.keystore.store import KeyStore
 
 _ENVIRONMENT = "AIRFLOW_CONN_"
-_UNKNOWN_END = (
-    "Its last day is not known: set 'key_expires' in the connection, or wait for RAP's warning (§6.2)."
-)
+_SHOWN_CHARACTERS = 200
 
 
 @command
 def status(args: Namespace) -> int:
-    """Print a row for each key; fail if an account has none that logs in, or a store cannot be read."""
+    """Print a row for each key; fail if an account has none that logs in, or soon has none.
+
+    It also fails if a store cannot be read.
+    """
     accounts = args.account or []
     if args.key_store and not accounts:
         raise RapConfigurationError(
@@ -63,7 +65,7 @@ def status(args: Namespace) -> int:
             failed = True
         else:
             rows += keys.rows
-            failed |= not keys.logs_in
+            failed |= not keys.logs_in or keys.record.foreign_upload is not None
     if rows:
         show(rows, args.output)
     return FAILED if failed else 0
@@ -78,6 +80,7 @@ class AccountStatus:
     :param conn_id: the account's connection, if it is known.
     :param own: the fingerprint of the connection's own key, if it has one.
     :param passphrase: the connection's passphrase, if it has one.
+    :param key_expires: the connection's ``key_expires``, if it has one.
     :raises RapConfigurationError: if the account's record is not valid.
     :raises KeyStoreError: if the store cannot be read now.
     """
@@ -91,28 +94,36 @@ class AccountStatus:
         conn_id: str | None = None,
         own: str | None = None,
         passphrase: str | None = None,
+        key_expires: pendulum.Date | None = None,
     ) -> None:
         from airflow.sdk.log import mask_secret
 
         from airflow_provider_hkex_rap.keystore.store import AccountKeys
 
         self._keys = AccountKeys(store, account, mask=mask_secret, passphrase=passphrase)
-        self.record = self._keys.record
+        own_key = StoredKey(fingerprint=own, private_key="") if own else None
+        self.record = with_known_expiry(self._keys.record, own_key, key_expires, today)
         self.today = today
         self._conn_id = conn_id
         self._own = own
+        self._key_expires = key_expires
 
     @property
     def logs_in(self) -> bool:
         """Whether RAP accepts one of the keys, as far as is known; an unregistered key does not count."""
         record = self.record
-        kept = [key for key in (record.current, record.previous) if key and not key.refused]
-        untried = bool(self._own) and not record.knows(self._own or "")
+        kept = [
+            key
+            for key in (record.current, record.previous)
+            if key and not key.refused and key.fingerprint not in record.refused
+        ]
+        own = self._own
+        untried = own is not None and own not in record.refused and not record.knows(own)
         return untried or any(key.is_valid(self.today) and self._opens(key) for key in kept)
 
     def _opens(self, key: StoredKey) -> bool:
-        """Return whether the connection's passphrase opens a key; true without a connection."""
-        if not self._conn_id:
+        """Return whether the connection has or opens a key; true without a connection."""
+        if not self._conn_id or key.fingerprint == self._own:
             return True
         try:
             self._keys.check_opens(key)
@@ -161,13 +172,17 @@ class AccountStatus:
 
     def _about_current(self) -> str:
         current = self.record.current
-        about = [end_warning(current, self.today) if current else "", self._about_uploads()]
+        about = [
+            describe_end(self.record, self.today, self._key_expires),
+            self._about_uploads(),
+            describe_warning(self.record),
+        ]
         if current and not self._opens(current):
             about.append("The connection's 'private_key_passphrase' does not open it: set the one that does.")
         if current and current.refused:
             about.append(
-                f"RAP has refused it since {current.refused}, and accepts another key of ours: give the"
-                " connection the key that replaced it (§6.3), or register again (§5)."
+                f"RAP has refused it since {current.refused}: give the connection the key that replaced it"
+                " (§6.3), or register again (§5)."
             )
         return " ".join(filter(None, about))
 
@@ -177,11 +192,13 @@ class AccountStatus:
         rejected = _last(record, Happened.REJECTED, Happened.PROMOTED, Happened.ADOPTED)
         if rejected and rejected.what is Happened.REJECTED:
             notes.append(f"RAP rejected its renewal on {_day(rejected)}: {rejected.note}.")
-        elsewhere, allowed_from = _last(record, Happened.UPLOADED_ELSEWHERE), record.uploads_allowed_from
-        if elsewhere and allowed_from and self.today < allowed_from:
+        elsewhere, current = record.foreign_upload, record.current
+        if elsewhere:
+            ends = f", so this key ends on {current.last_day}" if current and current.last_day else ""
             notes.append(
-                f"RAP listed on {_day(elsewhere)} a key {elsewhere.fingerprint} that is not ours; no renewal"
-                f" before {allowed_from} (§6.3)."
+                f"Somebody else uploaded the key {elsewhere.fingerprint} on {_day(elsewhere)}{ends}: give the"
+                " connection that key, or register again (§5). No renewal before"
+                f" {record.uploads_allowed_from} (§6.3)."
             )
         return " ".join(notes)
 
@@ -206,22 +223,66 @@ class AccountStatus:
         return f"It waits{since} for its registration with HKEX (§5); its first login makes it current."
 
 
-def end_warning(key: StoredKey, today: pendulum.Date) -> str:
-    """Return a warning about the end of a current key; an empty text if it is far (§6.1, §6.2).
+def describe_end(record: KeyRecord, today: pendulum.Date, key_expires: pendulum.Date | None) -> str:
+    """Return what is known of the end of the current key; an empty text if it is far (§6.1, §6.2).
 
-    :param key: the current key.
+    :param record: the account's record.
     :param today: the day in Hong Kong.
+    :param key_expires: the connection's ``key_expires``, if it has one and is known.
     """
-    last_day = key.last_day
+    current = record.current
+    if current is None:
+        return ""
+    return " ".join(
+        filter(
+            None,
+            (
+                _about_last_day(current.last_day, today),
+                _about_typed(record, today, key_expires),
+            ),
+        )
+    )
+
+
+def _about_last_day(last_day: pendulum.Date | None, today: pendulum.Date) -> str:
     if last_day is None:
-        return _UNKNOWN_END
+        return "Its last day is not known; the renewal waits for RAP's warning (§6.2)."
     if today > last_day:
-        return f"It has expired on {last_day}, and RAP has removed it: register again (§5)."
-    if today >= first_warning_day(last_day):
-        return "RAP warns of it (§6.2): see why its renewal has not succeeded."
-    if today >= first_renewal_day(last_day):
-        return "Its renewal is due (§6): the next run of RapKeyRenewalOperator renews it."
+        return f"It ended on {last_day}: register again (§5)."
+    first = first_renewal_day(last_day)
+    if today >= first:
+        return f"Its renewal is due since {first} (§6): the next run of RapKeyRenewalOperator renews it."
     return ""
+
+
+def _about_typed(record: KeyRecord, today: pendulum.Date, key_expires: pendulum.Date | None) -> str:
+    """Describe a ``key_expires`` that is not the last day of the current key."""
+    current, typed = record.current, record.typed
+    if current is None or key_expires is None or key_expires == current.last_day:
+        return ""
+    said = f"'key_expires' of the connection ({key_expires})"
+    if key_expires < today:
+        return f"{said} has passed: it is ignored. Correct it, or leave it blank."
+    if typed and typed.day == key_expires and typed.fingerprint != current.fingerprint:
+        whose = f"of the key {typed.fingerprint}" if typed.fingerprint else "of an earlier key"
+        return f"{said} is that {whose}: correct it, or leave it blank."
+    if record.foreign_upload:
+        return f"{said} is later than the day on which the upload by somebody else ends this key (§6.1)."
+    if current.uploaded:
+        return f"{said} is later than the last day that follows from the upload on {current.uploaded} (§6.1)."
+    return f"{said} is not applied: the connection has another key."
+
+
+def describe_warning(record: KeyRecord) -> str:
+    """Return RAP's last warning in words; an empty text if there was none (§6.2).
+
+    :param record: the account's record.
+    """
+    warning = record.warning
+    if warning is None:
+        return ""
+    text = printable(" ".join(warning.text.split())[:_SHOWN_CHARACTERS])
+    return f"RAP's last warning, of {warning.day} (§6.2): {text}"
 
 
 def _last(record: KeyRecord, *what: Happened) -> HistoryEntry | None:
@@ -244,6 +305,7 @@ def _of_connection(conn_id: str) -> AccountStatus:
         conn_id=conn_id,
         own=_own_fingerprint(source),
         passphrase=source.key_passphrase,
+        key_expires=source.key_expires,
     )
 
 

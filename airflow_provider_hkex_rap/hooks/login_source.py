@@ -127,7 +127,7 @@ class AirflowLoginSource:
             self.key_store,
             login.account,
             connection_key=login.client_keys[0] if login.client_keys else None,
-            key_expires=self._key_expires,
+            key_expires=self.key_expires,
             passphrase=self.key_passphrase,
             clock=self.clock,
             mask=mask_secret,
@@ -138,7 +138,7 @@ class AirflowLoginSource:
 
         :raises RapConfigurationError: if a field of the connection is missing or not of the valid form.
         """
-        _ = self.login, self._key_expires
+        _ = self.login, self.key_expires
 
     def refresh(self) -> None:
         """Read the connection again: it may have been switched to the other site (§2.2).
@@ -150,7 +150,11 @@ class AirflowLoginSource:
         self.check()
 
     @property
-    def _key_expires(self) -> pendulum.Date | None:
+    def key_expires(self) -> pendulum.Date | None:
+        """The connection's ``key_expires``; None if it is blank.
+
+        :raises RapConfigurationError: if it is not a date.
+        """
         return parse_key_expires(self._extra("key_expires"))
 
     def _extra(self, name: str) -> str:

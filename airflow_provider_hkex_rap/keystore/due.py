@@ -1,30 +1,25 @@
-"""Decide if the renewal of a key is due, and if an upload is safe (§6.1 to §6.3)."""
+"""Decide if the renewal of a key is due (§6.1, §6.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_hkex_rap.keystore.expiry import is_warned
+from airflow_provider_hkex_rap.keystore import renewal_errors as errors
+from airflow_provider_hkex_rap.keystore.expiry import About, about
 from airflow_provider_hkex_rap.keystore.record import Happened
-from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_trading_day
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day
 
 if TYPE_CHECKING:
-    import pendulum
-
+    from airflow_provider_hkex_rap.keystore.expiry import ListedWarning
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
     from airflow_provider_hkex_rap.rap.clock import Clock
-    from airflow_provider_hkex_rap.rap.key_folder import KeyFile, KeyFolder
 
 
 class Due(NamedTuple):
     """A decision if a renewal is due."""
 
-    is_due: bool | None
-    """None if only RAP's expiry warning can decide."""
+    is_due: bool
     reason: str
     """The reason, as a sentence."""
 
@@ -49,35 +44,45 @@ class DuePolicy:
         self._run = run
 
     def by_record(self, record: KeyRecord) -> Due:
-        """Decide without a login, by the last day of the current key.
+        """Decide by the last day of the current key.
 
         :param record: the account's record.
         """
-        if self._is_forced(record):
+        if self.is_forced(record):
             return Due(True, "It was forced.")
         current = record.current
         if current is None or current.last_day is None:
-            return Due(None, "The last day of the current key is not known.")
+            return Due(False, "The last day of the current key is not known; RAP's warning decides (§6.2).")
         first = first_renewal_day(current.last_day, self._renew_before_days)
         reason = f"The last day of {current.fingerprint} is {current.last_day}; it is renewed from {first}."
         return Due(self._clock().date() >= first, reason)
 
-    async def by_warning(self, rap: KeyFolder, listing: Sequence[KeyFile], record: KeyRecord) -> Due:
-        """Decide within a login: by the record, or if that cannot decide, by RAP's expiry warning (§6.2).
+    def by_warning(self, found: ListedWarning | None, record: KeyRecord) -> Due:
+        """Decide by RAP's expiry warning too, which takes precedence over a last day (§6.2).
 
-        :param rap: a login.
-        :param listing: the files in the key folder.
+        :param found: the warning; None if RAP does not warn.
         :param record: the account's record.
-        :raises RapError: if the warning cannot be read.
+        :raises RapKeyVerificationError: if the warning may be about the current key or an older one.
         """
-        due = self.by_record(record)
-        if due.is_due is not None:
+        due, current = self.by_record(record), record.current
+        if due.is_due or found is None or current is None:
             return due
-        if await is_warned(rap, listing, record, self._clock().date()):
-            return Due(True, f"Its last day is not known, and RAP warns of it ({EXPIRY_WARNING_FILE}, §6.2).")
-        return Due(False, "Its last day is not known (set 'key_expires'), and RAP does not warn of it yet.")
+        kind = about(found, record)
+        if kind is About.UNCLEAR:
+            raise errors.unclear_warning(record.account, current, found.day)
+        reason = f"RAP warns of {kind} ({EXPIRY_WARNING_FILE} of {found.day}, §6.2)."
+        if kind is About.ANOTHER:
+            return Due(False, f"{due.reason} {reason}")
+        allowed_from = record.uploads_allowed_from
+        if allowed_from and self._clock().date() < allowed_from:
+            return Due(False, f"{reason} A key was uploaded already; the next may go up from {allowed_from}.")
+        return Due(True, reason)
 
-    def _is_forced(self, record: KeyRecord) -> bool:
+    def is_forced(self, record: KeyRecord) -> bool:
+        """Return whether the user asks for a renewal that this run has not made yet.
+
+        :param record: the account's record.
+        """
         if not self._force or not self._run:
             return self._force
         rejected = {it.fingerprint for it in record.history if it.what is Happened.REJECTED}
@@ -85,11 +90,12 @@ class DuePolicy:
         acts = (Happened.CREATED, Happened.PROMOTED)
         return not {it.fingerprint for it in in_this_run if it.what in acts} - rejected
 
+    def forces_upload(self, record: KeyRecord) -> bool:
+        """Return whether the user asks to upload the pending key again, and this run has not done it yet.
 
-def first_day_of_last_resort(last_day: pendulum.Date) -> pendulum.Date:
-    """Return the first of the last two days on which RAP is open for all services before a key ends.
-
-    :param last_day: the last day on which the key can log in.
-    """
-    days = (last_day.subtract(days=number) for number in count())
-    return min(islice((day for day in days if is_trading_day(day) and not is_public_holiday(day)), 2))
+        :param record: the account's record.
+        """
+        if not self._force or not self._run or not record.pending:
+            return self._force
+        done = (self._run, Happened.SUBMITTED, record.pending.fingerprint)
+        return all((it.run, it.what, it.fingerprint) != done for it in record.history)

@@ -1,19 +1,26 @@
-"""Read RAP's warning that a key expires soon, and find out which key it means (§6.2)."""
+"""Read RAP's warning of a key that expires, and tell which key it is about (§6.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import pendulum
 
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE, ExpiryWarning
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_warning_day, last_day_of_old_key
+from airflow_provider_hkex_rap.rap.keys import PublicKey
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
     from airflow_provider_hkex_rap.rap.key_folder import KeyFile, KeyFolder
+
+
+WARNING_CHARACTERS = 2_000
+"""The part of a warning's text that a record keeps."""
 
 
 class ListedWarning(NamedTuple):
@@ -21,60 +28,88 @@ class ListedWarning(NamedTuple):
 
     warning: ExpiryWarning
     day: pendulum.Date
-    """The day in Hong Kong of the file's mtime; today if the listing has no mtime."""
+    """The day in Hong Kong of the file's mtime; without an mtime, the day on which it was seen first."""
+
+
+class About(StrEnum):
+    """The key that a warning is about."""
+
+    CURRENT = "the current key"
+    ANOTHER = "another key"
+    UNCLEAR = "the current key or the one before it"
+    """It names no key, and the current key has logged in for less than 14 days."""
 
 
 async def read_warning(
-    rap: KeyFolder, listing: Sequence[KeyFile], today: pendulum.Date
+    rap: KeyFolder, listing: Sequence[KeyFile], record: KeyRecord, today: pendulum.Date
 ) -> ListedWarning | None:
     """Return RAP's warning, or None if the folder has none.
 
     :param rap: a login.
     :param listing: the files in the key folder.
+    :param record: the account's record, with the last warning.
     :param today: today's date in Hong Kong.
     :raises RapError: if the warning is listed but cannot be read.
     """
     for file in listing:
         if file.name == EXPIRY_WARNING_FILE:
-            day = today if file.mtime is None else pendulum.from_timestamp(file.mtime, HONG_KONG).date()
-            return ListedWarning(ExpiryWarning.parse(await rap.read_key_file(file.name)), day)
+            warning = ExpiryWarning.parse(await rap.read_key_file(file.name))
+            return ListedWarning(warning, _day(warning, file, record, today))
     return None
 
 
-def is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
-    """Return whether a warning is about the current key.
+def _day(warning: ExpiryWarning, file: KeyFile, record: KeyRecord, today: pendulum.Date) -> pendulum.Date:
+    """Return the day of a warning: that of its mtime, or on which its text was seen first."""
+    if file.mtime is not None:
+        return pendulum.from_timestamp(file.mtime, HONG_KONG).date()
+    kept = record.warning
+    return kept.day if kept and kept.text == warning.text[:WARNING_CHARACTERS] else today
 
-    The fingerprints in the warning decide. If it has none, its date decides.
+
+def about(found: ListedWarning, record: KeyRecord) -> About:
+    """Return which key a warning is about.
+
+    The fingerprints in it decide. If it has none, its day decides: RAP warns of an old key until it removes
+    that key, at the latest 13 days after the upload of the current one (§6.1, §6.2).
 
     :param found: the warning.
     :param record: the account's record.
     """
     current = record.current
     if current is None:
-        return True
+        return About.CURRENT
     if found.warning.fingerprints:
-        return current.fingerprint in found.warning.fingerprints
+        return About.CURRENT if _names(current) & set(found.warning.fingerprints) else About.ANOTHER
     if current.last_day and found.day >= first_warning_day(current.last_day):
-        return True
+        return About.CURRENT
     if current.uploaded:
-        return False
-    # RAP warns of an older key until it removes that key (§6.2). After that, the warning is about the current
-    # key, even if somebody typed a later last day.
-    older = any(entry.fingerprint != current.fingerprint for entry in record.became_current)
-    since = current.promoted if older or current.last_day else None
-    return since is None or found.day > last_day_of_old_key(since, None)
+        return About.ANOTHER if _has_older_key(found, current) else About.CURRENT
+    return About.UNCLEAR if _has_older_key(found, current) else About.CURRENT
 
 
-async def is_warned(
-    rap: KeyFolder, listing: Sequence[KeyFile], record: KeyRecord, today: pendulum.Date
-) -> bool:
-    """Return whether RAP warns of the current key; a warning about a replaced key is ignored (§6.2).
+def is_of_replaced_key(found: ListedWarning, record: KeyRecord) -> bool:
+    """Return whether a warning is about a key that the current one has replaced, and that RAP still holds.
 
-    :param rap: a login.
-    :param listing: the files in the key folder.
+    :param found: the warning.
     :param record: the account's record.
-    :param today: today's date in Hong Kong.
-    :raises RapError: if the warning is listed but cannot be read.
     """
-    found = await read_warning(rap, listing, today)
-    return found is not None and is_about_current(found, record)
+    current = record.current
+    if current is None or not _has_older_key(found, current):
+        return False
+    kind = about(found, record)
+    has_older = any(entry.fingerprint != current.fingerprint for entry in record.became_current)
+    return kind is About.ANOTHER or (kind is About.UNCLEAR and has_older)
+
+
+def _has_older_key(found: ListedWarning, current: StoredKey) -> bool:
+    """Return whether RAP may have had an older key beside the current one when it wrote a warning (§6.1)."""
+    since = current.uploaded or current.promoted
+    return since is not None and found.day <= last_day_of_old_key(since, None)
+
+
+def _names(key: StoredKey) -> set[str]:
+    """Return the fingerprints of a key, as warnings may give them."""
+    try:
+        return {key.fingerprint, PublicKey.of_private_key(key.private_key).sha256_fingerprint}
+    except RapConfigurationError:
+        return {key.fingerprint}

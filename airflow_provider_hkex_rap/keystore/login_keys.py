@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.keystore.offers import (
+    MOST_OFFERS,
     Offer,
     keys_to_offer,
     record_after_login,
+    record_after_refusal,
     with_known_expiry,
+    without_passed_day,
 )
 from airflow_provider_hkex_rap.keystore.record import StoredKey
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
@@ -37,6 +40,7 @@ class ChosenKeys:
     :param private_keys: the keys to offer, in this order; one or two.
     :param offers: the same keys as in the key store, with their roles.
     :param account_keys: the account's keys as they were read for this login.
+    :param left: further keys in hand, which a later login offers.
     :param unreadable: the errors of keys that are not offered because they cannot be read.
     :param is_test: whether the login only tests a pending key.
     """
@@ -44,17 +48,9 @@ class ChosenKeys:
     private_keys: tuple[PrivateKey, ...]
     offers: tuple[Offer, ...] = field(repr=False)
     account_keys: AccountKeys = field(repr=False)
-    unreadable: tuple[RapConfigurationError, ...] = ()
+    left: tuple[Offer, ...] = field(default=(), repr=False)
+    unreadable: Mapping[Offer, RapConfigurationError] = field(default_factory=dict, repr=False)
     is_test: bool = False
-
-    def refused(self, error: RapAuthenticationError) -> RapError:
-        """Return the error to raise after RAP has refused all offered keys.
-
-        :param error: the refusal.
-        :returns: the error of a key that cannot be read, if there is one, because that may be the only
-            registered key; otherwise *error*.
-        """
-        return self.unreadable[0] if self.unreadable else error
 
 
 class LoginKeys:
@@ -122,19 +118,20 @@ class LoginKeys:
         :raises KeyStoreError: if the store cannot be read now.
         """
         keys = self.read()
-        offers = (Offer(only, "the pending key"),) if only else self._offers(keys)
+        left = [Offer(only, "the pending key")] if only else list(self._offers(keys))
         read: dict[Offer, PrivateKey] = {}
-        unreadable: list[RapConfigurationError] = []
-        for offer in offers:
+        unreadable: dict[Offer, RapConfigurationError] = {}
+        while left and len(read) < MOST_OFFERS:
+            offer = left.pop(0)
             try:
                 read[offer] = self._private_key(offer)
             except RapConfigurationError as error:
                 # Another key may log in, for example after the passphrase was changed.
                 log.warning("Not offering %s of %s: %s", offer.role, self._account, error)
-                unreadable.append(error)
-        if unreadable and not self._has_useful_key(read, keys):
-            raise unreadable[0]
-        return ChosenKeys(tuple(read.values()), tuple(read), keys, tuple(unreadable), only is not None)
+                unreadable[offer] = error
+        if not read:
+            raise next(iter(unreadable.values()))
+        return ChosenKeys(tuple(read.values()), tuple(read), keys, tuple(left), unreadable, only is not None)
 
     def note_login(self, chosen: ChosenKeys, fingerprint: str) -> None:
         """Store what a successful login shows: which key is current, and if RAP refused another one.
@@ -150,22 +147,79 @@ class LoginKeys:
         self._warn_if_refused(chosen.offers, fingerprint)
         keys = chosen.account_keys
         record = record_after_login(keys.record, chosen.offers, fingerprint, self._clock())
-        record = self.with_known_expiry(record)
+        if record.current and record.current.fingerprint == fingerprint:
+            record = without_passed_day(record, self._key_expires, self._clock().date())
+        record = self._with_readable_copy(self.with_known_expiry(record), keys)
         self._warn_if_expired(record)
         if record == keys.record:
             return
+        if self._save(keys, record, f"the login of {self._account} with key {fingerprint}"):
+            log.info("The key store has %s as a key of %s.", fingerprint, self._account)
+
+    def note_refusal(self, chosen: ChosenKeys, error: RapAuthenticationError) -> RapError:
+        """Store that RAP has refused the offered keys, and return the error to raise.
+
+        The next login offers the other keys in hand first. If the store fails, a warning is logged.
+
+        :param chosen: the keys that were offered.
+        :param error: the refusal.
+        :returns: *error* with what is known of the keys; or the error of the current key if it cannot be read
+            and every other key was refused, because that may be the only registered key.
+        """
+        if chosen.is_test:
+            return error
+        keys = chosen.account_keys
+        record = record_after_refusal(keys.record, error.fingerprints, self._clock().date())
+        is_kept = record == keys.record or self._save(keys, record, f"the refused login of {self._account}")
+        untried = [offer for offer in chosen.left if offer.key.fingerprint not in record.refused]
+        if not is_kept or not error.fingerprints:
+            # The next login would offer the same keys again.
+            untried = []
+        for offer, unreadable in chosen.unreadable.items():
+            if _is_current(offer, record) and not untried:
+                return unreadable
+            error.why = f"{error.why} Not offered: {unreadable.what}"
+        self._explain(error, record, chosen.offers, untried)
+        return error
+
+    def _save(self, keys: AccountKeys, record: KeyRecord, what: str) -> bool:
+        """Save a record after a login, and return whether that succeeded; the login stands either way."""
         try:
-            keys.save(self._with_private_key(record, keys))
+            keys.save(record)
         except KeyStoreError as error:
-            log.warning(
-                "The key store could not save the login of %s with key %s: %s",
-                self._account,
-                fingerprint,
-                error,
+            log.warning("The key store could not save %s: %s", what, error)
+            return False
+        return True
+
+    def _explain(
+        self, error: RapAuthenticationError, record: KeyRecord, offers: Sequence[Offer], untried: list[Offer]
+    ) -> None:
+        """Add to a refusal which of the keys have ended, and which key the next login offers."""
+        today = self._clock().date()
+        ended = []
+        for offer in offers:
+            last_day = self._last_day(offer, record)
+            if last_day and last_day < today and offer.key.fingerprint in error.fingerprints:
+                ended.append(f"{offer.role} {offer.key.fingerprint} ended on {last_day}")
+        if ended:
+            text = ", ".join(ended)
+            error.why = f"{text[0].upper()}{text[1:]}: register again (§5). {error.why}"
+        if untried:
+            error.retryable = True
+            error.todo = (
+                f"Another key remains: the next login offers {untried[0].role} {untried[0].key.fingerprint}. "
+                + error.todo
             )
-            return
-        if record.current and record.current.fingerprint == fingerprint:
-            log.info("The key store has %s as the current key of %s.", fingerprint, self._account)
+
+    def _last_day(self, offer: Offer, record: KeyRecord) -> pendulum.Date | None:
+        """Return the last day of a key, as the store knows it or as the connection gives it."""
+        last_day: pendulum.Date | None = getattr(offer.key, "last_day", None)
+        typed = record.typed
+        if typed and typed.day == self._key_expires:
+            is_its_day = typed.fingerprint == offer.key.fingerprint
+        else:
+            is_its_day = offer.key is self._own or _is_current(offer, record)
+        return last_day or (self._key_expires if is_its_day else None)
 
     def _offers(self, keys: AccountKeys) -> tuple[Offer, ...]:
         own = self._own
@@ -182,10 +236,17 @@ class LoginKeys:
         )
 
     def _private_key(self, offer: Offer) -> PrivateKey:
-        if self._connection_key and offer.key is self._own:
+        # The connection's copy opens by the connection's passphrase, and the store's may have an earlier one.
+        if self._connection_key and offer.key.fingerprint == self._connection_key.fingerprint:
             return self._connection_key
         source = f"the key store, {offer.role},"
-        key = PrivateKey.load(offer.key.private_key, self._passphrase, source=source)
+        try:
+            key = PrivateKey.load(offer.key.private_key, self._passphrase, source=source)
+        except RapConfigurationError as error:
+            error.why = (
+                error.why or "If the passphrase was changed, the store's keys have the earlier passphrase."
+            )
+            raise
         if key.fingerprint != offer.key.fingerprint:
             raise RapConfigurationError(
                 f"The private key in {source} has the fingerprint {key.fingerprint}, not"
@@ -195,16 +256,6 @@ class LoginKeys:
                 account=self._account.name,
             )
         return key
-
-    def _has_useful_key(self, read: dict[Offer, PrivateKey], keys: AccountKeys) -> bool:
-        """Return whether a key was read that may be registered, although another key could not be read.
-
-        The connection's key does not count if the account had it before: it has been replaced since.
-        """
-        own = self._own
-        if own and keys.record.knows(own.fingerprint):
-            return any(offer.key is not own for offer in read)
-        return bool(read)
 
     def _warn_if_refused(self, offers: Sequence[Offer], fingerprint: str) -> None:
         first = offers[0]
@@ -229,9 +280,13 @@ class LoginKeys:
                 self._account,
             )
 
-    def _with_private_key(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:
-        """Return the record with the connection's private key, if that key has become current."""
-        if not (record.current and self._connection_key) or record.current.private_key:
-            return record
-        exported = keys.exported(self._connection_key)
-        return replace(record, current=replace(record.current, private_key=exported))
+    def _with_readable_copy(self, record: KeyRecord, keys: AccountKeys) -> KeyRecord:
+        """Return the record with the connection's copy of a key, if the store's copy does not open."""
+        own = self._connection_key
+        if own and any(key.fingerprint == own.fingerprint and not keys.opens(key) for key in record.keys):
+            return record.with_private_key(own.fingerprint, keys.exported(own))
+        return record
+
+
+def _is_current(offer: Offer, record: KeyRecord) -> bool:
+    return record.current is not None and offer.key.fingerprint == record.current.fingerprint

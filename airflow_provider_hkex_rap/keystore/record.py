@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import pendulum
 from pydantic import AfterValidator, ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
@@ -32,7 +32,10 @@ _RESULTS = 20
 
 
 def _parse_day(value: object) -> pendulum.Date:
-    return value if isinstance(value, pendulum.Date) else pendulum.Date.fromisoformat(_check_text(value))
+    day = value if isinstance(value, pendulum.Date) else pendulum.Date.fromisoformat(_check_text(value))
+    if not 2000 <= day.year < 2200:
+        raise ValueError("This is not a day of a key.")
+    return day
 
 
 def _check_text(value: object) -> str:
@@ -48,10 +51,12 @@ def _check_time(text: str) -> str:
 
 def _day(time: str) -> pendulum.Date:
     """Return the day of an ISO 8601 time."""
-    found = pendulum.parse(time)
-    if not isinstance(found, pendulum.DateTime):
-        raise ValueError("This is not a time.")
-    return found.date()
+    return pendulum.DateTime.fromisoformat(time).date()
+
+
+def _check_content(text: str) -> str:
+    text.encode("utf-8", "surrogateescape")
+    return text
 
 
 _Day = Annotated[pendulum.Date, PlainValidator(_parse_day), PlainSerializer(pendulum.Date.isoformat)]
@@ -87,7 +92,7 @@ class StoredKey:
     :param uploaded: the day on which we uploaded the key; None if HKEX registered it in another way (§5).
     :param promoted: the day on which the key became current.
     :param last_day: the last day on which the key can log in (§6.1); None if it is not known.
-    :param refused: the first day on which RAP refused the key and accepted another key of the account.
+    :param refused: the first day on which RAP refused the key; None once it logs in again.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -118,7 +123,11 @@ class PendingKey:
     :param public_key: the public key as one OpenSSH line.
     :param results_before: names of the result files that were listed before the upload.
     :param submitted: the day in Hong Kong of the last upload of this key; None before the first.
+    :param attempts: how often an upload of this key was started, and not denied.
+    :param uploads: how often this key went up, as far as is known: a killed attempt does not count.
     :param accepted: name of the result file by which RAP accepted the key; None before that.
+    :param rejected: name of the result file by which RAP rejected a repeated upload; the first one may have
+        put the key in force.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -128,7 +137,23 @@ class PendingKey:
     public_key: str
     results_before: tuple[str, ...] = ()
     submitted: _Day | None = None
+    attempts: int = 0
+    uploads: int = 0
     accepted: str | None = None
+    rejected: str | None = None
+
+    @property
+    def may_have_gone_up(self) -> int:
+        """How often RAP may have got this key; several attempts that were killed count as one."""
+        return self.uploads + (self.attempts_begun > self.uploads)
+
+    @property
+    def attempts_begun(self) -> int:
+        """How often an upload of this key was started, also according to a record without that number."""
+        return max(self.attempts, 1 if self.submitted else 0)
+
+
+_Key = TypeVar("_Key", StoredKey, PendingKey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +163,44 @@ class ResultFile:
     :param name: the file's name on RAP.
     :param content: the file's bytes as text; bytes that are not UTF-8 become surrogates.
     :param read: the time of reading (ISO 8601, Hong Kong).
+    :param mtime: its modification time on RAP, in seconds since the epoch; None if RAP sent none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     name: str
-    content: str
-    read: str
+    content: Annotated[str, AfterValidator(_check_content)]
+    read: _Time
+    mtime: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptWarning:
+    """RAP's last warning that a key of the account expires (§6.2).
+
+    :param day: the day in Hong Kong on which RAP wrote it, or on which it was seen first.
+    :param text: the text of the file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    day: _Day
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedDay:
+    """The connection's ``key_expires``, and the key that it was first applied to.
+
+    :param day: the day as it was typed.
+    :param fingerprint: the key; empty if the day was typed before the current key had logged in, and so is
+        that of another key.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    day: _Day
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +233,10 @@ class KeyRecord:
     :param unregistered: a key made for a registration with HKEX (§5); it becomes current by its first login.
     :param current: the key that logs in.
     :param pending: the new key of a renewal in progress; there is never more than one.
-    :param previous: the key that *current* has replaced, while it is valid (§6.1).
+    :param previous: the key that *current* has replaced, while RAP may accept it (§6.1).
+    :param refused: the fingerprints of the keys that RAP has refused since the last login, in this order.
+    :param typed: the connection's ``key_expires``, as it was last applied to a key.
+    :param warning: RAP's last warning.
     :param results: result files, oldest first; the last 20 are kept.
     :param history: events, oldest first: all that made a key current, and the last 40 others.
     """
@@ -189,6 +248,9 @@ class KeyRecord:
     current: StoredKey | None = None
     pending: PendingKey | None = None
     previous: StoredKey | None = None
+    refused: tuple[str, ...] = ()
+    typed: TypedDay | None = None
+    warning: KeptWarning | None = None
     results: tuple[ResultFile, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
 
@@ -199,13 +261,21 @@ class KeyRecord:
 
     @property
     def refused_key(self) -> StoredKey | None:
-        """The current key if RAP refuses it while it accepts another key of the account; otherwise None."""
+        """The current key if RAP has refused it since its last login; otherwise None."""
         return self.current if self.current and self.current.refused else None
 
     def knows(self, fingerprint: str) -> bool:
         """Return whether the key is, or was, one of ours."""
         ours = (entry for entry in self.history if entry.what is not Happened.UPLOADED_ELSEWHERE)
         return any(it.fingerprint == fingerprint for it in (*self.keys, *ours))
+
+    def is_newly_registered(self, today: pendulum.Date) -> bool:
+        """Return whether the current key was made here for a registration (§5), and logs in since today."""
+        current = self.current
+        return bool(current and current.promoted == today) and any(
+            entry.what is Happened.CREATED and current and entry.fingerprint == current.fingerprint
+            for entry in self.history
+        )
 
     def has_history_of(self, fingerprint: str) -> bool:
         """Return whether the history mentions the key, whether it is ours or not."""
@@ -215,6 +285,16 @@ class KeyRecord:
     def became_current(self) -> Iterator[HistoryEntry]:
         """The events that made a key current, oldest first; none of them is ever dropped."""
         return (entry for entry in self.history if entry.what in (Happened.ADOPTED, Happened.PROMOTED))
+
+    @property
+    def foreign_upload(self) -> HistoryEntry | None:
+        """The last upload that was not ours, until the key or another one becomes current; otherwise None."""
+        for entry in reversed(self.history):
+            if entry.what in (Happened.ADOPTED, Happened.PROMOTED):
+                return None
+            if entry.what is Happened.UPLOADED_ELSEWHERE:
+                return entry
+        return None
 
     @property
     def uploads_allowed_from(self) -> pendulum.Date | None:
@@ -249,10 +329,55 @@ class KeyRecord:
         """Return whether the record has this result file; names repeat on other days (§6)."""
         return any((file.name, file.content) == (name, _as_text(content)) for file in self.results)
 
-    def with_result(self, name: str, content: bytes, now: pendulum.DateTime) -> KeyRecord:
-        """Return the record with one more result file."""
-        file = ResultFile(name=name, content=_as_text(content), read=now.to_iso8601_string())
+    def result_content(self, name: str, mtime: int | None, now: pendulum.DateTime) -> bytes | None:
+        """Return the bytes of a result file that the record has; None if it has none of this time.
+
+        Without an mtime, a file of the same name counts for 24 hours, after which RAP has deleted it (§6).
+
+        :param name: the file's name on RAP.
+        :param mtime: its modification time; None if RAP sends none.
+        :param now: the current time.
+        """
+        for file in reversed(self.results):
+            is_recent = mtime is not None or now.subtract(hours=24) < pendulum.DateTime.fromisoformat(
+                file.read
+            )
+            if (file.name, file.mtime) == (name, mtime) and is_recent:
+                return file.content.encode("utf-8", "surrogateescape")
+        return None
+
+    def with_result(
+        self, name: str, content: bytes, now: pendulum.DateTime, mtime: int | None = None
+    ) -> KeyRecord:
+        """Return the record with one more result file; unchanged if it has the file."""
+        if self.result_content(name, mtime, now) == content:
+            return self
+        file = ResultFile(name=name, content=_as_text(content), read=now.to_iso8601_string(), mtime=mtime)
         return replace(self, results=(*self.results, file)[-_RESULTS:])
+
+    def with_foreign_upload(
+        self, fingerprint: str, uploaded: pendulum.DateTime, *, run: str | None = None, note: str = ""
+    ) -> KeyRecord:
+        """Return the record after RAP has accepted an upload that was not ours (§6.3).
+
+        The current key ends as after an upload of ours: on the 14th day, or at once if RAP held two keys,
+        since the upload has then replaced it.
+
+        :param fingerprint: the uploaded key's, or the name of its result file if that is not known.
+        :param uploaded: the time of the upload.
+        :param run: the DAG run in which it was found, if there is one.
+        :param note: details, in words.
+        """
+        record, day, current = self, uploaded.date(), self.current
+        if current and current.uploaded and day <= current.uploaded:
+            # The current key was uploaded since, in place of that one.
+            return self
+        if current:
+            replaced = self._still_held(day) is not None
+            ends = day.subtract(days=1) if replaced else last_day_of_old_key(day, current.last_day)
+            if current.last_day is None or ends < current.last_day:
+                record = replace(self, current=replace(current, last_day=ends))
+        return record.noted(uploaded, Happened.UPLOADED_ELSEWHERE, fingerprint, run=run, note=note)
 
     def adopted(self, key: StoredKey, now: pendulum.DateTime) -> KeyRecord:
         """Return the record after the first login with a key: the key becomes current.
@@ -272,10 +397,37 @@ class KeyRecord:
         return replace(
             self,
             unregistered=None if kept and kept.fingerprint == key.fingerprint else kept,
-            current=replace(key, promoted=today),
+            current=replace(self._with_known_upload(key), promoted=today, refused=None),
             pending=None,
             previous=None if previous and previous.fingerprint == key.fingerprint else previous,
         ).noted(now, Happened.ADOPTED, key.fingerprint, note="First login with this key.")
+
+    def _with_known_upload(self, key: StoredKey) -> StoredKey:
+        """Return a key with its days, if RAP has listed its upload by somebody else (§6.1)."""
+        for entry in reversed(self.history):
+            if entry.what is Happened.UPLOADED_ELSEWHERE and entry.fingerprint == key.fingerprint:
+                uploaded = _day(entry.at)
+                return replace(key, uploaded=uploaded, last_day=last_day_of_new_key(uploaded))
+        return key
+
+    def with_private_key(self, fingerprint: str, private_key: str) -> KeyRecord:
+        """Return the record with another text of one private key, such as one with another passphrase.
+
+        :param fingerprint: the key's.
+        :param private_key: the key as PEM.
+        """
+
+        def changed(key: _Key | None) -> _Key | None:
+            is_it = key is not None and key.fingerprint == fingerprint
+            return replace(key, private_key=private_key) if key and is_it else key
+
+        return replace(
+            self,
+            unregistered=changed(self.unregistered),
+            current=changed(self.current),
+            pending=changed(self.pending),
+            previous=changed(self.previous),
+        )
 
     def old_key_after_upload(self, uploaded: pendulum.Date) -> StoredKey | None:
         """Return the key that stays valid beside an uploaded one, with its last day after the upload (§6.3).
@@ -320,9 +472,16 @@ class KeyRecord:
         )
 
     def without_expired(self, now: pendulum.DateTime) -> KeyRecord:
-        """Return the record without the previous key if its last day has passed."""
-        old = self.previous
-        if not old or old.is_valid(now.date()):
+        """Return the record without the previous key if RAP cannot accept it any more.
+
+        Its last day may have been typed, and too early. So the key is kept for the days on which RAP keeps
+        an old key beside a new one (§6.1).
+        """
+        old, today = self.previous, now.date()
+        promoted = self.current.promoted if self.current else None
+        may_be_held = promoted and today <= last_day_of_old_key(promoted, None)
+        # While RAP refuses the current key, the previous one may be the only key.
+        if not old or old.is_valid(today) or may_be_held or self.refused_key:
             return self
         note = f"Its last day was {old.last_day}."
         return replace(self, previous=None).noted(now, Happened.EXPIRED, old.fingerprint, note=note)

@@ -6,30 +6,31 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from airflow_provider_hkex_rap.keystore import renewal_errors as errors
 from airflow_provider_hkex_rap.keystore.answers import (
     AWAIT_RESULT,
     Answer,
     AnswerReader,
+    KeyAnswers,
     acceptance,
     result_names,
 )
-from airflow_provider_hkex_rap.keystore.due import DuePolicy, first_day_of_last_resort
-from airflow_provider_hkex_rap.keystore.record import Happened, PendingKey
+from airflow_provider_hkex_rap.keystore.due import DuePolicy
+from airflow_provider_hkex_rap.keystore.expiry import WARNING_CHARACTERS, read_warning
+from airflow_provider_hkex_rap.keystore.record import Happened, KeptWarning, PendingKey
+from airflow_provider_hkex_rap.keystore.renewal_outcome import RenewalOutcome
 from airflow_provider_hkex_rap.keystore.store import conflict
-from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError
-from airflow_provider_hkex_rap.rap.key_lifecycle import login_days_left
+from airflow_provider_hkex_rap.keystore.upload_checks import UploadChecks
+from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError, RapPermissionDenied
 from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, PublicKey
 from airflow_provider_hkex_rap.rap.result_file import Rejected
 
 if TYPE_CHECKING:
-    import pendulum
-
-    from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
     from airflow_provider_hkex_rap.keystore.store import AccountKeys
     from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.key_folder import KeyFile, KeyFolder
@@ -56,62 +57,12 @@ class Logins(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenewalOutcome:
-    """The result of a renewal; contains no key material.
-
-    :param account: the RAP user account.
-    :param renewed: whether a new key became current.
-    :param reason: why, or why not, as a sentence.
-    :param fingerprint: the current key's (§3.2.2); None if no key is known yet.
-    :param last_day: the current key's last day (ISO, HKT); None if it is not known.
-    :param days_left: days on which the current key can log in, today included; None if that is not known.
-    :param previous_fingerprint: the fingerprint of the previous key, while it is kept.
-    :param previous_last_day: the last day (ISO, HKT) of the previous key.
-    """
-
-    account: str
-    renewed: bool
-    reason: str
-    fingerprint: str | None
-    last_day: str | None
-    days_left: int | None
-    previous_fingerprint: str | None
-    previous_last_day: str | None
-
-    @classmethod
-    def of(cls, record: KeyRecord, today: pendulum.Date, *, renewed: bool, reason: str) -> RenewalOutcome:
-        """Return the outcome that leaves the account with these keys.
-
-        :param record: the account's record after the renewal.
-        :param today: today's date in Hong Kong.
-        :param renewed: whether a new key became current.
-        :param reason: why, or why not, as a sentence.
-        """
-        current, previous = record.current, record.previous
-        last_day = current.last_day if current else None
-        return cls(
-            account=record.account,
-            renewed=renewed,
-            reason=reason,
-            fingerprint=current.fingerprint if current else None,
-            last_day=last_day.isoformat() if last_day else None,
-            days_left=login_days_left(last_day, today) if last_day else None,
-            previous_fingerprint=previous.fingerprint if previous else None,
-            previous_last_day=previous.last_day.isoformat() if previous and previous.last_day else None,
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary of JSON values."""
-        return asdict(self)
-
-
 class _AfterLogin(StrEnum):
     """The state of the renewal after a login with a registered key."""
 
     NOT_DUE = "not due"
     TRY_PENDING = "try pending"
-    """RAP has accepted the pending key, or has not answered in time: test it by a login."""
+    """RAP has answered the upload of the pending key, or not in time: test the key by a login."""
     UNANSWERED = "unanswered"
     """An earlier run has started an upload, and RAP has not answered it."""
     PENDING_LOGGED_IN = "pending logged in"
@@ -157,7 +108,8 @@ class Renewal:
         if key_size not in KEY_SIZES:
             raise errors.impossible_key_size(key_size)
         self._policy = DuePolicy(clock, renew_before_days=renew_before_days, force=force, run=run)
-        self._answers = AnswerReader(keys.account, clock, sleep)
+        self._checks = UploadChecks(clock, self._policy, replace_second_key=replace_second_key)
+        self._reader = AnswerReader(keys.account, clock, sleep)
         self._keys = keys
         self._account = keys.account
         self._logins = logins
@@ -173,50 +125,53 @@ class Renewal:
 
         :returns: the keys after the renewal.
         :raises RapKeyRejected: if RAP rejects the new key (``.rej``, §6); the key is dropped.
-        :raises RapKeyVerificationError: if the new key does not log in, or RAP accepted another key; a later
-            try continues. Also if RAP refuses the current key and nothing can be uploaded yet.
-        :raises RapConfigurationError: if an upload could replace a valid key (§6.3).
+        :raises RapKeyVerificationError: if the new key does not log in, RAP accepted another key, or RAP has
+            not processed an upload; a later try continues. Also if RAP refuses the current key, or warns of a
+            key that may be the current one.
+        :raises RapConfigurationError: if an upload could replace a valid key (§6.3), or the current key in
+            the store does not open.
         :raises RapPermissionDenied: if RAP denies the upload (§2.1, §4.2).
         :raises KeyStoreError: if the store fails; a later try continues from the last step that was stored.
         :raises RapError: if a login fails.
         """
+        await asyncio.to_thread(self._keys.reload)
         known = self._logins.with_known_expiry(self._record)
         await self._save(known.without_expired(self._clock()))
         pending = self._record.pending
-        if pending is None and not self._record.refused_key and self._is_not_due():
-            return self._outcome(renewed=False)
-        if pending and pending.accepted:
-            return await self._continue_accepted()
-        return await self._continue_unaccepted()
+        if pending and (pending.accepted or pending.rejected):
+            return await self._continue_answered()
+        return await self._continue_unanswered()
 
-    async def _continue_accepted(self) -> RenewalOutcome:
-        """Test the key that RAP has accepted; upload it again only if that is safe."""
+    async def _continue_answered(self) -> RenewalOutcome:
+        """Test the key that RAP has answered; if it was accepted, upload it again only if that is safe."""
         if await self._logs_in():
             return await self._promote()
+        if self._pending.rejected:
+            await self._forget_rejected(self._record)
         if not await self._submit_accepted_again():
             return self._outcome(renewed=False)
         return await self._test_and_promote()
 
-    async def _continue_unaccepted(self) -> RenewalOutcome:
-        """Start a renewal, or continue one whose key RAP has not accepted yet."""
+    async def _continue_unanswered(self) -> RenewalOutcome:
+        """Start a renewal, or continue one whose key RAP has not answered yet."""
         state = await self._log_in_and_submit()
         if state is _AfterLogin.NOT_DUE:
-            # Tasks may continue with the previous key for a while. Somebody must act before it ends.
-            if refused := self._record.refused_key:
-                raise errors.refused_key(self._account, refused, self._record.previous)
             return self._outcome(renewed=False)
         if state is _AfterLogin.PENDING_LOGGED_IN:
             return await self._promote()
         if state is _AfterLogin.UNANSWERED:
             if await self._logs_in():
                 return await self._promote()
-            await self._submit_unanswered_again()
+            if not await self._submit_unanswered_again():
+                return self._outcome(renewed=False)
         return await self._test_and_promote()
 
     async def _test_and_promote(self) -> RenewalOutcome:
-        if not await self._logs_in():
-            raise errors.not_verified(self._account, self._pending, errors.old_key_of(self._record))
-        return await self._promote()
+        if await self._logs_in():
+            return await self._promote()
+        if self._pending.rejected:
+            await self._forget_rejected(self._record)
+        raise errors.not_verified(self._account, self._pending, errors.old_key_of(self._record))
 
     # The steps.
 
@@ -226,24 +181,53 @@ class Renewal:
             # The login may have made a key current, and another task may have changed the record.
             await asyncio.to_thread(self._keys.reload)
             pending = self._record.pending
-            if pending and rap.client_key_fingerprint == pending.fingerprint:
+            if pending and self._is_key_of(rap, pending):
                 return _AfterLogin.PENDING_LOGGED_IN
             if self._record.current is None:
                 raise errors.not_stored(self._account)
             listing = await rap.list_key_folder()
             if pending and pending.submitted:
-                answered = await self._is_accepted(rap, listing)
+                answered = await self._is_answered(rap, listing)
                 return _AfterLogin.TRY_PENDING if answered else _AfterLogin.UNANSWERED
-            if pending is None:
-                due = await self._policy.by_warning(rap, listing, self._record)
-                self._reason = due.reason
-                if not due.is_due:
-                    return _AfterLogin.NOT_DUE
-            listing = await self._answers.before_upload(rap, listing, self._check_upload)
+            await self._check_current(rap)
+            if pending is None and not await self._is_due(rap, listing):
+                return _AfterLogin.NOT_DUE
+            listing = await self._before_upload(rap, listing, self._checks.first)
             if pending is None:
                 await self._create(listing)
             await self._submit(rap, listing)
             return _AfterLogin.TRY_PENDING
+
+    async def _check_current(self, rap: KeyFolder) -> None:
+        """Check that the current key opens, and that RAP accepts it.
+
+        Tasks may continue with another key for a while. Somebody must act before it ends, and an upload could
+        replace the key that somebody else has uploaded.
+
+        :raises RapConfigurationError: if the key in the store does not open.
+        :raises RapKeyVerificationError: if the login was made with another key.
+        """
+        current = self._record.current
+        # A key that has logged in opens.
+        if current is None or self._is_key_of(rap, current) or self._policy.is_forced(self._record):
+            return
+        await asyncio.to_thread(self._keys.check_opens, current, "the key store, the current key,")
+        refused = replace(current, refused=current.refused or self._clock().date())
+        raise errors.refused_key(self._account, refused, self._record.previous)
+
+    async def _is_due(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
+        """Return whether a new key is due; keep what the key folder shows about the current one.
+
+        :raises RapKeyVerificationError: if the warning is unclear.
+        """
+        await self._keep_answers(rap, listing)
+        found = await read_warning(rap, listing, self._record, self._clock().date())
+        if found:
+            kept = KeptWarning(day=found.day, text=found.warning.text[:WARNING_CHARACTERS])
+            await self._save(replace(self._record, warning=kept))
+        due = self._policy.by_warning(found, self._record)
+        self._reason = due.reason
+        return due.is_due
 
     async def _create(self, listing: Sequence[KeyFile]) -> None:
         key = await asyncio.to_thread(self._generate, self._key_size)
@@ -264,6 +248,7 @@ class Renewal:
             self._pending,
             # The days of the old key count from the first upload that RAP has accepted (§6.3).
             submitted=self._pending.submitted if self._pending.accepted else today,
+            attempts=self._pending.attempts_begun + 1,
             results_before=result_names(listing),
             accepted=None,
         )
@@ -274,15 +259,22 @@ class Renewal:
             self._account,
             old.fingerprint if old else rap.client_key_fingerprint,
         )
-        record = replace(self._record, pending=pending)
-        await self._save_event(record, Happened.SUBMITTED, pending.fingerprint)
+        before = self._pending
+        await self._save_event(replace(self._record, pending=pending), Happened.SUBMITTED, before.fingerprint)
         await asyncio.to_thread(self._keys.reload)
         if self._record.pending != pending:
             raise conflict(self._account.name, "the key store")
         content = PublicKey.parse(pending.public_key).to_rfc4716(self._account.name)
-        await rap.upload_key(content.encode("ascii"))
-        async for fresh in self._answers.listings(rap, AWAIT_RESULT):
-            if await self._is_accepted(rap, fresh):
+        try:
+            await rap.upload_key(content.encode("ascii"))
+        except RapPermissionDenied:
+            # RAP has nothing of this upload, so it does not count.
+            await self._take_back(before)
+            raise
+        counted = replace(self._pending, uploads=self._pending.uploads + 1)
+        await self._save(replace(self._record, pending=counted))
+        async for fresh in self._reader.listings(rap, AWAIT_RESULT):
+            if await self._is_answered(rap, fresh):
                 return
         log.warning(
             "RAP wrote no result file for the key %s of %s within %d minutes. Testing the key by a login.",
@@ -291,20 +283,27 @@ class Renewal:
             AWAIT_RESULT.total_seconds() // 60,
         )
 
-    async def _submit_unanswered_again(self) -> None:
-        """Upload the same key again: RAP neither answered the first upload nor accepts a login."""
+    async def _take_back(self, before: PendingKey) -> None:
+        """Restore the pending key as it was before a denied upload, and drop the event of the upload."""
+        events = [it for it in self._record.history if it.what is Happened.SUBMITTED]
+        history = tuple(it for it in self._record.history if it is not events[-1])
+        await self._save(replace(self._record, pending=before, history=history))
+
+    async def _submit_unanswered_again(self) -> bool:
+        """Upload the same key again: RAP neither answered the first upload nor accepts a login.
+
+        :returns: whether there is a pending key to test; the login itself may have ended the renewal.
+        """
         async with self._logins.registered() as rap:
             await asyncio.to_thread(self._keys.reload)
+            if (pending := self._record.pending) is None or self._is_key_of(rap, pending):
+                return pending is not None
             listing = await rap.list_key_folder()
-            if await self._is_accepted(rap, listing):
-                return
-            await self._check_upload(rap, listing)
-            waited = await self._answers.await_removal(rap, listing)
-            if waited is not listing:
-                if await self._is_accepted(rap, waited):
-                    return
-                await self._check_upload(rap, waited)
-            await self._submit(rap, waited)
+            if not await self._is_answered(rap, listing):
+                waited = await self._before_upload(rap, listing, self._checks.again)
+                if waited is listing or not await self._is_answered(rap, waited):
+                    await self._submit(rap, waited)
+        return True
 
     async def _submit_accepted_again(self) -> bool:
         """Upload a key again that RAP accepted and then refused, if that can replace no other key (§6.3).
@@ -314,11 +313,10 @@ class Renewal:
         """
         async with self._logins.registered() as rap:
             await asyncio.to_thread(self._keys.reload)
-            pending = self._record.pending
-            if pending is None or rap.client_key_fingerprint == pending.fingerprint:
+            if (pending := self._record.pending) is None or self._is_key_of(rap, pending):
                 return pending is not None
             listing = await rap.list_key_folder()
-            listing = await self._answers.before_upload(rap, listing, self._check_upload_of_accepted)
+            listing = await self._before_upload(rap, listing, self._checks.of_accepted)
             await self._submit(rap, listing)
         return True
 
@@ -326,11 +324,16 @@ class Renewal:
         """Return whether RAP accepts the pending key."""
         pending = self._pending
         try:
-            async with self._logins.only(pending):
+            async with self._logins.only(pending) as rap:
                 log.info("The new key %s of %s has logged in.", pending.fingerprint, self._account)
+                return self._is_key_of(rap, pending)
         except RapAuthenticationError:
             return False
-        return True
+
+    @staticmethod
+    def _is_key_of(rap: KeyFolder, key: StoredKey | PendingKey) -> bool:
+        """Return whether a login was made with a key."""
+        return rap.client_key_fingerprint == key.fingerprint
 
     async def _promote(self) -> RenewalOutcome:
         await self._save(self._record.promoted(self._clock(), run=self._run))
@@ -345,86 +348,82 @@ class Renewal:
         )
         return outcome
 
-    # The checks.
+    async def _before_upload(
+        self, rap: KeyFolder, listing: Sequence[KeyFile], check: Callable[[KeyAnswers], None]
+    ) -> Sequence[KeyFile]:
+        """Check an upload, wait until the last key file has left the folder, and check again.
 
-    def _is_not_due(self) -> bool:
-        due = self._policy.by_record(self._record)
-        self._reason = due.reason
-        return due.is_due is False
+        The first check comes before the wait, because a refused upload has nothing to wait for.
 
-    async def _check_upload(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> None:
-        """Check that an upload replaces no valid key (§6.3).
-
-        :raises RapConfigurationError: if it could.
+        :param check: a check of `UploadChecks`.
+        :returns: the newest listing.
+        :raises RapKeyVerificationError: if RAP has not processed the last key file.
         """
-        if self._replace_second_key:
-            return
-        for answer in await self._answers.read_foreign(rap, listing, self._record):
-            await self._save_if_foreign(answer)
-        allowed_from = self._record.uploads_allowed_from
-        if allowed_from and self._clock().date() < allowed_from:
-            raise errors.too_early(self._account, allowed_from)
-
-    async def _check_upload_of_accepted(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> None:
-        """Check that the upload of a key that RAP has accepted before replaces no other key (§6.3).
-
-        :raises RapKeyVerificationError: if it could.
-        """
-        if self._replace_second_key:
-            return
-        old = errors.old_key_of(self._record)
-        for answer in await self._answers.read_foreign(rap, listing, self._record):
-            if await self._save_if_foreign(answer):
-                raise errors.another_key(self._account, self._pending, answer, old)
-        # Give people time to find the cause. But after the old key's end, no key of ours would be left.
-        last_resort = first_day_of_last_resort(old.last_day) if old and old.last_day else None
-        for allowed_from in (self._record.uploads_allowed_from, last_resort):
-            if allowed_from and self._clock().date() < allowed_from:
-                raise errors.not_verified(self._account, self._pending, old)
+        check(await self._keep_answers(rap, listing))
+        waited = await self._reader.await_removal(rap, listing)
+        found = await self._keep_answers(rap, waited)
+        check(found)
+        waiting = self._reader.unprocessed(waited, self._record.pending, found.answers)
+        is_asked_for = self._replace_second_key or self._policy.forces_upload(self._record)
+        if waiting and not is_asked_for:
+            raise errors.not_processed(self._account, waiting, errors.old_key_of(self._record))
+        return waited
 
     # RAP's answers.
 
-    async def _is_accepted(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
-        """Return whether one of RAP's answers accepts the pending key.
+    async def _is_answered(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
+        """Return whether RAP has answered the upload of the pending key, so that a login can test the key.
 
-        :raises RapKeyRejected: if one of them rejects it.
-        :raises RapKeyVerificationError: if one of them accepts another key, and none of them this one.
+        :raises RapKeyRejected: if RAP rejects its only upload.
+        :raises RapKeyVerificationError: if RAP accepts another key, and does not answer this one.
         """
-        pending, before = self._pending, self._pending.results_before
-        answers = await self._answers.read_complete(rap, listing, before)
-        if accepted := acceptance(answers, pending, self._record):
-            await self._save_acceptance(accepted)
+        read = await self._reader.read(rap, listing, self._record, run=self._run)
+        pending, record = self._pending, read.record
+        if accepted := acceptance(read.answers, pending, self._record):
+            await self._save_acceptance(record, accepted)
             return True
-        for answer in answers:
-            if answer.file in before:
-                continue
-            if not answer.accepted:
-                await self._save_rejection(answer)
-            elif await self._save_if_foreign(answer):
-                raise errors.another_key(self._account, pending, answer, errors.old_key_of(self._record))
+        news = [answer for answer in read.answers if answer.file not in pending.results_before]
+        if rejections := [answer for answer in news if not answer.accepted]:
+            record = replace(record, pending=replace(pending, rejected=rejections[0].file))
+            if pending.attempts_begun < 2:
+                await self._forget_rejected(record)
+            # The upload before, whose answer was lost, may have put the key in force.
+            await self._save(record)
+            return True
+        await self._save(record)
+        if read.foreign:
+            old = errors.old_key_of(self._record)
+            raise errors.another_key(self._account, pending, read.foreign[0], old)
         return False
 
-    async def _save_acceptance(self, answer: Answer) -> None:
-        pending = self._pending
-        record = replace(self._record, pending=replace(pending, accepted=answer.file))
-        record = record.with_result(answer.file, answer.content, self._clock())
+    async def _keep_answers(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> KeyAnswers:
+        """Read RAP's answers to the account's uploads, and save a copy of each (§6)."""
+        read = await self._reader.read(rap, listing, self._record, run=self._run)
+        await self._save(read.record)
+        return read
+
+    async def _save_acceptance(self, record: KeyRecord, answer: Answer) -> None:
+        pending = replace(self._pending, accepted=answer.file)
+        if pending.submitted and pending.uploads < 2:
+            # RAP may have taken it on a later day than the upload began.
+            pending = replace(pending, submitted=max(pending.submitted, answer.taken(self._clock()).date()))
+        record = replace(record, pending=pending)
         await self._save_event(record, Happened.ACCEPTED, pending.fingerprint, answer.file)
         log.info("RAP has accepted the new key %s (%s).", pending.fingerprint, answer.file)
 
-    async def _save_rejection(self, answer: Answer) -> NoReturn:
-        pending = self._pending
-        record = replace(self._record, pending=None).with_result(answer.file, answer.content, self._clock())
-        code, message = Rejected.parse(answer.content)
-        await self._save_event(record, Happened.REJECTED, pending.fingerprint, f"{code} {message}".strip())
-        raise errors.rejected(self._account, pending, answer, self._record.current)
+    async def _forget_rejected(self, record: KeyRecord) -> NoReturn:
+        """Drop the pending key of a record, which RAP has rejected, and raise the error.
 
-    async def _save_if_foreign(self, answer: Answer) -> bool:
-        """Save that RAP has accepted a key that is not in the record; return whether that is news."""
-        found = answer.fingerprint or answer.file
-        if self._record.knows(found) or self._record.has_history_of(found):
-            return False
-        await self._save_event(self._record, Happened.UPLOADED_ELSEWHERE, found, f"RAP lists {answer.file}.")
-        return True
+        :raises RapKeyRejected: always.
+        """
+        pending = record.pending
+        if pending is None:
+            raise conflict(self._account.name, "the key store")
+        kept = [file.content for file in record.results if file.name == pending.rejected]
+        rejected = Rejected.parse(kept[-1].encode("utf-8", "surrogateescape") if kept else b"")
+        note = f"{rejected.code} {rejected.message}".strip()
+        await self._save_event(replace(record, pending=None), Happened.REJECTED, pending.fingerprint, note)
+        raise errors.rejected(self._account, pending, rejected, self._record.current)
 
     # The record.
 

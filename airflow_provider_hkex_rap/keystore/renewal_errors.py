@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pendulum
+
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapKeyRejected,
     RapKeyVerificationError,
 )
+from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.key_lifecycle import OVERLAP_DAYS
-from airflow_provider_hkex_rap.rap.result_file import Rejected
 
 if TYPE_CHECKING:
-    import pendulum
-
     from airflow_provider_hkex_rap.keystore.answers import Answer
     from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
     from airflow_provider_hkex_rap.rap.account import Account
+    from airflow_provider_hkex_rap.rap.key_folder import KeyFile
+    from airflow_provider_hkex_rap.rap.result_file import Rejected
 
 
 def old_key_of(record: KeyRecord) -> StoredKey | None:
@@ -58,7 +62,8 @@ def refused_key(account: Account, current: StoredKey, previous: StoredKey | None
     through = f" through {previous.last_day}" if previous and previous.last_day else ""
     return RapKeyVerificationError(
         f"RAP has refused the current key {current.fingerprint} of {account} since {current.refused}.",
-        why="Another upload has replaced it (guide §6.3), or HKEX has removed it.",
+        why="Another upload has replaced it (guide §6.3), or HKEX has removed it. Nothing was uploaded, since"
+        " that could replace the other key.",
         todo=f"Another key of ours logs in{through}. Before it ends, set the connection to the key that was"
         " uploaded, or register a new one (§5).",
         account=account.name,
@@ -66,25 +71,67 @@ def refused_key(account: Account, current: StoredKey, previous: StoredKey | None
     )
 
 
-def rejected(account: Account, pending: PendingKey, answer: Answer, old: StoredKey | None) -> RapKeyRejected:
+def unclear_warning(account: str, current: StoredKey, day: pendulum.Date) -> RapKeyVerificationError:
+    """Return the error of a warning that names no key, while the current key is new here (§6.2).
+
+    :param account: the RAP user account.
+    :param current: the current key.
+    :param day: the day of the warning.
+    """
+    error = RapKeyVerificationError(
+        f"RAP warns that a key of {account} expires soon ({EXPIRY_WARNING_FILE} of {day}) and names none.",
+        why=f"The current key {current.fingerprint} logs in since {current.promoted} only, so the warning may"
+        " be about the key before it.",
+        todo=f"If it is {current.fingerprint}, run 'airflow hkex-rap renew --force' within its last 14 days,"
+        " else wait: 14 days after its first login, a warning counts for it. Nothing was uploaded.",
+        account=account,
+        fingerprint=current.fingerprint,
+    )
+    error.retryable = False
+    return error
+
+
+def not_processed(account: Account, file: KeyFile, old: StoredKey | None) -> RapKeyVerificationError:
+    """Return the error of a key file in the folder that RAP has not processed.
+
+    :param account: the RAP user account.
+    :param file: the key file.
+    :param old: the key that still logs in, with its last day.
+    """
+    at = "an unknown time"
+    if file.mtime is not None:
+        at = f"{pendulum.from_timestamp(file.mtime, HONG_KONG):YYYY-MM-DD HH:mm} HKT"
+    return RapKeyVerificationError(
+        f"RAP has not processed our upload of {at}: {KEY_FOLDER}/{file.name} is still there.",
+        why="RAP answers immediately (§6), and denies an upload while the file is there (§4.2). Nothing was"
+        " sent.",
+        todo=f"The old key still works{_through(old)}. A later try looks again; if it persists, ask HKEX. If"
+        " the answer was missed, 'airflow hkex-rap renew --force' uploads the same key again.",
+        account=account.name,
+        path=f"{KEY_FOLDER}/{file.name}",
+    )
+
+
+def rejected(
+    account: Account, pending: PendingKey, answer: Rejected, old: StoredKey | None
+) -> RapKeyRejected:
     """Return the error of a ``.rej`` (§6).
 
     :param account: the RAP user account.
-    :param pending: the rejected key.
-    :param answer: RAP's answer.
+    :param pending: the rejected key, with the name of the result file.
+    :param answer: the content of the result file.
     :param old: the key that still logs in, with its last day.
     """
-    code, message = Rejected.parse(answer.content)
     return RapKeyRejected(
-        f"RAP rejected the new key of {account} ({answer.file}): {code} {message}.",
+        f"RAP rejected the new key of {account} ({pending.rejected}): {answer.code} {answer.message}.",
         why="The code is HKEX's. A copy of the result file is in the key store (§6).",
         todo=f"The old key still works{_through(old)}. Ask HKEX what the code means. The next run makes a new"
         " key.",
         account=account.name,
         fingerprint=pending.fingerprint,
-        code=code,
-        message=message,
-        result_file=answer.file,
+        code=answer.code,
+        message=answer.message,
+        result_file=pending.rejected,
     )
 
 
@@ -119,32 +166,51 @@ def not_verified(account: Account, pending: PendingKey, old: StoredKey | None) -
     :param old: the key that still logs in, with its last day.
     """
     answer = f"accepted it ({pending.accepted})" if pending.accepted else "gave no result file"
+    if pending.may_have_gone_up < 2:
+        again = (
+            "A later try continues with the same new key. If that fails too, ask HKEX about this upload"
+            " before the old key ends."
+        )
+    else:
+        again = (
+            "It went up twice, and does not go up again: ask HKEX about the uploads before the old key ends."
+            " 'airflow hkex-rap renew --force' uploads it once more."
+        )
     return RapKeyVerificationError(
         f"The new key {pending.fingerprint} of {account} does not log in; RAP {answer}.",
         why="A new key is effective immediately if it was uploaded successfully (§6).",
-        todo=f"The old key still works{_through(old)}. A later try continues with the same new key. If that"
-        " fails too, ask HKEX about this upload before the old key ends.",
+        todo=f"The old key still works{_through(old)}. {again}",
         account=account.name,
         fingerprint=pending.fingerprint,
         result_file=pending.accepted,
+        uploads=pending.may_have_gone_up,
     )
 
 
-def too_early(account: Account, allowed_from: pendulum.Date) -> RapConfigurationError:
+def too_early(account: Account, allowed_from: pendulum.Date, record: KeyRecord) -> RapConfigurationError:
     """Return the error of an upload that could replace a valid key (§6.3).
 
     :param account: the RAP user account.
     :param allowed_from: the first day on which an upload is safe.
+    :param record: the account's record.
     """
-    uploaded = allowed_from.subtract(days=OVERLAP_DAYS)
+    uploaded, foreign = allowed_from.subtract(days=OVERLAP_DAYS), record.foreign_upload
+    current = record.current
+    todo = "Only '--replace-second-key' on the command line uploads nevertheless."
+    if foreign and current and current.last_day:
+        todo = (
+            f"The current key {current.fingerprint} ends on {current.last_day}. Until then, set the"
+            f" connection to the key that was uploaded by hand ({foreign.fingerprint}), which becomes current"
+            f" by its first login, or register a new one (§5). {todo}"
+        )
     return RapConfigurationError(
         f"No new key of {account} is uploaded before {allowed_from}.",
         why=f"A key was uploaded on {uploaded}, less than {OVERLAP_DAYS} days ago. RAP may hold two keys, and"
         " a third would replace the newer one (guide §6.3).",
-        todo="If somebody has renewed the key by hand, set the connection to that key; it becomes current by"
-        " its first login. Only '--replace-second-key' on the command line uploads nevertheless.",
+        todo=todo,
         account=account.name,
         allowed_from=allowed_from.isoformat(),
+        last_day=current.last_day.isoformat() if current and current.last_day else None,
     )
 
 

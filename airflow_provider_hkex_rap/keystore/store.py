@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.keys import PrivateKey
+from airflow_provider_hkex_rap.rap.keys import PrivateKey, is_encrypted
 from airflow_provider_hkex_rap.rap.masking import mask_private_key
 
 if TYPE_CHECKING:
@@ -129,13 +129,28 @@ class AccountKeys:
         self.store.write(self.account.name, text, replacing=self._text)
         self._text, self.record = text, record
 
-    def check_opens(self, key: StoredKey | PendingKey) -> None:
+    def check_opens(self, key: StoredKey | PendingKey, source: str = "the key store") -> None:
         """Check that the passphrase decrypts a private key of the record.
 
         :param key: a key of the record.
+        :param source: names the key in the error.
         :raises RapConfigurationError: if it does not.
         """
-        PrivateKey.load(key.private_key, self._passphrase)
+        PrivateKey.load(key.private_key, self._passphrase, source=source)
+
+    def opens(self, key: StoredKey | PendingKey) -> bool:
+        """Return whether the passphrase decrypts a private key of the record.
+
+        :param key: a key of the record.
+        """
+        # Reading a key takes a quarter of a second, and each login asks.
+        if key.private_key and not is_encrypted(key.private_key):
+            return True
+        try:
+            self.check_opens(key)
+        except RapConfigurationError:
+            return False
+        return True
 
     def exported(self, key: PrivateKey) -> str:
         """Return a private key as text for the store, encrypted if a passphrase is set; mask it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError, conflict
 
@@ -21,7 +23,8 @@ class VariableKeyStore:
         """Return the text of an account; None if there is no such variable.
 
         :param account: the RAP user account.
-        :raises KeyStoreError: if the variable exists but cannot be read, or Airflow fails.
+        :raises KeyStoreError: if the variable exists but cannot be read, if Airflow fails, or if a task
+            cannot prove that there is no variable (Airflow 3.2, or several teams).
         """
         name = PREFIX + account
         try:
@@ -31,6 +34,16 @@ class VariableKeyStore:
                 return text
             # Another task may have set it between the two calls.
             text = _get(name)
+        except _UnprovableError as error:
+            raise KeyStoreError(
+                f"Airflow returns no variable {name}, and a task cannot prove that there is none: {error}.",
+                why="Airflow answers the same if it fails. If the variable exists, a new record would replace"
+                " the only copy of the private key.",
+                todo="Make the record outside a task: log in once with 'airflow hkex-rap ls', or make a key"
+                " with 'airflow hkex-rap register'. Or set the connection's 'key_store' to a directory, or"
+                " use Airflow 3.3 without teams.",
+                account=account,
+            ) from None
         except Exception as error:  # each secrets backend has its own errors
             raise self._error("read", account, error) from None
         if text is None:
@@ -109,20 +122,60 @@ def _set(name: str, text: str) -> None:
         StoredVariable.set(name, text)
 
 
-def _exists(name: str) -> bool:
-    """Return whether Airflow's database has the variable; raise an error if the database fails."""
-    if _in_task():
-        from airflow.sdk import Variable
+class _UnprovableError(Exception):
+    """A task cannot prove that a variable does not exist; its text is the reason."""
 
-        # Airflow 3.2 does not have Variable.keys.
-        return hasattr(Variable, "keys") and name in list(Variable.keys(prefix=name))
+
+def _exists(name: str) -> bool:
+    """Return whether a secrets backend or Airflow's database has the variable.
+
+    :raises _UnprovableError: if a task cannot find out.
+    :raises Exception: if a backend or the database fails.
+    """
+    if _in_task():
+        from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+        keys = _keys_in_task(name)
+        return name in keys or _is_in_one_of(ensure_secrets_backend_loaded(), name)
+    from airflow.configuration import ensure_secrets_loaded
+
+    return _has_database() and (_is_in_database(name) or _is_in_one_of(ensure_secrets_loaded(), name))
+
+
+def _is_in_database(name: str) -> bool:
     from airflow.models import Variable as StoredVariable
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     with create_session() as session:
         found = select(StoredVariable.id).where(StoredVariable.key == name)
-        return _has_database() and session.scalar(found) is not None
+        return session.scalar(found) is not None
+
+
+def _keys_in_task(prefix: str) -> list[str]:
+    """Return the names of the variables in Airflow's database that begin with *prefix*.
+
+    :raises _UnprovableError: if the list is not complete.
+    """
+    from airflow.sdk import Variable
+    from airflow.sdk.configuration import conf
+
+    if not hasattr(Variable, "keys"):
+        raise _UnprovableError("Airflow lists the variables to a task from version 3.3 on")
+    # A name is unique in the database, but the list of a team's task lacks the variables without a team.
+    if conf.getboolean("core", "multi_team", fallback=False):
+        raise _UnprovableError("with [core] multi_team, a task is told of its team's variables only")
+    return list(Variable.keys(prefix=prefix))
+
+
+def _is_in_one_of(backends: Iterable[Any], name: str) -> bool:
+    """Return whether a secrets backend has the variable.
+
+    Airflow's own search goes on to the next backend if one fails, and so can miss the one that has it.
+
+    :raises Exception: if a backend fails.
+    """
+    return any(backend.get_variable(key=name) is not None for backend in backends)
 
 
 def _has_database() -> bool:

@@ -15,7 +15,9 @@ from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_hkex_rap.keystore.renewal import RenewalOutcome
+    from airflow_provider_hkex_rap.keystore.renewal_outcome import RenewalOutcome
+
+_SUPERSEDED_RETRIES = 3
 
 KEY_RENEWED = AssetAlias("hkex_rap_key_renewed")
 """Emits an event of ``hkex-rap://key/<account>`` for each renewed key, with fingerprints and dates."""
@@ -26,9 +28,9 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
 
     The task makes a new key and keeps it in the key store, uploads its public half, waits for RAP's result
     file and compares it. The new key becomes current once it has logged in; the old key is kept while it is
-    valid. If the task is killed at any point, a later try goes on with the same new key. If nothing is due,
-    nothing is sent, unless the key's last day is not known: then the task looks for RAP's warning (§6.2).
-    Outside the service hours the task reschedules itself to the opening. ::
+    valid. If the task is killed at any point, a later try goes on with the same new key. Each run logs in and
+    looks for RAP's warning, which counts more than a last day that was computed or typed (§6.2). Outside the
+    service hours the task reschedules itself to the opening. ::
 
         RapKeyRenewalOperator(task_id="renew", rap_conn_id="hkex_rap_default")
 
@@ -39,10 +41,12 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
     :returns: whether a key was renewed and why, the fingerprints of the current and the previous key, and
         their last days; no key material. A renewal also emits an asset event with the same.
     :raises RapKeyRejected: if RAP rejected the new key (``.rej``); the old one still works.
-    :raises RapKeyVerificationError: if the new key does not log in, or RAP accepted another; the old one
-        works. Or if RAP refuses the current key, and accepts the previous one.
-    :raises RapConfigurationError: if an argument or a field of the connection is not valid, or another upload
-        would replace a key that is in use (§6.3).
+    :raises RapKeyVerificationError: if the new key does not log in, RAP accepted another, or RAP has not
+        processed its upload; the old one works. Or if RAP refuses the current key and accepts another, or
+        warns of a key that may be the current one.
+    :raises RapAuthenticationError: if RAP refuses the login.
+    :raises RapConfigurationError: if an argument or a field of the connection is not valid, the current key
+        in the key store does not open, or another upload would replace a key that is in use (§6.3).
     :raises RapPermissionDenied: if RAP denied the upload (§2.1, §4.2).
     :raises KeyStoreError: if the key store failed; a later try goes on from the last step that was kept.
     """
@@ -75,7 +79,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
         with self.ending(context):
             run = context.get("dag_run")
             source = AirflowLoginSource(self.rap_conn_id)
-            runner = self.session_runner(source, context)
+            runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             renewal = Renewal(
                 source.keys.read(),
                 KeyLogins(runner, source),

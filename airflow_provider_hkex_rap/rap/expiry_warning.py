@@ -32,7 +32,7 @@ class ExpiryWarning(NamedTuple):
     text: str
     """The complete text."""
     fingerprints: tuple[str, ...]
-    """The MD5 fingerprints in the order of the text (§3.2.2)."""
+    """The fingerprints in the order of the text, as `find_fingerprints` returns them."""
     dates: tuple[pendulum.Date, ...]
     """The dates in the order of the text."""
 

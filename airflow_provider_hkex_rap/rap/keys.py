@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.pem import holds_private_key
 from airflow_provider_hkex_rap.rap.private_key_text import KEY_SIZES as KEY_SIZES
 from airflow_provider_hkex_rap.rap.private_key_text import (
     SIZES_RULE,
+    check_passphrase,
     read_rsa_private_key,
     require_rsa,
 )
@@ -28,14 +30,25 @@ _END = "---- END SSH2 PUBLIC KEY ----"
 _LINE_BYTES = 72
 """The longest line of an SSH2 public key file (RFC 4716, section 3.1)."""
 _BODY_BYTES = 70
-_PRIVATE_KEY = re.compile(r"-- ?BEGIN [A-Z0-9 ]*PRIVATE KEY|\A\s*PuTTY-User-Key-File")
+_MD5_BYTES = 16
+_URL_SAFE = str.maketrans("+/", "-_")
+_OPENSSH_MAGIC = b"openssh-key-v1\0"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _ALGORITHM_NAME = re.compile(rb"[a-z0-9@.-]{1,64}")
-_FINGERPRINT = re.compile(
-    r"(?<![0-9a-f])(?<!\b[0-9a-f]{2}:)[0-9a-f]{2}(?::[0-9a-f]{2}){15}(?![0-9a-f])(?!:[0-9a-f]{2}\b)",
-    re.IGNORECASE,
-)
+_PAIR = "[0-9a-f]{2}"
+_HEXADECIMAL = [
+    re.compile(
+        rf"(?<![0-9a-z])(?<!\b{_PAIR}{separator}){_PAIR}(?:{separator}{_PAIR}){{{pairs - 1}}}"
+        rf"(?![0-9a-z])(?!{separator}{_PAIR}\b)",
+        re.IGNORECASE,
+    )
+    for pairs in (16, 32)
+    for separator in (":", "-", " ", "")
+]
+"""Fingerprints in hexadecimal: 16 octets are MD5, 32 are SHA-256."""
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])([A-Za-z0-9+/_-]{43})=?(?![A-Za-z0-9+/=_-])")
+"""A SHA-256 fingerprint as OpenSSH prints it; its prefix is left out."""
 
 _GENERATE = "Generate one with 'ssh-keygen -t rsa -b 4096'."
 
@@ -46,12 +59,43 @@ def public_key_file_name(account: Account) -> str:
 
 
 def find_fingerprints(text: str) -> tuple[str, ...]:
-    """Return the MD5 fingerprints in a text, in lower case and in the order of the text (§3.2.2).
+    """Return the fingerprints of keys in a text, in the order of the text (§3.2.2).
 
-    :param text: any text; the prefix ``MD5:`` is allowed and left out.
+    :param text: any text. An MD5 fingerprint may have colons, hyphens, spaces or nothing between its octets,
+        and a SHA-256 one may be in Base64 too; prefixes such as ``MD5:`` and ``SHA256:`` are left out.
+    :returns: MD5 fingerprints in lower case with colons, SHA-256 ones as OpenSSH prints them.
     """
-    text = re.sub("md5:", " ", text, flags=re.IGNORECASE)
-    return tuple(match.group().lower() for match in _FINGERPRINT.finditer(text))
+    text = re.sub(r"\b(?:md5|sha-?256)\b\s*[:=]?", " ", text, flags=re.IGNORECASE)
+    found = {
+        match.start(): bytes.fromhex(re.sub("[^0-9a-f]", "", match[0], flags=re.IGNORECASE))
+        for pattern in _HEXADECIMAL
+        for match in pattern.finditer(text)
+    }
+    for match in filter(_is_mixed, _BASE64.finditer(text)):
+        found[match.start()] = base64.urlsafe_b64decode(match[1].translate(_URL_SAFE) + "=")
+    return tuple(_format_fingerprint(found[start]) for start in sorted(found))
+
+
+def _is_mixed(match: re.Match[str]) -> bool:
+    """Return whether a word has upper case, lower case and digits, as 43 characters of Base64 surely have."""
+    return all(re.search(kind, match[1]) for kind in ("[A-Z]", "[a-z]", "[0-9]"))
+
+
+def _format_fingerprint(digest: bytes) -> str:
+    if len(digest) == _MD5_BYTES:
+        return digest.hex(":")
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def is_encrypted(pem: str) -> bool:
+    """Return whether a private key that `PrivateKey.to_openssh` has written is encrypted.
+
+    :param pem: the key as PEM; True if it has another form.
+    """
+    # The cipher's name follows the magic of the format.
+    begin = base64.b64encode(_OPENSSH_MAGIC + b"\0\0\0\4none")[:-4].decode()
+    _, _, body = pem.partition("-----\n")
+    return not body.startswith(begin)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,7 +122,7 @@ class PublicKey:
         :raises RapConfigurationError: if it is neither, or HKEX does not accept such a key (§3.2.1).
         """
         text = text.removeprefix("\ufeff").strip()
-        if _PRIVATE_KEY.search(text):
+        if holds_private_key(text):
             raise RapConfigurationError(
                 "The text is a private key, not a public key.",
                 why="A private key is never given to anybody (guide §3.2.2, §5).",
@@ -90,6 +134,28 @@ class PublicKey:
         except ValueError:
             raise _not_a_public_key() from None
 
+    @classmethod
+    def of_private_key(cls, pem: str) -> PublicKey:
+        """Return the public half of a private key that `PrivateKey.to_openssh` has written.
+
+        It is not encrypted there, so this needs no passphrase.
+
+        :param pem: the private key as PEM in OpenSSH form.
+        :raises RapConfigurationError: if it has another form.
+        """
+        edges = pem.split("-----")
+        try:
+            data = base64.b64decode("".join(edges[2].split()), validate=True)
+        except (ValueError, IndexError):
+            raise _not_a_public_key() from None
+        # PROTOCOL.key of OpenSSH: a magic, the cipher, the KDF and its options, the number of keys, the key.
+        at = len(_OPENSSH_MAGIC)
+        for _ in range(3):
+            at += 4 + int.from_bytes(data[at : at + 4])
+        at += 4
+        length = int.from_bytes(data[at : at + 4])
+        return cls(data[at + 4 : at + 4 + length])
+
     @property
     def bits(self) -> int:
         """The size in bits."""
@@ -98,12 +164,12 @@ class PublicKey:
     @property
     def fingerprint(self) -> str:
         """The MD5 fingerprint: 16 octets in lower-case hexadecimal, separated by colons (§3.2.2)."""
-        return hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
+        return _format_fingerprint(hashlib.md5(self.blob, usedforsecurity=False).digest())
 
     @property
     def sha256_fingerprint(self) -> str:
         """The fingerprint as OpenSSH prints it: ``SHA256:`` and Base64 without padding."""
-        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+        return _format_fingerprint(hashlib.sha256(self.blob).digest())
 
     def to_rfc4716(self, comment: str) -> str:
         """Return the SSH2 public key file to register or to upload (§3.2.1, §6).
@@ -173,8 +239,8 @@ class PrivateKey:
     def load(cls, text: str, passphrase: str | None = None, *, source: str = "") -> PrivateKey:
         r"""Read a private key.
 
-        :param text: the key as PEM: OpenSSH, PKCS#8 or PKCS#1. Line breaks that became spaces, literal
-            ``\n``, or nothing are repaired.
+        :param text: the key as PEM: OpenSSH, PKCS#8 or PKCS#1. What a form or an editor does to it is
+            repaired, such as line breaks that became spaces, literal ``\n``, or nothing.
         :param passphrase: decrypts the key; ignored if the key is not encrypted.
         :param source: names the origin of the text in errors, such as ``key file '/keys/id'``.
         :raises RapConfigurationError: if the text is not a private key, the passphrase is missing or wrong,
@@ -196,7 +262,9 @@ class PrivateKey:
         """Return the private key as OpenSSH PEM text: a secret, for a key store only.
 
         :param passphrase: encrypts the text; None or empty leaves it in the clear.
+        :raises RapConfigurationError: if the passphrase is longer than 1,023 bytes, or only white space.
         """
+        check_passphrase(passphrase)
         from cryptography.hazmat.primitives import serialization
 
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()

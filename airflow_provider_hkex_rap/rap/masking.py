@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
-_BETWEEN = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]+-----|\\[rn]|\s+")
+from airflow_provider_hkex_rap.rap.pem import secret_parts
 
 
 def mask_private_key(text: str, mask: Callable[[str], object]) -> None:
@@ -17,7 +16,5 @@ def mask_private_key(text: str, mask: Callable[[str], object]) -> None:
     :param text: the key as PEM; its line breaks may have become spaces, literal ``\n``, or nothing.
     :param mask: called with each secret.
     """
-    for part in _BETWEEN.split(text):
-        # Base64 has neither a colon nor a comma.
-        if part and ":" not in part and "," not in part:
-            mask(part)
+    for part in secret_parts(text):
+        mask(part)

@@ -1,11 +1,11 @@
-"""The text of a private key: repair it, read it, and say clearly why it cannot be read (§3.2.1)."""
+"""The text of a private key: read it, and say clearly why it cannot be read (§3.2.1)."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.pem import PemError, repair_pem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -13,59 +13,84 @@ if TYPE_CHECKING:
 
 KEY_SIZES = (2048, 4096)
 """The sizes, in bits, of the RSA keys that HKEX accepts (§3.2.1)."""
+PASSPHRASE_BYTES = 1023
+"""The longest passphrase that the cryptography library takes."""
 SIZES_RULE = "RAP accepts RSA keys of 2048 or 4096 bits (guide §3.2.1)."
 
-_PEM = re.compile(
-    r"-----BEGIN (?P<label>[A-Z0-9 ]*PRIVATE KEY)-----(?P<body>.*?)-----END (?P=label)-----", re.DOTALL
-)
-# The headers of an encrypted PKCS#1 key. The cipher fixes the length of the IV, so that the Base64 text after
-# it is found even if no line break is left between them.
-_HEADERS = re.compile(
-    r"\s*Proc-Type:\s*4,ENCRYPTED\s*DEK-Info:\s*"
-    r"(?P<cipher>AES-\d{3}-CBC,[0-9A-Fa-f]{32}|DES(?:-EDE3)?-CBC,[0-9A-Fa-f]{16})"
-)
-_LINE_CHARACTERS = 64
+_WAYS_OUT = {
+    "PuTTY": (
+        "PuTTY and WinSCP use a format of their own.",
+        "Convert it with 'puttygen <key>.ppk -O private-openssh -o <key file>'.",
+    ),
+    "ssh.com": (
+        "A private key is PEM text: OpenSSH, PKCS#8 or PKCS#1.",
+        "Convert a key of ssh.com with 'ssh-keygen -i -f <key file>'.",
+    ),
+    "public key": (
+        "RAP has the public key. A login needs the private key of the pair.",
+        "Give the file that has the same name without '.pub'.",
+    ),
+    "certificate": (
+        "RAP takes RSA keys and no certificates (guide §3.2).",
+        "Give the private key that is registered for the account.",
+    ),
+    "binary": (
+        "A private key is PEM text: OpenSSH, PKCS#8 or PKCS#1.",
+        "Convert it with 'openssl pkey -inform DER -in <key file>', or with 'openssl pkcs12'.",
+    ),
+}
+"""Why a text is refused and what to do, by a word of the reason."""
 
 
 def read_rsa_private_key(text: str, passphrase: str | None, source: str) -> RSAPrivateKey:
     """Return the RSA private key in a text.
 
-    :param text: the key as PEM; line breaks may be lost, see :func:`repair_pem`.
+    :param text: the key as PEM; line breaks may be lost, see :func:`pem.repair_pem`.
     :param passphrase: decrypts the key; ignored if the key is not encrypted.
     :param source: names the origin of the text in errors, such as ``extra 'private_key'``; may be empty.
-    :raises RapConfigurationError: if the text is not a private key, the passphrase is missing or wrong, or
-        HKEX does not accept such a key (§3.2.1). The error holds nothing of the text or the passphrase.
+    :raises RapConfigurationError: if the text is not a private key, the passphrase is missing, wrong or not
+        valid, or HKEX does not accept such a key (§3.2.1). The error holds nothing of the text or the
+        passphrase.
     """
-    data = _secret_bytes(repair_pem(text))
+    check_passphrase(passphrase)
+    try:
+        data = _secret_bytes(repair_pem(text))
+    except PemError as error:
+        raise _refused_text(source, str(error)) from None
     try:
         return require_rsa(_load(data, None, source), source)
     except _EncryptedError:
         return require_rsa(_decrypt(data, passphrase, source), source)
     except ValueError:
-        _refuse_text(text, source)
+        raise _refused_text(source, "the text between its BEGIN and END lines is damaged") from None
 
 
-def repair_pem(text: str) -> str:
-    r"""Put the line breaks of a PEM text back.
+def check_passphrase(passphrase: str | None) -> None:
+    """Check that keys can be encrypted with a passphrase. It is used as it is, white space included.
 
-    A one-line input field loses them, an environment variable keeps them as ``\n``, and an editor may indent
-    the lines.
-
-    :param text: a private key whose line breaks are whole, or became spaces, literal ``\n``, or nothing.
-    :returns: the PEM with a line break after every 64 characters; a text without PEM edges only stripped.
+    :param passphrase: the passphrase; None or empty if there is none.
+    :raises RapConfigurationError: if it is longer than 1,023 bytes in UTF-8; or only white space, because a
+        field that looks blank would encrypt the keys.
     """
-    text = text.replace("\\r", "\r").replace("\\n", "\n").strip("\ufeff \t\r\n")
-    found = _PEM.search(text)
-    if not found:
-        return text
-    label, body = found["label"], found["body"]
-    lines = [f"-----BEGIN {label}-----"]
-    if headers := _HEADERS.match(body):
-        lines += ["Proc-Type: 4,ENCRYPTED", f"DEK-Info: {headers['cipher']}", ""]
-        body = body[headers.end() :]
-    body = "".join(body.split())
-    lines += [body[at : at + _LINE_CHARACTERS] for at in range(0, len(body), _LINE_CHARACTERS)]
-    return "\n".join((*lines, f"-----END {label}-----", ""))
+    if not passphrase:
+        return
+    if passphrase.isspace():
+        reason, todo = (
+            "is only white space",
+            "Leave the field blank if there is no passphrase, or correct it.",
+        )
+    elif len(_secret_bytes(passphrase)) > PASSPHRASE_BYTES:
+        reason = f"is longer than {PASSPHRASE_BYTES:,} bytes (in UTF-8)"
+        todo = "Give the key a shorter one with 'ssh-keygen -p -f <key file>', and correct the field."
+    else:
+        return
+    raise RapConfigurationError(
+        f"The passphrase of the private keys ('private_key_passphrase') {reason}.",
+        why="Private keys are neither encrypted nor decrypted with it.",
+        todo=todo,
+        field="private_key_passphrase",
+        limit=PASSPHRASE_BYTES,
+    )
 
 
 def require_rsa(key: PrivateKeyTypes, source: str = "") -> RSAPrivateKey:
@@ -129,27 +154,25 @@ def _decrypt(data: bytes, passphrase: str | None, source: str) -> PrivateKeyType
     try:
         return _load(data, _secret_bytes(passphrase), source)
     except ValueError:
+        space = "begins or ends with white space, which counts" if passphrase != passphrase.strip() else ""
         raise _unusable(
             source,
             "the passphrase is wrong, or the key is damaged",
+            why=f"The passphrase {space}." if space else "",
             todo="Check both with 'ssh-keygen -y -f <key file>', then correct 'private_key_passphrase'.",
         ) from None
 
 
-def _refuse_text(text: str, source: str) -> NoReturn:
-    if text.lstrip("\ufeff \t\r\n").startswith("PuTTY-User-Key-File"):
-        raise _unusable(
-            source,
-            "it is a PuTTY key (.ppk)",
-            why="PuTTY and WinSCP use a format of their own.",
-            todo="Convert it with 'puttygen <key>.ppk -O private-openssh -o <key file>'.",
-        ) from None
-    raise _unusable(
+def _refused_text(source: str, reason: str) -> RapConfigurationError:
+    for word, (why, todo) in _WAYS_OUT.items():
+        if word in reason:
+            return _unusable(source, reason, why=why, todo=todo)
+    return _unusable(
         source,
-        "it is not a private key in PEM form",
+        reason,
         why="A private key is PEM text: OpenSSH, PKCS#8 or PKCS#1.",
         todo="Give the whole text from its BEGIN to its END line; 'ssh-keygen -y -f <key file>' checks it.",
-    ) from None
+    )
 
 
 def _unsupported_encryption(source: str) -> RapConfigurationError:

@@ -30,7 +30,7 @@ from airflow_provider_hkex_rap.transport.undocumented import quiet_logging
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_provider_hkex_rap.keystore.login_keys import ChosenKeys
+    from airflow_provider_hkex_rap.keystore.login_keys import ChosenKeys, LoginKeys
     from airflow_provider_hkex_rap.keystore.record import PendingKey
     from airflow_provider_hkex_rap.rap.account import Account
     from airflow_provider_hkex_rap.rap.files import RemoteFile
@@ -161,7 +161,7 @@ class SessionRunner:
             chosen = await asyncio.to_thread(keys.choose, only)
             async with AsyncExitStack() as stack:
                 stack.enter_context(quiet_logging())
-                session = await self._open(stack, login, chosen)
+                session = await self._open(stack, login, keys, chosen)
                 self._session = session
                 try:
                     if only is None:
@@ -254,12 +254,15 @@ class SessionRunner:
             )
         return login
 
-    async def _open(self, stack: AsyncExitStack, login: Login, chosen: ChosenKeys) -> RapSession:
+    async def _open(
+        self, stack: AsyncExitStack, login: Login, keys: LoginKeys, chosen: ChosenKeys
+    ) -> RapSession:
         with_keys = replace(login, client_keys=chosen.private_keys)
         try:
             return await stack.enter_async_context(open_session(with_keys))
         except RapAuthenticationError as error:
-            raise chosen.refused(error) from None
+            # Even if the task is killed meanwhile: the next login offers the other keys.
+            raise await finish(asyncio.to_thread(keys.note_refusal, chosen, error)) from error
 
     def _check_may_log_in(self) -> None:
         if self._killed:

@@ -33,8 +33,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
 
         RapKeyExpiryWarningSensor(task_id="warned") >> tell_the_team()
 
-    :param ignore_if_renewed: ignore warnings about keys that were already renewed: by the fingerprints in
-        the warning, else by its day and the days of the current key in the key store.
+    :param ignore_if_renewed: ignore warnings about a key that was already renewed, while RAP may still hold
+        it (§6.1): by the fingerprints in the warning, else by its day and the days of the current key.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: the account, the warning's day (ISO, HKT) and text, and the fingerprints and dates in it.
     :raises RapPermissionDenied: if RAP does not show the key folder to this account.
@@ -85,7 +85,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)
             return False
-        if self._ignore_if_renewed and not self._is_about_current(found, record):
+        if self._ignore_if_renewed and self._is_of_replaced_key(found, record):
             self.log.info("RAP warns of a key that was already renewed (§6.2):\n%s", found.warning.text)
             return False
         self.log.warning("RAP warns of a key of %s (§6.2):\n%s", record.account, found.warning.text)
@@ -101,16 +101,16 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         )
 
     @staticmethod
-    def _is_about_current(found: ListedWarning, record: KeyRecord) -> bool:
-        from airflow_provider_hkex_rap.keystore.expiry import is_about_current
+    def _is_of_replaced_key(found: ListedWarning, record: KeyRecord) -> bool:
+        from airflow_provider_hkex_rap.keystore.expiry import is_of_replaced_key
 
-        return is_about_current(found, record)
+        return is_of_replaced_key(found, record)
 
     async def _look(self) -> tuple[ListedWarning | None, KeyRecord]:
         from airflow_provider_hkex_rap.keystore.expiry import read_warning
 
         async with self._sessions.session() as session:
+            keys = await asyncio.to_thread(lambda: self._source.keys.read())
             today = self._source.clock().date()
-            found = await read_warning(session, await session.list_key_folder(), today)
-        keys = await asyncio.to_thread(lambda: self._source.keys.read())
+            found = await read_warning(session, await session.list_key_folder(), keys.record, today)
         return found, keys.record

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import getpass
 import logging
+import os
+import re
 import socket
 from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncssh
@@ -16,6 +21,7 @@ from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.errors import (
     RapAlgorithmError,
     RapAuthenticationError,
+    RapConfigurationError,
     RapError,
     RapHostKeyError,
     RapUnavailable,
@@ -40,11 +46,15 @@ _REFUSALS = (
 )
 
 
-# Neither ~/.ssh/config nor an agent may add a key, a host or an algorithm.
+# Neither a file in the home directory, an agent nor Kerberos may add a key, a host or an algorithm. If one of
+# these were left out, asyncssh would look for its file, and fail if it cannot look into the home directory.
 OFFERED: dict[str, Any] = {
     "config": None,
     "agent_path": None,
     "client_keys": None,
+    "x509_trusted_certs": None,
+    "x509_trusted_cert_paths": [],
+    "gss_host": None,
     "encryption_algs": algorithms.CIPHERS,
     "mac_algs": algorithms.MACS,
     "signature_algs": algorithms.PUBLIC_KEY,
@@ -55,11 +65,22 @@ OFFERED: dict[str, Any] = {
 }
 """The options of every connection (§2.1)."""
 
+_NOT_PERMITTED = {errno.EPERM, errno.EACCES}
+_ERROR_NUMBER = re.compile(r"\[Errno (\d+)\]")
+
 T = TypeVar("T")
 
 
 class AddressUnavailableError(Exception):
-    """One address gave no login for a reason that does not end the search; its text is the reason."""
+    """One address gave no login for a reason that does not end the search; its text is the reason.
+
+    :param reason: the reason.
+    :param denied: whether this machine does not permit the connection, so that RAP knows nothing of it.
+    """
+
+    def __init__(self, reason: str, *, denied: bool = False) -> None:
+        super().__init__(reason)
+        self.denied = denied
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +170,18 @@ async def connect(login: Login) -> Connected:
     (§2.2): a refused key is not offered twice.
 
     :raises RapUnavailable: if no address answered in time.
+    :raises RapConfigurationError: if this machine permits no connection to any address.
     :raises RapAuthenticationError: if the login was refused.
     :raises RapHostKeyError: if a server showed a host key that is not pinned.
     :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
     """
+    check_user()
     if login.host_keys is None:
         log.warning(
             "Host key verification is disabled; the connection to RAP can be intercepted. Pin 'host_key'."
         )
     attempts: list[str] = []
+    denied = True
     why = "The addresses are out of reach, RAP is closed, or HKEX has switched to the other site (§2.2)."
     todo = "Check the route to SDNet/2 or HSN; if HKEX announced a switch, set the connection's 'site'."
     for address in login.addresses:
@@ -166,6 +190,7 @@ async def connect(login: Login) -> Connected:
             return Connected(await attempt(_log_in(address, login, client), client, address), client, address)
         except AddressUnavailableError as error:
             attempts.append(f"{address}: {error}")
+            denied = denied and error.denied
             log.warning("RAP at %s is not available: %s.", address, error)
         if client.offered is not None:
             why = (
@@ -174,6 +199,8 @@ async def connect(login: Login) -> Connected:
             )
             todo = "Try again later; if it persists, compare key and address with HKEX's registration."
             break
+    if denied:
+        raise not_permitted(attempts, login)
     raise RapUnavailable(
         f"No login as {login.account} at the {login.site} site of RAP ({'; '.join(attempts)}).",
         why=why,
@@ -181,6 +208,37 @@ async def connect(login: Login) -> Connected:
         attempts=tuple(attempts),
         account=login.account.name,
     )
+
+
+def not_permitted(attempts: list[str], login: Login) -> RapConfigurationError:
+    """Return the error of a connection that this machine does not permit.
+
+    :param attempts: one ``host:port: reason`` for each address tried.
+    :param login: the account.
+    """
+    return RapConfigurationError(
+        f"This machine does not permit the connection to RAP ({'; '.join(attempts)}).",
+        why="A local firewall, or a rule of SELinux or of the container, denies it. RAP was not reached.",
+        todo="Allow this user's outgoing connections to these addresses.",
+        attempts=tuple(attempts),
+        account=login.account.name,
+    )
+
+
+def check_user() -> None:
+    """Check that the user has a name and a home directory: asyncssh asks for both, but uses neither.
+
+    :raises RapConfigurationError: if not, as in a container whose user id is not in its user database.
+    """
+    try:
+        getpass.getuser()
+        Path.home()
+    except (KeyError, OSError, ImportError, RuntimeError):
+        raise RapConfigurationError(
+            "The user of this process has no name or no home directory.",
+            why="The SSH library asks for both, although neither is used.",
+            todo="Set the environment variables LOGNAME and HOME, or add the user id to the user database.",
+        ) from None
 
 
 async def _log_in(address: Address, login: Login, client: RapClient) -> asyncssh.SSHClientConnection:
@@ -218,7 +276,25 @@ async def attempt(work: Awaitable[T], client: RapClient, address: Address) -> T:
     except TimeoutError:
         raise AddressUnavailableError(f"no answer within {client.login.connect_timeout:g} s") from None
     except (OSError, asyncssh.Error) as error:
-        raise (_final_error(error, client, address) or AddressUnavailableError(reason_of(error))) from None
+        raise (_final_error(error, client, address) or _address_error(error, address)) from None
+
+
+def _address_error(error: Exception, address: Address) -> AddressUnavailableError:
+    reason = reason_of(error)
+    numbers = set(_error_numbers(error))
+    # Over IPv6, a router that denies the way gives EACCES; no answer of a server gives one of these numbers.
+    is_local = errno.EACCES not in numbers or ":" not in address.host
+    if numbers and numbers <= _NOT_PERMITTED and is_local:
+        denial = " or ".join(sorted(map(os.strerror, numbers)))
+        return AddressUnavailableError(f"{reason}: {denial} by this machine", denied=True)
+    return AddressUnavailableError(reason)
+
+
+def _error_numbers(error: Exception) -> list[int]:
+    if not isinstance(error, OSError):
+        return []
+    # If a name has several addresses, asyncio puts their errors into one text.
+    return [error.errno] if error.errno else [int(it) for it in _ERROR_NUMBER.findall(str(error))]
 
 
 def _final_error(error: Exception, client: RapClient, address: Address) -> RapError | None:

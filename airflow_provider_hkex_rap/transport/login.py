@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.masking import mask_private_key
+from airflow_provider_hkex_rap.rap.pem import holds_private_key
+from airflow_provider_hkex_rap.rap.private_key_text import check_passphrase
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, RAP_PORT, Address, Site, parse_addresses
 from airflow_provider_hkex_rap.transport.extras import Extras
 from airflow_provider_hkex_rap.transport.host_keys import parse_host_keys
@@ -94,7 +97,8 @@ def _check_for_private_key(fields: Mapping[str, object]) -> None:
     :raises RapConfigurationError: if one was.
     """
     for name, value in fields.items():
-        if name != "private_key" and "PRIVATE KEY" in str(value):
+        text = str(value)
+        if name != "private_key" and ("PRIVATE KEY" in text or holds_private_key(text)):
             raise RapConfigurationError(
                 f"The field {name!r} holds a private key.",
                 why="Only 'private_key' is kept out of logs and messages.",
@@ -136,15 +140,17 @@ def _host_keys(fields: Extras) -> tuple[SSHKey, ...] | None:
 def _client_keys(fields: Extras, mask: Callable[[str], object]) -> tuple[PrivateKey, ...]:
     if passphrase := fields.secret("private_key_passphrase"):
         mask(passphrase)
+    # It encrypts the keys in the key store too, so it is checked even if the connection has no key.
+    check_passphrase(passphrase)
     text, source = _private_key(fields)
-    if not text:
+    if not source:
         return ()
     mask_private_key(text, mask)
     return (PrivateKey.load(text, passphrase or None, source=source),)
 
 
 def _private_key(fields: Extras) -> tuple[str, str]:
-    """Return the text of the connection's private key and its source; empty if it has none."""
+    """Return the text of the connection's private key and its source; both empty if it has none."""
     if text := fields.secret("private_key"):
         return text, "extra 'private_key'"
     path = fields.text("key_file")
@@ -153,10 +159,14 @@ def _private_key(fields: Extras) -> tuple[str, str]:
     # A passphrase or a key that was typed into this field must not be shown.
     shown = f" {path!r}" if path.startswith(("/", "~", "./", "../")) else ""
     try:
-        return Path(path).expanduser().read_text("utf-8-sig"), f"key file{shown}"
-    except (OSError, UnicodeDecodeError, ValueError, RuntimeError) as error:
+        data = Path(path).expanduser().read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a path"
         raise RapConfigurationError(
-            f"The key file{shown} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}.",
+            f"The key file{shown} cannot be read: {reason}.",
             todo="Set the extra 'key_file' to the path of a private key that the Airflow worker may read.",
             path=path if shown else "",
         ) from None
+    # Notepad saves UTF-16 with a mark. Other bytes than the key's may be in any encoding.
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf16 else "utf-8-sig", "replace"), f"key file{shown}"

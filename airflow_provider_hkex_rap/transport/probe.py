@@ -8,7 +8,14 @@ import asyncssh
 
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.errors import RapUnavailable
-from airflow_provider_hkex_rap.transport.connect import OFFERED, AddressUnavailableError, RapClient, attempt
+from airflow_provider_hkex_rap.transport.connect import (
+    OFFERED,
+    AddressUnavailableError,
+    RapClient,
+    attempt,
+    check_user,
+    not_permitted,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.sites import Address
@@ -36,13 +43,17 @@ async def probe(login: Login, address: Address) -> Probe:
     :param login: the pinned host keys and the time-out.
     :param address: one address of RAP.
     :raises RapUnavailable: if the address did not answer in time, or ended the key exchange.
+    :raises RapConfigurationError: if this machine does not permit the connection.
     :raises RapAlgorithmError: if the server shares no algorithm of §2.1 with us.
     :raises RapHostKeyError: if the server showed a host key that is not pinned.
     """
+    check_user()
     client = _ProbeClient(login)
     try:
         key = await attempt(_exchange_keys(address, client), client, address)
     except AddressUnavailableError as error:
+        if error.denied:
+            raise not_permitted([f"{address}: {error}"], login) from None
         raise RapUnavailable(
             f"RAP at {address} is not available: {error}.",
             why="The address is out of reach, RAP is closed, or HKEX has switched to the other site (§2.2).",

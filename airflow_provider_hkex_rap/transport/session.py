@@ -169,29 +169,19 @@ class RapSession:
         create would fail for ever if RAP leaves an earlier key file in the folder.
 
         :param content: the file, in SSH2 form (§3.2.1).
-        :raises RapPermissionDenied: if RAP denied the upload (§2.1, §4.2).
-        :raises RapTransferError: if RAP did not accept the file.
+        :raises RapPermissionDenied: if RAP denied the upload, and has nothing of it (§2.1, §4.2).
+        :raises RapTransferError: if RAP did not accept the file; it may have a part.
         :raises RapUnavailable: if RAP gave no answer; it may have accepted the file.
         :raises RapSessionSuperseded: if RAP ended the session; it may have accepted the file.
         """
         path = f"{KEY_FOLDER}/{public_key_file_name(self._login.account)}"
         with self._watch.waiting_for(path):
             try:
-                handle = await self.sftp.open(path.encode(), "wb")
+                handle = await self._open_key_file(path)
                 await handle.write(content)
                 await handle.close()
             except SESSION_ENDED:
                 raise
-            except asyncssh.SFTPPermissionDenied as error:
-                raise RapPermissionDenied(
-                    f"RAP denied the upload of {path} ({error.reason}).",
-                    why="RAP denies the endurance feature (§2.1), which this client does not use, and changes"
-                    " to a file that exists (§4.2).",
-                    todo="If the file is still listed, try again later; else ask HKEX whether the account may"
-                    " upload.",
-                    path=path,
-                    account=self._login.account.name,
-                ) from None
             except asyncssh.SFTPError as error:
                 raise RapTransferError(
                     f"RAP did not accept {path}: {reason_of(error)}.",
@@ -199,6 +189,24 @@ class RapSession:
                     todo="A later try looks for a result file first (§6), then uploads the same key again.",
                     path=path,
                 ) from None
+
+    async def _open_key_file(self, path: str) -> asyncssh.SFTPClientFile:
+        """Open the account's public key file for its upload.
+
+        :raises RapPermissionDenied: if RAP denied it, so that nothing was uploaded (§2.1, §4.2).
+        """
+        try:
+            return await self.sftp.open(path.encode(), "wb")
+        except asyncssh.SFTPPermissionDenied as error:
+            raise RapPermissionDenied(
+                f"RAP denied the upload of {path} ({error.reason}).",
+                why="RAP denies the endurance feature (§2.1), which this client does not use, and changes to"
+                " a file that exists (§4.2).",
+                todo="If the file is still listed, try again later; else ask HKEX whether the account may"
+                " upload.",
+                path=path,
+                account=self._login.account.name,
+            ) from None
 
     async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
         """Read a file once, up to its listed size, and return its attributes after the last byte.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pendulum
@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
-from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
+from airflow_provider_hkex_rap.keystore.renewal import Renewal
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.account import Account
@@ -35,6 +35,9 @@ from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 
 from .renewing_process import Logins, Steps
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.keystore.renewal_outcome import RenewalOutcome
 
 ACCOUNT = Account("DCXYZ001")
 NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
@@ -116,7 +119,7 @@ def party(rap: RapSimulator, tmp_path: Path) -> Party:
 
 # Fault 27: the process is killed.
 
-STEPS = 17
+STEPS = 19
 """The number of steps of a renewal, plus one: before and after each write, login and upload."""
 
 
@@ -205,7 +208,10 @@ def test_a_stale_result_file_is_ignored(party: Party) -> None:
     party.rap.faults.add(Fault("delay_result", seconds=100))
     party.renew()
     party.check_converged()
-    assert party.record.results[0].content.startswith(party.uploads[0])
+    # Each result file is kept once (§6).
+    kept = {file.name: file.content for file in party.record.results}
+    assert len(kept) == len(party.record.results) == 3
+    assert party.uploads[0] in "".join(kept.values())
 
 
 def test_a_result_with_another_fingerprint_is_an_error_and_a_rerun_is_safe(party: Party) -> None:

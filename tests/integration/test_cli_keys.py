@@ -16,7 +16,14 @@ import pendulum
 import pytest
 
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
-from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, PendingKey, StoredKey
+from airflow_provider_hkex_rap.keystore.record import (
+    Happened,
+    KeptWarning,
+    KeyRecord,
+    PendingKey,
+    StoredKey,
+    TypedDay,
+)
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
@@ -188,10 +195,14 @@ def test_the_private_keys_are_encrypted_by_the_passphrase(
     assert "--passphrase-file" in without.err
     assert "correct horse" not in result.out + result.err + without.err
     assert register(airflow, store, tmp_path / "again.zip", "--passphrase-file", str(secret)).status == 0
-    for content in (b"", b"\n", b"\xff"):
+    # An editor on Windows puts a byte order mark first.
+    secret.write_bytes(b"\xef\xbb\xbfcorrect horse\r\n")
+    assert register(airflow, store, tmp_path / "mark.zip", "--passphrase-file", str(secret)).status == 0
+    refused = {b"": "holds no passphrase", b"\n": "holds no passphrase", b"\xff": "holds no passphrase"}
+    for content, reason in {**refused, b" \n": "only white space", b"x" * 1024: "1,023 bytes"}.items():
         secret.write_bytes(content)
         empty = register(airflow, store, tmp_path / "no.zip", "--passphrase-file", str(secret))
-        assert (empty.status, "holds no passphrase" in empty.err) == (1, True)
+        assert (empty.status, reason in empty.err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +217,10 @@ def test_the_private_keys_are_encrypted_by_the_passphrase(
         (("--ip=10.1.1.0/24",), "without a mask"),
         (("--key-store=nowhere",), "is not a key store"),
         (("--output=/nowhere/kit.zip",), "There is no directory"),
-        (("--passphrase-file=/nowhere",), "No such file"),
+        (("--output=/proc/kit.zip",), "/proc/kit.zip cannot be made"),
+        (("--output=/sys/kit.zip",), "/sys/kit.zip cannot be made"),
+        (("--passphrase-file=/nowhere",), "The passphrase file /nowhere cannot be read: No such file"),
+        (("--passphrase-file=/",), "The passphrase file / cannot be read: Is a directory"),
     ],
     ids=str,
 )
@@ -246,6 +260,34 @@ def test_keygen_makes_the_key_of_one_account(airflow: Airflow, store: Path, tmp_
     assert airflow("hkex-rap", "keygen", *arguments, "--replace", "--key-size=2048").status == 0
     assert PublicKey.parse(path.read_text()).fingerprint == record(store).unregistered.fingerprint
     assert airflow("hkex-rap", "keygen", *arguments, "--key-size=1024").status == 2
+
+
+@pytest.mark.parametrize("directory", ["/nowhere", "/proc", "/sys", "/dev/null"])
+def test_keygen_makes_no_key_whose_public_half_cannot_be_written(
+    airflow: Airflow, store: Path, directory: str
+) -> None:
+    arguments = ("--account", "DCXYZ001", "--key-store", store.as_uri(), "--output", directory)
+    result = airflow("hkex-rap", "keygen", *arguments)
+    assert (result.status, result.out, store.exists()) == (1, "", False)
+    assert f"{directory}/DCXYZ001.pub cannot be made" in result.err
+
+
+def test_keys_whose_kit_cannot_be_written_are_packed_by_the_next_command(
+    airflow: Airflow, store: Path, kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_hkex_rap.cli import register as command
+
+    def trial(path: Path) -> Path:
+        return path
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "new_file", trial)
+        failed = register(airflow, store, Path("/proc/kit.zip"))
+    assert failed.status == 1
+    assert "The new keys are in the key store. 'airflow hkex-rap register' packs them" in failed.err
+    kept = record(store).unregistered.fingerprint
+    assert register(airflow, store, kit).status == 0
+    assert PublicKey.parse(contents(kit)["DCXYZ001.pub"]).fingerprint == kept
 
 
 def test_keys_go_to_airflow_variables_by_default(airflow: Airflow, kit: Path) -> None:
@@ -332,9 +374,9 @@ def key(name: str, passphrase: str | None = None, **dates: pendulum.Date | None)
         (31, ""),
         (30, "renewal is due"),
         (15, "renewal is due"),
-        (14, "RAP warns of it"),
-        (1, "RAP warns of it"),
-        (0, "register again"),
+        (14, "renewal is due since 2026-11-04"),
+        (1, "renewal is due"),
+        (0, "It ended on 2026-11-19: register again"),
         (-5, "register again"),
     ],
 )
@@ -380,18 +422,53 @@ def test_status_shows_every_key_and_what_happened(
     assert [rows[role]["fingerprint"] for role in list(rows)[:4]] == ["aa", "cc", "bb", "dd"]
     assert rows["current"]["last_renewal"] == TODAY.subtract(days=3).isoformat()
     assert "RAP rejected its renewal on 2026-11-20: 4007 Bad \\x1b[2J name." in rows["current"]["warning"]
-    assert "a key ff that is not ours; no renewal before 2026-12-04" in rows["current"]["warning"]
+    assert "Somebody else uploaded the key ff on 2026-11-20" in rows["current"]["warning"]
+    assert "No renewal before 2026-12-04" in rows["current"]["warning"]
     assert rows["previous"]["days_left"] == "11"
     assert "uploaded on 2026-11-20, not accepted yet" in rows["pending"]["warning"]
     assert "offers it first" in rows["connection"]["warning"]
     table = airflow("hkex-rap", "status")
-    assert (result.status, table.status) == (0, 0)
+    # Somebody must act before the current key ends.
+    assert (result.status, table.status) == (1, 1)
     assert all(role in table.out for role in rows)
     assert private_key().splitlines()[1] not in result.out + result.err + table.out
 
     # A renewal that succeeded since makes the rejected one history.
     keep(store, replace(kept.noted(NOW, Happened.PROMOTED, "aa"), pending=None))
     assert "rejected" not in status(airflow).out
+
+
+def test_status_and_doctor_say_what_ends_a_key_and_only_what_is_known(
+    airflow: Airflow, rap: RapSimulator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(kept: KeyRecord, key_expires: str = "") -> tuple[str, int]:
+        connect(monkeypatch, rap, store, without="private_key", key_expires=key_expires)
+        keep(store, kept)
+        result = status(airflow)
+        warning = result.rows[0]["warning"]
+        assert warning in airflow("hkex-rap", "doctor").out or kept.foreign_upload
+        return warning, result.status
+
+    known = KeyRecord(account="DCXYZ001", current=key("aa", last_day=TODAY.add(years=1)))
+    assert found(known) == ("", 0)
+    past, succeeded = found(known, TODAY.subtract(days=1).isoformat())
+    assert past.startswith("'key_expires' of the connection (2026-11-19) has passed: it is ignored.")
+    assert succeeded == 0
+    later = TODAY.add(days=300)
+    bound = replace(known, typed=TypedDay(day=later, fingerprint="bb"))
+    assert found(bound, later.isoformat())[0].startswith(
+        f"'key_expires' of the connection ({later}) is that of"
+    )
+    uploaded = replace(known, current=replace(known.current, uploaded=TODAY))
+    assert "later than the last day that follows" in found(uploaded, TODAY.add(years=3).isoformat())[0]
+    warned = KeptWarning(day=TODAY, text="A key\nexpires \x1b[2J soon.")
+    assert found(replace(known, warning=warned)) == (
+        "RAP's last warning, of 2026-11-20 (§6.2): A key expires \\x1b[2J soon.",
+        0,
+    )
+    foreign, failed = found(known.with_foreign_upload("ff", NOW.subtract(days=5)))
+    assert "Somebody else uploaded the key ff on 2026-11-15, so this key ends on 2026-11-28" in foreign
+    assert failed == 1
 
 
 def test_a_key_that_the_passphrase_does_not_open_is_no_key_that_logs_in(
@@ -440,7 +517,7 @@ def test_status_needs_no_key_file_of_the_workers(
     keep(store, KeyRecord(account="DCXYZ001", current=key("aa")))
     result = status(airflow)
     assert (result.status, [row["key"] for row in result.rows]) == (0, ["current"])
-    assert "set 'key_expires'" in result.rows[0]["warning"]
+    assert "Its last day is not known" in result.rows[0]["warning"]
 
 
 # Doctor.

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pendulum
@@ -21,7 +22,7 @@ from airflow.sdk.log import _secrets_masker
 from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 from airflow_provider_hkex_rap.hooks.rap import RapHook
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
-from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
+from airflow_provider_hkex_rap.keystore.renewal import Renewal
 from airflow_provider_hkex_rap.keystore.store import KeyStoreError
 from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, RapKeyRenewalOperator
 from airflow_provider_hkex_rap.rap.errors import (
@@ -39,6 +40,9 @@ from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSens
 from airflow_provider_hkex_rap.testing import Access, Fault, KeyFolderBehaviour, RapSimulator, ServerBehaviour
 
 from .openssh import missing, openssh
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.keystore.renewal_outcome import RenewalOutcome
 
 ACCOUNT = "DCXYZ001"
 NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
@@ -171,7 +175,7 @@ def test_a_key_that_is_refused_is_not_adopted(site: Site) -> None:
     site.rap.register_key(ACCOUNT, PrivateKey.generate(2048).public_key.to_openssh())
     with pytest.raises(RapAuthenticationError):
         site.log_in()
-    assert site.record() == KeyRecord(account=ACCOUNT)
+    assert site.record() == KeyRecord(account=ACCOUNT, refused=(site.fingerprint(),))
     assert len(site.rap.events.of("connect")) == 1
 
 
@@ -186,14 +190,22 @@ def test_what_is_adopted_is_encrypted_where_there_is_a_passphrase(site: Site) ->
     site.connect(without=("private_key",), private_key_passphrase="wrong")
     with pytest.raises(RapConfigurationError, match=r"key store.*cannot be used"):
         site.log_in()
-    # Nor is the connection's key offered in its place, which was another's before.
+    # RAP may still accept the connection's key, which was another's before.
     newer = PrivateKey.generate(2048)
     site.connect(private_key_passphrase="wrong")
     site.save(current=StoredKey(fingerprint=newer.fingerprint, private_key=newer.to_openssh("correct horse")))
-    site.rap.events.clear()
-    with pytest.raises(RapConfigurationError, match=r"key store.*cannot be used"):
-        site.log_in()
-    assert not site.rap.events
+    assert site.log_in() == site.fingerprint()
+
+
+def test_a_changed_passphrase_does_not_lock_the_account_out(site: Site) -> None:
+    site.connect(private_key_passphrase="correct horse")
+    site.log_in()
+    # The same key, encrypted again, and both fields of the connection are updated.
+    again = PrivateKey.load(site.rap.private_key(ACCOUNT)).to_openssh("battery staple")
+    site.connect(private_key=again, private_key_passphrase="battery staple")
+    assert site.log_in() == site.fingerprint()
+    site.connect(without=("private_key",), private_key_passphrase="battery staple")
+    assert site.log_in() == site.fingerprint()
 
 
 def test_the_previous_key_serves_while_it_is_valid_with_a_warning(
@@ -206,11 +218,23 @@ def test_the_previous_key_serves_while_it_is_valid_with_a_warning(
     assert site.log_in() == site.fingerprint()
     assert f"refused the current key {lost.fingerprint}" in caplog.text
     assert len(site.rap.events.of("connect")) == 2
+    # RAP's word beats the record: the last day may be wrong.
     site.save(current=stored(lost), previous=replace(old, last_day=TODAY.subtract(days=1)))
     site.connect(without=("private_key",))
-    with pytest.raises(RapAuthenticationError) as caught:
+    assert site.log_in() == site.fingerprint()
+
+
+def test_the_third_key_in_hand_is_found_by_the_next_login(site: Site) -> None:
+    site.log_in()
+    current = site.record().current
+    waiting, lost = PrivateKey.generate(2048), PrivateKey.generate(2048)
+    site.save(current=stored(lost), unregistered=stored(waiting), previous=current)
+    site.connect(without=("private_key",))
+    with pytest.raises(RapAuthenticationError, match="Another key remains") as caught:
         site.log_in()
-    assert caught.value.fingerprints == (lost.fingerprint,)
+    assert caught.value.retryable
+    assert caught.value.fingerprints == (lost.fingerprint, waiting.fingerprint)
+    assert site.log_in() == site.fingerprint()
 
 
 def test_a_key_made_for_registration_is_current_from_its_first_login(site: Site) -> None:
@@ -238,7 +262,7 @@ def test_a_key_that_the_passphrase_does_not_open_holds_up_no_other(
     assert site.log_in() == site.fingerprint()
     assert "Not offering the key made for registration" in caplog.text
     site.rap.faults.add(Fault("refuse_login", times=None))
-    with pytest.raises(RapConfigurationError, match="passphrase"):
+    with pytest.raises(RapAuthenticationError, match=r"Not offered: .*the passphrase is wrong"):
         site.log_in()
     site.rap.faults.clear()
     site.rap.register_key(ACCOUNT, new.public_key.to_openssh())
@@ -359,14 +383,16 @@ def test_a_renewal_emits_an_asset_event_without_key_material(site: Site) -> None
     assert not again[KEY_RENEWED].asset_alias_events
 
 
-def test_a_key_that_is_not_due_costs_no_login(site: Site) -> None:
+def test_a_key_that_is_not_due_costs_one_login(site: Site) -> None:
     site.connect(key_expires="2028-01-01")
     site.log_in()
     site.rap.events.clear()
     outcome = site.renew()
     assert not outcome["renewed"]
     assert "2028-01-01" in outcome["reason"]
-    assert not site.rap.events
+    # RAP's word beats ours, so each run looks into the key folder.
+    assert [event.kind for event in site.rap.events] == ["connect", "login", "list", "logout"]
+    assert not site.rap.uploads
 
 
 def test_a_key_of_unknown_expiry_is_renewed_once_rap_warns(site: Site) -> None:
@@ -377,6 +403,17 @@ def test_a_key_of_unknown_expiry_is_renewed_once_rap_warns(site: Site) -> None:
     # A Friday again, and on its last 14 days.
     assert site.renew()["renewed"]
     assert len(site.rap.uploads) == 1
+
+
+def test_a_superseded_renewal_waits_and_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
+    site.rap.faults.add(Fault("drop_after_upload"))
+    run = SimpleNamespace(conf={}, run_after=NOW, run_id="run")
+    operator = RapKeyRenewalOperator(task_id="renew", rap_conn_id=ACCOUNT.lower(), key_size=2048, force=True)
+    outcome = operator.execute({"ti": SimpleNamespace(), "dag_run": run})  # type: ignore[typeddict-item]
+    assert outcome["renewed"]
+    assert len(site.rap.uploads) == 1
+    assert site.rap.events.peak_sessions(ACCOUNT) == 1
 
 
 def test_arguments_may_come_from_templates(site: Site) -> None:

@@ -240,7 +240,6 @@ def play(story: Story) -> None:
 
     story.wait_for_a_waiting_task("worker_killed", 2)
     rap.faults.release(orphaned)
-    story.wait_for_a_waiting_task("renewal", 2)
     rap.clock.advance(seconds=RESULT_DELAY)
     story.wait_for_success(*POOLED, *OTHERS)
 

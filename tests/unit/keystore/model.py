@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pendulum
 
-from airflow_provider_hkex_rap.keystore.offers import keys_to_offer, record_after_login, with_known_expiry
+from airflow_provider_hkex_rap.keystore.offers import (
+    MOST_OFFERS,
+    keys_to_offer,
+    record_after_login,
+    record_after_refusal,
+    with_known_expiry,
+)
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey, StoredKey
-from airflow_provider_hkex_rap.keystore.renewal import Renewal, RenewalOutcome
+from airflow_provider_hkex_rap.keystore.renewal import Renewal
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, conflict
 from airflow_provider_hkex_rap.rap.account import Account
-from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError
+from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError, RapPermissionDenied
 from airflow_provider_hkex_rap.rap.key_folder import KeyFile
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.keystore.renewal_outcome import RenewalOutcome
 
 ACCOUNT = Account("DCXYZ001")
 NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
@@ -81,17 +91,27 @@ class ModelRap:
         self.own: StoredKey | None = registered[0] if registered else None
         self.key_expires: pendulum.Date | None = None
         self.answer = "rcvd"
+        self.denies = False
+        self.asks_for_no_key = False
+        self.sends_times = True
+        self.denials = 0
+        self.keeps_key_file = False
+        self.opened: list[str] = []
+        self.replaced: list[str] = []
+        """Keys that were valid until another one replaced them (§6.3)."""
         self.written: list[int] = []
         """How many bytes of a result file are there when it is read, the next time first; then all are."""
         self.logged_in = 0
         self.steps: list[str] = []
         self.crash_at: int | None = None
+        self.checks = True
+        """Whether a key in the record must be valid at each step."""
         self.made = 100
 
     def step(self, name: str) -> None:
         """Note a step; the process may be gone by it, and then every key that is needed is still there."""
         self.steps.append(name)
-        if self.store.texts:
+        if self.checks and self.store.texts:
             assert any(self.lets_in(it.fingerprint) for it in self.account_keys().record.keys), name
         if self.crash_at is not None and len(self.steps) > self.crash_at:
             raise Crash
@@ -118,7 +138,10 @@ class ModelRap:
     @asynccontextmanager
     async def registered(self) -> AsyncIterator[ModelFolder]:
         keys = self.account_keys()
-        offers = keys_to_offer(keys.record, self.own, self.clock().date())
+        offers = keys_to_offer(keys.record, self.own, self.clock().date())[:MOST_OFFERS]
+        names = [offer.key.fingerprint for offer in offers]
+        if not any(map(self.lets_in, names)):
+            keys.save(record_after_refusal(keys.record, names, self.clock().date()))
         async with self._login([offer.key for offer in offers]) as folder:
             found = folder.client_key_fingerprint
             keys.save(record_after_login(keys.record, offers, found, self.clock()))
@@ -134,7 +157,7 @@ class ModelRap:
         assert not self.logged_in, "One login at a time (§4.3)."
         self.step("before a login")
         names = [it.fingerprint for it in keys]
-        accepted = next(filter(self.lets_in, names), None)
+        accepted = next(filter(self.lets_in, names), "" if self.asks_for_no_key else None)
         self.refusals += names[: names.index(accepted)] if accepted else names
         if accepted is None:
             raise RapAuthenticationError("Refused.")
@@ -160,7 +183,11 @@ class ModelRap:
         if answer == "rej":
             self.put(f"{ACCOUNT}.pub.{at}.rej", "4007 File name contains invalid characters\n|\n")
             return
-        if answer == "lost":
+        if answer in ("lost", "late"):
+            return
+        if answer == "registered already":
+            self.register(found)
+            self.put(f"{ACCOUNT}.pub.{at}.rej", "4011 The key is registered already")
             return
         self.register(found)
         named = key(99).fingerprint if answer == "another" else found
@@ -179,6 +206,7 @@ class ModelRap:
         old = valid[:1]
         if len(valid) == 1:
             self.keys[old[0]] = min(self.keys[old[0]], today.add(days=13))
+        self.replaced += valid[1:]
         days = {it: self.keys[it] for it in old}
         self.keys = {**days, fingerprint: today.add(years=2).subtract(days=1)}
 
@@ -192,14 +220,28 @@ class ModelFolder:
 
     async def list_key_folder(self) -> list[KeyFile]:
         since = self._rap.clock().subtract(hours=24)
-        self._rap.files = {name: file for name, file in self._rap.files.items() if file[1] > since}
-        return [KeyFile(name, at.int_timestamp) for name, (_, at) in self._rap.files.items()]
+        self._rap.files = {
+            name: file
+            for name, file in self._rap.files.items()
+            if file[1] > since or not name.endswith((".rcvd", ".rej"))
+        }
+        return [
+            KeyFile(name, at.int_timestamp if self._rap.sends_times else None)
+            for name, (_, at) in self._rap.files.items()
+        ]
 
     async def read_key_file(self, name: str) -> bytes:
+        self._rap.opened.append(name)
         content, written = self._rap.files[name][0], self._rap.written
         return content[: written.pop(0)] if written else content
 
     async def upload_key(self, content: bytes) -> None:
         self._rap.step("before an upload")
+        is_waiting = f"{ACCOUNT}.pub" in self._rap.files and self._rap.answer == "lost"
+        if self._rap.denies or is_waiting:
+            self._rap.denials += 1
+            raise RapPermissionDenied("RAP denied the upload.")
+        if self._rap.keeps_key_file:
+            self._rap.put(f"{ACCOUNT}.pub", content.decode())
         self._rap.receive(content)
         self._rap.step("after an upload")

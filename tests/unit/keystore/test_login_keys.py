@@ -18,7 +18,12 @@ from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError, RapConf
 
 from .model import ACCOUNT, NOW, MemoryStore, key, stored
 
-REFUSED = RapAuthenticationError("Refused.")
+
+def refusal(*numbers: int) -> RapAuthenticationError:
+    """Return the error of a login in which RAP refused these keys."""
+    return RapAuthenticationError(
+        "Refused.", why="Likely causes.", fingerprints=tuple(key(number).fingerprint for number in numbers)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -107,21 +112,67 @@ def test_a_key_that_cannot_be_read_is_left_out_and_explains_a_refusal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = MemoryStore()
-    keep(store, current=locked(3), unregistered=stored(4))
-    chosen = login_keys(store, None, passphrase="secret").choose()
-    assert [it.fingerprint for it in chosen.private_keys] == [key(4).fingerprint]
+    keep(store, current=locked(3), unregistered=stored(4), previous=stored(5))
+    keys = login_keys(store, None, passphrase="secret")
+    chosen = keys.choose()
+    # The key that cannot be read takes no place.
+    assert [it.fingerprint for it in chosen.private_keys] == [key(4).fingerprint, key(5).fingerprint]
     assert "Not offering the current key of DCXYZ001" in caplog.text
-    assert "passphrase is wrong" in str(chosen.refused(REFUSED))
-    assert login_keys(MemoryStore()).choose().refused(REFUSED) is REFUSED
+    assert "the store's keys have the earlier passphrase" in str(keys.note_refusal(chosen, refusal(4, 5)))
 
 
-def test_a_replaced_key_of_the_connection_does_not_stand_in_for_one_that_cannot_be_read() -> None:
+def test_a_replaced_key_of_the_connection_is_offered_if_the_current_one_cannot_be_read() -> None:
     store = MemoryStore()
     keys = login_keys(store)
     keys.note_login(keys.choose(), key(1).fingerprint)
     keep(store, current=locked(3))
-    with pytest.raises(RapConfigurationError, match=r"key store, the current key, cannot be used"):
-        login_keys(store).choose()
+    chosen = keys.choose()
+    assert chosen.private_keys == (key(1),)
+    assert "the current key, cannot be used" in str(keys.note_refusal(chosen, refusal(1)))
+    with pytest.raises(RapConfigurationError, match="the current key, cannot be used"):
+        login_keys(store, None).choose()
+
+
+def test_a_refusal_is_kept_and_the_error_says_that_another_key_remains() -> None:
+    store = MemoryStore()
+    keep(store, current=stored(1), previous=stored(2), unregistered=stored(3))
+    keys = login_keys(store, None)
+    chosen = keys.choose()
+    error = keys.note_refusal(chosen, refusal(1, 3))
+    assert error.retryable
+    assert f"the next login offers the previous key {key(2).fingerprint}" in str(error)
+    assert record(store).refused == (key(1).fingerprint, key(3).fingerprint)
+    chosen = keys.choose()
+    assert [it.fingerprint for it in chosen.private_keys] == [key(2).fingerprint, key(1).fingerprint]
+    error = keys.note_refusal(chosen, refusal(2, 1))
+    assert not error.retryable
+    assert "remains" not in str(error)
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_refusal_names_a_last_day_that_has_passed(typed: bool) -> None:
+    store, yesterday = MemoryStore(), NOW.date().subtract(days=1)
+    keep(store, current=stored(1, None if typed else yesterday))
+    keys = login_keys(store, None, key_expires=yesterday if typed else None)
+    error = keys.note_refusal(keys.choose(), refusal(1))
+    expected = (
+        f"The current key {key(1).fingerprint} ended on {yesterday}: register again (§5). Likely causes."
+    )
+    assert error.why == expected
+
+
+def test_a_key_with_a_new_passphrase_is_read_from_the_connection_and_kept_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore()
+    keep(store, current=locked(1), previous=locked(2))
+    keys = login_keys(store, 1, passphrase="new")
+    chosen = keys.choose()
+    assert chosen.private_keys == (key(1),)
+    assert "the store's keys have the earlier passphrase" in caplog.text
+    keys.note_login(chosen, key(1).fingerprint)
+    (again,) = login_keys(store, None, passphrase="new").choose().private_keys
+    assert again.fingerprint == key(1).fingerprint
 
 
 def test_a_record_that_was_edited_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pendulum
 import pytest
@@ -12,17 +13,22 @@ from hypothesis import strategies as st
 from airflow_provider_hkex_rap.keystore.record import (
     Happened,
     HistoryEntry,
+    KeptWarning,
     KeyRecord,
     PendingKey,
     ResultFile,
     StoredKey,
+    TypedDay,
 )
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 from .model import ACCOUNT, NOW, key, stored
 
-days = st.dates().map(lambda day: pendulum.Date(day.year, day.month, day.day))
+days = st.dates(date(2000, 1, 1), date(2199, 12, 31)).map(
+    lambda day: pendulum.Date(day.year, day.month, day.day)
+)
+times = days.map(lambda day: f"{day}T09:00:00+08:00")
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 stored_keys = st.builds(
     StoredKey,
@@ -46,13 +52,22 @@ records = st.builds(
         public_key=text,
         results_before=st.lists(text, max_size=3).map(tuple),
         submitted=st.none() | days,
+        attempts=st.integers(0, 2),
+        uploads=st.integers(0, 2),
         accepted=st.none() | text,
+        rejected=st.none() | text,
     ),
-    results=st.lists(st.builds(ResultFile, name=text, content=text, read=text), max_size=2).map(tuple),
+    refused=st.lists(text, max_size=3).map(tuple),
+    typed=st.none() | st.builds(TypedDay, day=days, fingerprint=text),
+    warning=st.none() | st.builds(KeptWarning, day=days, text=text),
+    results=st.lists(
+        st.builds(ResultFile, name=text, content=text, read=times, mtime=st.none() | st.integers()),
+        max_size=2,
+    ).map(tuple),
     history=st.lists(
         st.builds(
             HistoryEntry,
-            at=days.map(lambda day: f"{day}T09:00:00+08:00"),
+            at=times,
             what=st.sampled_from(Happened),
             fingerprint=text,
             run=st.none() | text,
@@ -117,6 +132,11 @@ def test_a_result_file_is_kept_whole() -> None:
         '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "created", "at": 5, "fingerprint": ""}]}',
         '{"schema": 1, "account": "DCXYZ001", "history": [{"what": "created", "at": "", "fingerprint": ""}]}',
         '{"schema": 1, "account": "DCXYZ001", "results": [{"name": "x", "content": 5, "read": ""}]}',
+        '{"schema": 1, "account": "DCXYZ001",'
+        ' "results": [{"name": "x", "content": "\\ud800", "read": "2026-11-20T09:00:00+08:00"}]}',
+        '{"schema": 1, "account": "DCXYZ001", "typed": {"day": "0001-01-01", "fingerprint": ""}}',
+        '{"schema": 1, "account": "DCXYZ001",'
+        ' "history": [{"what": "created", "at": "10:00", "fingerprint": ""}]}',
     ],
 )
 def test_any_other_text_is_refused_without_showing_it(found: str) -> None:
@@ -179,3 +199,36 @@ def test_the_first_day_for_another_upload_follows_from_every_upload_known() -> N
 def test_an_account_is_not_confused_with_another() -> None:
     with pytest.raises(RapConfigurationError, match="'DCXYZ001'"):
         KeyRecord.from_json(KeyRecord(account="DCXYZ001").to_json(), Account("DCXYZ002"))
+
+
+def test_a_foreign_upload_ends_the_current_key_on_the_fourteenth_day() -> None:
+    record = KeyRecord(account="DCXYZ001").adopted(stored(1, NOW.date().add(days=400)), NOW)
+    after = record.with_foreign_upload("somebody's", NOW.add(days=3))
+    assert after.current.last_day == NOW.date().add(days=16)
+    assert after.foreign_upload.fingerprint == "somebody's"
+    soon = replace(record, current=stored(1, NOW.date().add(days=5)))
+    assert soon.with_foreign_upload("somebody's", NOW).current.last_day == NOW.date().add(days=5)
+    # Of two keys, RAP replaces the newer one (§6.3).
+    two = replace(
+        record,
+        current=replace(stored(1, NOW.date().add(days=700)), uploaded=NOW.date()),
+        previous=stored(2, NOW.date().add(days=13)),
+    ).with_foreign_upload("somebody's", NOW.add(days=3))
+    assert not two.current.is_valid(NOW.date().add(days=3))
+    assert two.previous.is_valid(NOW.date().add(days=13))
+
+
+def test_a_foreign_key_that_logs_in_has_the_days_of_its_upload() -> None:
+    record = KeyRecord(account="DCXYZ001").adopted(stored(1), NOW)
+    after = record.with_foreign_upload(key(2).fingerprint, NOW).adopted(stored(2), NOW.add(days=5))
+    assert after.foreign_upload is None
+    assert after.current.uploaded == NOW.date()
+    assert after.current.last_day == pendulum.Date(2028, 11, 19)
+
+
+def test_the_previous_key_is_kept_as_long_as_rap_may_hold_it() -> None:
+    # Its day was typed, and is too early.
+    record = KeyRecord(account="DCXYZ001").adopted(stored(1, NOW.date()), NOW.subtract(days=9))
+    record = record.adopted(stored(2), NOW)
+    assert record.without_expired(NOW.add(days=13)).previous
+    assert not record.without_expired(NOW.add(days=14)).previous

@@ -359,6 +359,6 @@ def test_fingerprints_are_found_in_order(blobs: list[bytes], between: str, upper
     assert find_fingerprints(text.upper() if upper else text) == fingerprints
 
 
-@given(octets=st.integers(1, 40).filter(lambda count: count != 16))
+@given(octets=st.integers(1, 40).filter(lambda count: count not in (16, 32)))
 def test_other_rows_of_octets_are_not_fingerprints(octets: int) -> None:
     assert find_fingerprints(bytes(octets).hex(":")) == ()

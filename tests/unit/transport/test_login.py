@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
+from airflow_provider_hkex_rap.rap.keys import PrivateKey
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, Address, Site
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 
@@ -153,6 +154,69 @@ def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
     for wrong, reason in (({}, "no passphrase is given"), ({"private_key_passphrase": "wrong"}, "is wrong")):
         with pytest.raises(RapConfigurationError, match=f"key file '{path}' cannot be used: .*{reason}"):
             read({**extra, **wrong})
+
+
+# Passphrases.
+
+
+@pytest.mark.parametrize("form", ["pkcs1-pem", "pkcs8-pem", "openssh", "in the clear", "no key"])
+@pytest.mark.parametrize("passphrase", ["x" * 1024, "é" * 512, "x" * 5000])
+def test_a_passphrase_that_is_too_long_is_called_that(form: str, passphrase: str) -> None:
+    private_key = "" if form == "no key" else PEM
+    if form in ("pkcs1-pem", "pkcs8-pem", "openssh"):
+        private_key = KEY.export_private_key(form, passphrase="another").decode()
+    with pytest.raises(RapConfigurationError, match=r"longer than 1,023 bytes") as caught:
+        read({"private_key": private_key, "private_key_passphrase": passphrase})
+    facts = vars(caught.value)
+    assert (facts["field"], facts["limit"]) == ("private_key_passphrase", 1023)
+    assert passphrase not in f"{caught.value} {facts}"
+
+
+def test_the_longest_passphrase_encrypts_and_decrypts() -> None:
+    longest = "é" * 511 + "x"
+    text = PrivateKey.load(PEM).to_openssh(longest)
+    (key,) = read({"private_key": text, "private_key_passphrase": longest}).client_keys
+    assert key.public_key.blob == KEY.public_data
+    for wrong in (longest + "x", " ", "\n\t"):
+        with pytest.raises(RapConfigurationError, match=r"longer than 1,023 bytes|only white space"):
+            PrivateKey.load(PEM).to_openssh(wrong)
+
+
+@pytest.mark.parametrize("passphrase", [12345678, 0, 1.5, True, False, ["secret"], {"secret": 1}])
+def test_a_passphrase_that_is_no_text_is_refused(passphrase: object) -> None:
+    text = KEY.export_private_key("pkcs8-pem", passphrase=str(passphrase)).decode()
+    with pytest.raises(RapConfigurationError, match=r"'private_key_passphrase' .* in quotes") as caught:
+        read({"private_key": text, "private_key_passphrase": passphrase})
+    assert str(passphrase) not in str(caught.value)
+
+
+@pytest.mark.parametrize("passphrase", ["secret\n", " secret", "two words", "secret\r\n", "\u00a0secret"])
+def test_a_passphrase_is_used_with_its_white_space(passphrase: str) -> None:
+    text = PrivateKey.load(PEM).to_openssh(passphrase)
+    extra = {"private_key": text, "private_key_passphrase": passphrase}
+    (key,) = read(extra).client_keys
+    assert key.public_key.blob == KEY.public_data
+    if passphrase != passphrase.strip():
+        with pytest.raises(RapConfigurationError, match="passphrase is wrong"):
+            read({**extra, "private_key_passphrase": passphrase.strip()})
+
+
+def test_white_space_around_a_wrong_passphrase_is_named() -> None:
+    text = PrivateKey.load(PEM).to_openssh("secret")
+    for wrong in ("secret\n", " secret"):
+        with pytest.raises(RapConfigurationError, match=r"is wrong.*begins or ends with white space"):
+            read({"private_key": text, "private_key_passphrase": wrong})
+    with pytest.raises(RapConfigurationError) as caught:
+        read({"private_key": text, "private_key_passphrase": "wrong"})
+    assert "white space" not in str(caught.value)
+
+
+@pytest.mark.parametrize("passphrase", [" ", "\n", "\t ", "\u00a0"])
+@pytest.mark.parametrize("private_key", [PEM, ""])
+def test_a_passphrase_that_only_looks_blank_is_refused(passphrase: str, private_key: str) -> None:
+    """It would encrypt the keys in the key store, and be gone as soon as somebody clears the field."""
+    with pytest.raises(RapConfigurationError, match="is only white space"):
+        read({"private_key": private_key, "private_key_passphrase": passphrase})
 
 
 def test_a_key_that_is_not_rsa_is_refused_with_the_rule() -> None:

@@ -15,7 +15,7 @@ import pendulum
 from airflow_provider_hkex_rap.lake.landing import Landing, LandingResult, Origin
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.planning import plan
-from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
+from airflow_provider_hkex_rap.rap.files import Attributes, Kind, ReadEnd, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
 
@@ -64,7 +64,7 @@ class InMemoryRap:
     async def list_folder(self, folder: Folder) -> list[RemoteFile]:
         return self.listing() if folder is self.folder else []
 
-    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
+    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
         self.reads.append(file.name)
         content, _ = self.files[file.name]
         await asyncio.sleep(0)
@@ -73,10 +73,10 @@ class InMemoryRap:
         if fault := self.faults.get(file.name):
             after = await fault(self, file)
             if after:
-                return after
+                return ReadEnd(after)
         await asyncio.sleep(0)
         content, mtime = self.files[file.name]
-        return Attributes(len(content), mtime)
+        return ReadEnd(Attributes(len(content), mtime))
 
 
 def clock() -> pendulum.DateTime:

@@ -118,7 +118,7 @@ async def fetch(login: Login, folder: Folder = Folder.DCASS) -> dict[bytes, byte
         async def read(file: RemoteFile) -> None:
             contents[file.name] = bytearray()
             after = await session.read(file, contents[file.name].extend)
-            assert after.size == len(contents[file.name])
+            assert after.attributes.size == len(contents[file.name])
 
         await asyncio.gather(*(read(file) for file in await session.list_folder(folder)))
     return {name: bytes(content) for name, content in contents.items()}

@@ -38,10 +38,11 @@ class Budget:
         finally:
             self.give(amount)
 
-    async def take(self, amount: int) -> None:
+    async def take(self, amount: int) -> int:
         """Wait until part of the budget is free, and take it.
 
         :param amount: the part to take.
+        :returns: *amount*, to give back.
         :raises ValueError: if *amount* is more than the total.
         """
         if amount > self.total:
@@ -52,6 +53,28 @@ class Budget:
                 self._given.clear()
                 await self._given.wait()
             self._free -= amount
+            return amount
+
+    async def take_all(self) -> int:
+        """Wait until the whole budget is free, and take it.
+
+        :returns: the amount that was taken, to give back.
+        """
+        async with self._turn:
+            while self._free < self.total:
+                self._given.clear()
+                await self._given.wait()
+            self._free = 0
+            return self.total
+
+    def resize(self, total: int) -> None:
+        """Share another amount from now on; what was taken stays taken until it is given back.
+
+        :param total: the amount, 1 at least.
+        """
+        self._free += total - self.total
+        self.total = total
+        self._given.set()
 
     def give(self, amount: int) -> None:
         """Return part of the budget.

@@ -42,11 +42,13 @@ class WholeFile:
     :param target: the file and its place in the lake.
     :param spool: its bytes.
     :param downloaded: when its last byte arrived.
+    :param note: what was unusual at its end, for its entry; else empty.
     """
 
     target: Target
     spool: Spool
     downloaded: pendulum.DateTime
+    note: str = ""
 
 
 class Commits:
@@ -126,7 +128,7 @@ class Commits:
             # The results end early if the calls were stopped meanwhile: the other files were not committed.
             for file, result in zip(batch, results, strict=False):
                 if isinstance(result, Landed) and not result.adopted:
-                    self._record(file.target, result, file.downloaded)
+                    self._record(file, result)
             # Recorded last: the reading of the manifest that this takes may be cancelled.
             for file, result in zip(batch, results, strict=False):
                 if isinstance(result, Exception):
@@ -180,8 +182,9 @@ class Commits:
     def _add_refused(self, target: Target, error: Exception) -> None:
         self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
 
-    def _record(self, target: Target, landed: Landed, downloaded: pendulum.DateTime) -> None:
-        if self._entries.add_landed(target, landed, downloaded, ""):
+    def _record(self, file: WholeFile, landed: Landed) -> None:
+        target = file.target
+        if self._entries.add_landed(target, landed, file.downloaded, file.note):
             self._outcomes.add_target(target, Disposition.LANDED)
         else:
             self._outcomes.add(target.listed, Disposition.FAILED, NO_ENTRY)

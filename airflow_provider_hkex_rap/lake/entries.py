@@ -141,7 +141,7 @@ class Entries:
         """
         current = self.ledger.current(target.file, target.name.business_date.isoformat())
         is_current = current is not None and current.uri == uri
-        if is_current and self.ledger.has(target.file):
+        if is_current and self.ledger.has(target.listed):
             return True
         return self._record(
             self._entry(
@@ -255,6 +255,7 @@ class Entries:
             business_date=target.name.business_date.isoformat(),
             business_date_rule=target.name.rule,
             size=target.file.size,
+            listed_size=None if target.listed.size == target.file.size else target.listed.size,
             mtime=target.file.mtime,
             sha256=sha256,
             uri=uri,

@@ -55,6 +55,7 @@ class Entry:
     :param business_date: the day that the report is about, in ISO form.
     :param business_date_rule: the source of that day: ``pattern``, ``name``, ``mtime`` or ``first_seen``.
     :param size: bytes; None if nothing was read and RAP sent no size.
+    :param listed_size: the bytes that RAP lists, if the file has another size; else None.
     :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sent none.
     :param sha256: SHA-256 of the bytes, in hexadecimal; None for a file that did not enter the lake.
     :param uri: URI of the bytes in the lake; None for a file that did not enter the lake.
@@ -87,6 +88,7 @@ class Entry:
     business_date: Annotated[str, AfterValidator(_iso_date)]
     business_date_rule: str
     size: int | None
+    listed_size: int | None = None
     mtime: int | None
     sha256: str | None
     uri: str | None

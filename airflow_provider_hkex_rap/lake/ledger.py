@@ -142,7 +142,8 @@ class Ledger:
             self._quarantined.add((entry.folder, name))
             return
         seen = _Seen(entry.uri, entry.sha256, entry.business_date)
-        self._seen[entry.folder, name, entry.size, entry.mtime] = seen
+        listed_size = entry.size if entry.listed_size is None else entry.listed_size
+        self._seen[entry.folder, name, listed_size, entry.mtime] = seen
         self._contents.setdefault((entry.folder, name, entry.sha256), entry.uri)
         self._owners.setdefault(relative_path(entry.uri), name)
         if entry.committed:
@@ -151,7 +152,7 @@ class Ledger:
         self._days.setdefault(entry.business_date, set()).add((entry.folder, entry.text))
 
     def has(self, file: RemoteFile) -> bool:
-        """Return whether the lake has a file of that folder, name, size and mtime.
+        """Return whether the lake has a file of that folder, name, listed size and mtime.
 
         :param file: the file; a size or mtime of None matches only an entry that has None as well.
         """

@@ -11,7 +11,7 @@ from airflow_provider_hkex_rap.lake.committing import WholeFile, share
 from airflow_provider_hkex_rap.lake.entry import NO_ENTRY, Disposition
 from airflow_provider_hkex_rap.lake.spool import Spool
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransferError
-from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, ReportSource
+from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile, ReportSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
     from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.clock import Clock
+    from airflow_provider_hkex_rap.rap.folders import Folder
 
 FILES_IN_FLIGHT = 400
 """How many files are read at once, over one login."""
@@ -76,6 +77,7 @@ class Reading:
         self._clock = clock
         self._spools = spools
         self._numbers = itertools.count()
+        self._relisting = _Relisting(source)
         self._files_in_flight = asyncio.Semaphore(FILES_IN_FLIGHT)
 
     async def run(self, files: Iterable[RemoteFile]) -> None:
@@ -117,15 +119,16 @@ class Reading:
         spool = Spool(f"{self._spools}/{next(self._numbers)}", listed.size, md5=self._lake.is_s3)
         keep = False
         try:
-            after = await self._fill(spool, listed)
-            if after is None:
+            end = await self._fill(spool, listed)
+            if end is None:
                 return None
-            if after != (listed.size, listed.mtime):
-                target = self._entries.target(listed, after)
+            if end.attributes != (listed.size, listed.mtime):
+                target = self._entries.target(listed, end.attributes)
             if self._is_repeated(target, spool):
                 return None
             keep = True
-            return WholeFile(target, spool, self._clock())
+            note = f"RAP answered an error at its end: {end.error}." if end.error else ""
+            return WholeFile(target, spool, self._clock(), note)
         finally:
             if not keep:
                 spool.discard()
@@ -144,10 +147,10 @@ class Reading:
             self._outcomes.add_refused(target.listed, self._lake.uri_of(target.path), error)
             return True
 
-    async def _fill(self, spool: Spool, file: RemoteFile) -> Attributes | None:
+    async def _fill(self, spool: Spool, file: RemoteFile) -> ReadEnd | None:
         """Read a file into a spool; return its size and mtime, or None if it could not be read whole."""
         try:
-            after = await self._source.read(file, spool.write)
+            end = await self._source.read(file, spool.write)
             spool.finish()
         except Exception as error:
             if spool.error:
@@ -157,10 +160,19 @@ class Reading:
             else:
                 raise
             return None
-        if reason := _unsettled(file, spool.size, after):
+        after = end.attributes
+        if reason := _unsettled(file, spool.size, after) or await self._still_listed(file, spool.size):
             self._outcomes.add(file, Disposition.DEFERRED, reason)
             return None
-        return Attributes(spool.size, file.mtime if after.mtime is None else after.mtime)
+        return ReadEnd(Attributes(spool.size, file.mtime if after.mtime is None else after.mtime), end.error)
+
+    async def _still_listed(self, file: RemoteFile, size: int) -> str:
+        """Return why a file with more bytes than listed may be growing; an empty text if RAP misstates it."""
+        if file.size is None or size == file.size:
+            return ""
+        if await self._relisting.has(file):
+            return ""
+        return f"{size} bytes arrived, but {file.size} were listed: RAP is still writing it."
 
     def _is_repeated(self, target: Target, spool: Spool) -> bool:
         """Record a file whose bytes landed before, if they did."""
@@ -177,10 +189,39 @@ class Reading:
 
 def _unsettled(listed: RemoteFile, size: int, after: Attributes) -> str:
     """Return why a file that was read may be incomplete or changed; an empty text if it is neither."""
-    if listed.size is not None and size != listed.size:
+    if listed.size is not None and size < listed.size:
         return f"{size} bytes arrived, but {listed.size} were listed: RAP may still be writing it."
-    if after.size is not None and size != after.size:
+    if after.size is not None and after.size not in (size, listed.size):
         return f"{size} bytes arrived, but it has {after.size} now: RAP may still be writing it."
     if None not in (listed.mtime, after.mtime) and listed.mtime != after.mtime:
         return "RAP rewrote it while it was read."
     return ""
+
+
+class _Relisting:
+    """Tells if a file is listed as it was, by a listing that began after it was read.
+
+    :param source: a login to RAP.
+    """
+
+    def __init__(self, source: ReportSource) -> None:
+        self._source = source
+        self._turns = itertools.count()
+        self._lock = asyncio.Lock()
+        self._listed: dict[Folder, tuple[int, frozenset[RemoteFile]]] = {}
+
+    async def has(self, file: RemoteFile) -> bool:
+        """Return whether RAP still lists a file with the same size and mtime.
+
+        :param file: the file as it was listed before.
+        :raises RapError: if the folder cannot be listed.
+        """
+        asked = next(self._turns)
+        # The files that ask while a listing is under way share the next one.
+        async with self._lock:
+            began, files = self._listed.get(file.folder, (-1, frozenset()))
+            if began < asked:
+                began = next(self._turns)
+                files = frozenset(await self._source.list_folder(file.folder))
+                self._listed[file.folder] = (began, files)
+        return file in files

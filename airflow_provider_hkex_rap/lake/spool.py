@@ -44,7 +44,7 @@ class Spool:
         spool.discard()
 
     :param path: the file to keep the bytes in if they exceed `MEMORY_BYTES`; it must not exist.
-    :param listed: the size that RAP listed, in bytes; bytes beyond it are counted, but not kept.
+    :param listed: the size that RAP listed, in bytes; the file may prove to have another.
     :param md5: True to compute MD5 as well as SHA-256, for storages that report MD5.
     """
 
@@ -65,8 +65,6 @@ class Spool:
         :raises OSError: if they cannot be written to disk; `error` is then set to the same error.
         """
         self.size += len(data)
-        if self._listed is not None and self.size > self._listed:
-            return
         self._sha256.update(data)
         if self._md5:
             self._md5.update(data)

@@ -76,6 +76,15 @@ class Attributes(NamedTuple):
     mtime: int | None
 
 
+class ReadEnd(NamedTuple):
+    """What RAP showed of a file once its last byte had been read."""
+
+    attributes: Attributes
+    """Its size and mtime then."""
+    error: str = ""
+    """The error by which RAP answered at the end of the file, instead of saying that it is the end."""
+
+
 class ReportSource(Protocol):
     """One login to RAP, as the lake uses it."""
 
@@ -88,8 +97,8 @@ class ReportSource(Protocol):
         """
         ...
 
-    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
-        """Read a file once, and return its attributes after the last byte.
+    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
+        """Read a file once to its end, even if that is not where the listing says.
 
         :param file: an entry of a listing.
         :param write: called with the file's bytes, in order.

@@ -1,31 +1,39 @@
-"""Read files over a session: many at once, each in blocks, with bounded memory."""
+"""Read files over a session: many at once, each in blocks and to its proven end, with bounded memory."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncssh
 
 from airflow_provider_hkex_rap.aio.budget import Budget
-from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile
+from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile
+from airflow_provider_hkex_rap.transport.connect import reason_of
 from airflow_provider_hkex_rap.transport.listing import mtime_of
-from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES
+from airflow_provider_hkex_rap.transport.requests import Requests
 from airflow_provider_hkex_rap.transport.watch import SESSION_ENDED, AnswerWatch
 
 if TYPE_CHECKING:
     from asyncssh import SFTPClient, SFTPClientFile
 
-_SMALLEST_BLOCK = 32 * 1024
+_SURE_BLOCK = 32 * 1024
+"""Every server answers a READ of so many bytes whole, so that a shorter answer is the end of the file."""
 _LARGEST_BLOCK = 256 * 1024
 # Bytes requested and not yet handed on, for one file and for all: these bound a session's memory.
 _FILE_WINDOW = 4 * 1024 * 1024
 _SESSION_WINDOW = 16 * 1024 * 1024
-_OPEN_FILES = 512
+_MOST_BEYOND = 2**30
+"""Bytes to read beyond the size that RAP gives, at most: a server may answer without an end."""
+
+
+class _Block(NamedTuple):
+    data: bytes
+    is_last: bool
+    """Whether it proves the end of the file."""
 
 
 class FileReader:
@@ -36,93 +44,93 @@ class FileReader:
     """
 
     def __init__(self, sftp: SFTPClient, watch: AnswerWatch) -> None:
-        self._sftp = sftp
+        self._requests = Requests(sftp, watch)
         self._watch = watch
         self._window = Budget(_SESSION_WINDOW)
-        self._handles = Budget(min(sftp.limits.max_open_handles or _OPEN_FILES, _OPEN_FILES))
-        self._block = max(_SMALLEST_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
-        self._open_files = 0
+        self._answers_in_parts = False
+        """Whether the server has answered a READ with less than was asked, and had more."""
+        self._block = max(_SURE_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
 
-    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
-        """Read a file once, up to its listed size, and return its attributes after the last byte.
+    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
+        """Read a file once to its end, even if that is not where the listing says.
+
+        If FSTAT gives another size than the listing, the file is changing, and is not read further.
 
         :param file: an entry of a listing.
         :param write: takes the file's bytes, in order.
         :returns: the file's size and mtime once its last byte had been read.
-        :raises asyncssh.Error: if RAP refused this file, or the session ended.
+        :raises asyncssh.Error: if RAP refused this file, or the session ended; or if the file does not end.
         """
-        window = _FILE_WINDOW if file.size is None else min(file.size, _FILE_WINDOW)
+        window = _FILE_WINDOW if file.size is None else min(max(file.size, _SURE_BLOCK), _FILE_WINDOW)
         async with self._window.reserve(window), self._opened(file) as handle:
             size = (await self._attributes(handle)).size if file.size is None else file.size
-            async with aclosing(self._blocks(handle, size)) as blocks:
+            read, is_end = 0, False
+            async with aclosing(self._blocks(handle, size or 0)) as blocks:
                 async for block in blocks:
-                    write(block)
-            return await self._attributes(handle, size)
+                    write(block.data)
+                    read += len(block.data)
+                    is_end = block.is_last
+            data, error = (b"", "") if is_end else await self._past(handle, read)
+            attributes = await self._attributes(handle)
+            is_changing = None not in (size, attributes.size) and size != attributes.size
+            while data:
+                read += len(data)
+                if read > (size or 0) + _MOST_BEYOND:
+                    raise asyncssh.SFTPFailure(f"it does not end after {read} bytes")
+                write(data)
+                is_end = is_changing or (len(data) < _SURE_BLOCK and not self._answers_in_parts)
+                data, error = (b"", "") if is_end else await self._past(handle, read)
+            return ReadEnd(attributes, error)
 
     @asynccontextmanager
     async def _opened(self, file: RemoteFile) -> AsyncIterator[SFTPClientFile]:
-        """Open a file; limit open handles, since most servers do not announce a limit."""
-        handle = await self._open(file)
-        self._watch.answered()
-        self._open_files += 1
+        handle = await self._requests.open(file.path)
         try:
             yield handle
         finally:
             with suppress(asyncssh.Error, ConnectionError):
-                await handle.close()
-            self._watch.answered()
-            self._open_files -= 1
-            self._handles.give(1)
+                await self._requests.close(handle)
 
-    async def _open(self, file: RemoteFile) -> SFTPClientFile:
-        while True:
-            await self._handles.take(1)
-            try:
-                # With a block size of its own asyncssh would read in tasks that outlive a cancelled read.
-                return await self._sftp.open(file.path, "rb", NO_ATTRIBUTES, block_size=0)
-            except asyncssh.SFTPFailure:
-                if not self._open_files:
-                    self._handles.give(1)
-                    raise
-                # The handle is not given back to the budget: the server allows fewer open files.
-            except asyncssh.SFTPBadMessage as error:
-                self._handles.give(1)
-                # Servers answer so to a name that they do not accept; the session goes on.
-                raise asyncssh.SFTPFailure(error.reason) from None
-            except BaseException:
-                self._handles.give(1)
-                raise
-
-    async def _attributes(self, handle: SFTPClientFile, size: int | None = None) -> Attributes:
-        """Return the attributes of an open file; if FSTAT fails, probe for data past *size*."""
+    async def _attributes(self, handle: SFTPClientFile) -> Attributes:
+        """Return the attributes of an open file; none if FSTAT fails."""
         try:
             attrs = await handle.stat()
         except SESSION_ENDED:
             raise
         except asyncssh.SFTPError:
             # Servers word it in many ways that they do not support FSTAT, or deny it.
-            more = b"" if size is None else await handle.read(1, size)
-            return Attributes(None if size is None else size + len(more), None)
+            return Attributes(None, None)
         finally:
             self._watch.answered()
         return Attributes(attrs.size, mtime_of(attrs))
 
-    async def _blocks(self, handle: SFTPClientFile, size: int | None) -> AsyncGenerator[bytes]:
-        """Yield a file's blocks in order, many requested ahead; to the end of the file if *size* is None."""
-        block = self._block
-        offsets = iter(itertools.count(0, block) if size is None else range(0, size, block))
-        ahead: deque[asyncio.Task[bytes]] = deque()
+    async def _past(self, handle: SFTPClientFile, offset: int) -> tuple[bytes, str]:
+        """Return the bytes after those that were read, none at the end, and the error if that is the answer.
+
+        Some servers answer an error at the end of a file. It was asked once more, with nothing outstanding.
+        """
+        try:
+            return await self._requests.read(handle, _SURE_BLOCK, offset), ""
+        except SESSION_ENDED:
+            raise
+        except asyncssh.SFTPError as error:
+            return b"", reason_of(error)
+
+    async def _blocks(self, handle: SFTPClientFile, size: int) -> AsyncGenerator[_Block]:
+        """Yield a file's blocks in order, many requested ahead; stop before *size* if the file ends there."""
+        offsets = iter(range(0, size, self._block))
+        ahead: deque[asyncio.Task[_Block]] = deque()
         try:
             while True:
-                while len(ahead) * block < _FILE_WINDOW and (offset := next(offsets, None)) is not None:
-                    wanted = block if size is None else min(block, size - offset)
-                    ahead.append(asyncio.create_task(_read_block(handle, wanted, offset)))
+                while len(ahead) * self._block < _FILE_WINDOW and (offset := next(offsets, None)) is not None:
+                    wanted = min(self._block, size - offset)
+                    is_rest = offset + wanted == size
+                    ahead.append(asyncio.create_task(self._read_block(handle, wanted, offset, is_rest)))
                 if not ahead:
                     return
-                data = await ahead.popleft()
-                self._watch.answered()
-                yield data
-                if size is None and len(data) < block:
+                block = await ahead.popleft()
+                yield block
+                if block.is_last:
                     return
         finally:
             for task in ahead:
@@ -130,14 +138,31 @@ class FileReader:
             # Another block has already failed, or the read was cancelled: that error counts.
             await asyncio.gather(*ahead, return_exceptions=True)
 
+    async def _read_block(self, handle: SFTPClientFile, size: int, offset: int, is_rest: bool) -> _Block:
+        """Return the bytes at an offset, which may be more than *size* at the rest of the file.
 
-async def _read_block(handle: SFTPClientFile, size: int, offset: int) -> bytes:
-    """Return the bytes at an offset: fewer than *size* only at the end of the file."""
-    data: bytes = await handle.read(size, offset)
-    while data and len(data) < size:
-        # A READ may return less than was requested.
-        more: bytes = await handle.read(size - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
+        A small rest is asked for with more than it should have: that proves the end without another READ.
+        """
+        if not is_rest or size >= _SURE_BLOCK:
+            return await self._fill(handle, b"", size, size, offset)
+        try:
+            data = await self._requests.read(handle, _SURE_BLOCK, offset)
+        except SESSION_ENDED:
+            raise
+        except asyncssh.SFTPError:
+            # Some servers answer an error to a READ beyond the end.
+            return await self._fill(handle, b"", size, size, offset)
+        if len(data) == size:
+            return _Block(data, True)
+        return await self._fill(handle, data, size, _SURE_BLOCK, offset)
+
+    async def _fill(self, handle: SFTPClientFile, data: bytes, least: int, most: int, offset: int) -> _Block:
+        """Return *data* and what follows it, at least *least* bytes in all unless the file ends before."""
+        while len(data) < least:
+            # A READ may return less than was requested.
+            more = await self._requests.read(handle, most - len(data), offset + len(data))
+            if not more:
+                return _Block(data, True)
+            self._answers_in_parts |= bool(data)
+            data += more
+        return _Block(data, False)

@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.transport.reading import FileReader
 from airflow_provider_hkex_rap.transport.watch import SESSION_ENDED, AnswerWatch
 
 if TYPE_CHECKING:
-    from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile
+    from airflow_provider_hkex_rap.rap.files import ReadEnd, RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder
     from airflow_provider_hkex_rap.rap.key_folder import KeyFile
     from airflow_provider_hkex_rap.transport.login import Login
@@ -27,6 +27,10 @@ _CLOSE_SECONDS = 2.0
 """Seconds in which a server may end its side of SFTP before the connection is closed."""
 _KEY_FILE_LIMIT = 64 * 1024
 """Bytes to read of a file in the key folder; result files have one line (§6)."""
+
+_MOST_ENTRIES = 1_000_000
+_MOST_NAME_BYTES = 256 * 2**20
+"""Bounds of one listing: a server may answer without an end."""
 
 T = TypeVar("T")
 
@@ -127,13 +131,18 @@ class RapSession:
     async def _list(
         self, path: str, entry_of: Callable[[asyncssh.SFTPName], T], *, why: str, todo: str
     ) -> list[T]:
-        entries = []
+        # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
+        entries: dict[bytes | str, T] = {}
+        name_bytes = 0
         with self._watch.waiting_for(path):
             try:
                 async for entry in self.sftp.scandir(path.encode()):
                     self._watch.answered()
                     if entry.filename not in (b".", b".."):
-                        entries.append(entry_of(entry))
+                        entries[entry.filename] = entry_of(entry)
+                    name_bytes += len(entry.filename)
+                    if len(entries) > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
+                        raise _endless(path)
             except _ABSENT as error:
                 raise RapPermissionDenied(
                     f"RAP does not show {path} to {self._login.account} ({error.reason}).",
@@ -142,7 +151,7 @@ class RapSession:
                     path=path,
                     account=self._login.account.name,
                 ) from None
-        return entries
+        return list(entries.values())
 
     async def read_key_file(self, name: str) -> bytes:
         """Return the first 64 KiB of a file in the key folder, such as a result file (§6).
@@ -208,12 +217,12 @@ class RapSession:
                 account=self._login.account.name,
             ) from None
 
-    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> Attributes:
-        """Read a file once, up to its listed size, and return its attributes after the last byte.
+    async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
+        """Read a file once to its end, even if that is not where the listing says.
 
         :param file: an entry of a listing.
         :param write: takes the file's bytes, in order.
-        :returns: the file's size and mtime once its last byte had been read.
+        :returns: what RAP showed of the file once its last byte had been read.
         :raises RapTransferError: if RAP refused this file, or gave an answer that makes no sense.
         :raises RapUnavailable: if RAP gave no answer.
         :raises RapSessionSuperseded: if RAP ended the session.
@@ -249,3 +258,13 @@ class RapSession:
         :raises RapSessionSuperseded: if RAP ended the session.
         """
         return self._watch.waiting_for(operation, statuses_pass=True)
+
+
+def _endless(path: str) -> RapTransferError:
+    return RapTransferError(
+        f"The listing of {path} does not end: it has more than {_MOST_ENTRIES:,} entries, or"
+        f" {_MOST_NAME_BYTES:,} bytes of names.",
+        why="RAP keeps the reports of ten days (§4.1).",
+        todo="Ask HKEX; the server, or a proxy before it, is failing.",
+        path=path,
+    )

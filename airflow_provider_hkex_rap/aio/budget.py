@@ -25,6 +25,11 @@ class Budget:
         self._turn = asyncio.Lock()
         self._given = asyncio.Event()
 
+    @property
+    def taken(self) -> int:
+        """The amount that is taken now."""
+        return self.total - self._free
+
     @asynccontextmanager
     async def reserve(self, amount: int) -> AsyncIterator[None]:
         """Hold part of the budget inside an ``async with`` block.

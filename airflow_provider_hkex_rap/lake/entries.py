@@ -66,6 +66,11 @@ class Target(NamedTuple):
     """The directory it belongs in, relative to the lake."""
 
     @property
+    def known(self) -> RemoteFile:
+        """The file as the ledger knows it: by the listed size, if the listing has one."""
+        return self.file if self.listed.size is None else replace(self.file, size=self.listed.size)
+
+    @property
     def folder_day(self) -> FolderDay:
         """The part of the manifest that it belongs in."""
         return FolderDay(self.file.folder, self.name.business_date)
@@ -141,7 +146,7 @@ class Entries:
         """
         current = self.ledger.current(target.file, target.name.business_date.isoformat())
         is_current = current is not None and current.uri == uri
-        if is_current and self.ledger.has(target.listed):
+        if is_current and self.ledger.has(target.known):
             return True
         return self._record(
             self._entry(
@@ -255,7 +260,7 @@ class Entries:
             business_date=target.name.business_date.isoformat(),
             business_date_rule=target.name.rule,
             size=target.file.size,
-            listed_size=None if target.listed.size == target.file.size else target.listed.size,
+            listed_size=None if target.known == target.file else target.listed.size,
             mtime=target.file.mtime,
             sha256=sha256,
             uri=uri,

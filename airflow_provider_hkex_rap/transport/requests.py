@@ -48,7 +48,7 @@ class Requests:
         """
         for attempt in ("at once", "again", "alone"):
             taken = await self._handles.take_all() if attempt == "alone" else await self._handles.take(1)
-            is_alone = taken == self._handles.total
+            is_alone = taken == self._handles.taken
             try:
                 handle = await self._open(path)
             except (asyncssh.SFTPFailure, asyncssh.SFTPPermissionDenied):

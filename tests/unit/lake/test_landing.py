@@ -28,7 +28,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapSessionSuperseded,
     RapTransferError,
 )
-from airflow_provider_hkex_rap.rap.files import Attributes, Kind, RemoteFile
+from airflow_provider_hkex_rap.rap.files import Attributes, Kind, ReadEnd, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
 
@@ -603,7 +603,7 @@ def test_a_large_file_is_not_held_in_memory(local_lake):
             chunk = bytes(2**18)
             for _ in range(file.size // len(chunk)):
                 write(chunk)
-            return Attributes(file.size, file.mtime)
+            return ReadEnd(Attributes(file.size, file.mtime))
 
     size = 3 * BYTES_IN_FLIGHT
     listing = [RemoteFile(Folder.DCASS, b"large_20261120.bin", size, MTIME)]

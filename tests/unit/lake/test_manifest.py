@@ -165,7 +165,8 @@ def test_an_entry_of_the_wrong_form_is_refused(change):
 
 def test_an_entry_without_one_of_its_fields_is_refused():
     values = asdict(entry_of(A_FILE))
-    for name in values:
+    # A manifest of an earlier version does not have it.
+    for name in values.keys() - {"listed_size"}:
         entry = {key: value for key, value in values.items() if key != name}
         with pytest.raises(ValueError, match=f"{name}: Field required"):
             from_line(json.dumps(entry).encode())

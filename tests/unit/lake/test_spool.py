@@ -42,13 +42,13 @@ def test_bytes_come_back_hashed_from_memory_or_disk(tmp_path_factory, chunks, li
 
 
 @pytest.mark.usefixtures("small_memory")
-def test_bytes_beyond_the_listed_size_are_counted_and_not_kept(tmp_path):
+def test_bytes_beyond_the_listed_size_are_kept_on_disk(tmp_path):
     spooled = Spool(str(tmp_path / "1"), 150)
     for _ in range(100):
         spooled.write(bytes(50))
     spooled.finish()
     assert spooled.size == 5000
-    assert os.path.getsize(tmp_path / "1") == 150
+    assert os.path.getsize(tmp_path / "1") == 5000
 
 
 @pytest.mark.usefixtures("small_memory")

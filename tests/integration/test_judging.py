@@ -214,7 +214,7 @@ def test_a_file_that_the_last_try_left_is_not_forgotten_when_rap_shuts(
     put(listed, "NEW", FRIDAY)
     friday = {"business_date": "2026-11-20"}
     at(monkeypatch, listed, "2026-11-21 03:20")
-    listed.faults.add(Fault("deny", path="*/NEW*"))
+    listed.faults.add(Fault("deny", path="*/NEW*", times=None))
     with pytest.raises(RapTransferError):
         judge(lake, run_of("friday", **friday))
     at(monkeypatch, listed, "2026-11-21 03:35")

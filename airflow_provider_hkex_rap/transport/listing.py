@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.folders import Folder
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
-_LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK}
-_LONG_NAME = re.compile(rb"([dl])[-rwxsStT]{9}[.+@ ]")
-"""The beginning of a line of ``ls -l``; some servers send the bare name instead."""
+_LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK, b"-": Kind.FILE}
+_LONG_NAME = re.compile(rb"([-a-zA-Z])[-rwxXsStTlL]{8,10}(?=[\s.+@]|$)")
+"""The beginning of a line of ``ls -l``: a letter for the kind, and the mode, which some servers shorten."""
 
 
 def remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:
@@ -48,8 +48,13 @@ def mtime_of(attrs: asyncssh.SFTPAttrs) -> int | None:
 def _kind(entry: asyncssh.SFTPName) -> Kind:
     if file_type := stat.S_IFMT(entry.attrs.permissions or 0):
         return _KINDS.get(file_type, Kind.OTHER)
-    match = _LONG_NAME.match(_bytes(entry.longname or b""))
-    return _LONG_NAME_KINDS[match[1]] if match else Kind.FILE
+    # The long name is for people to read (SFTP version 3), but without a mode nothing else tells the kind.
+    long_name = _bytes(entry.longname or b"")
+    match = _LONG_NAME.match(long_name)
+    # Some servers send the bare name instead of a line; a file's name may look like the beginning of one.
+    if match is None or long_name == _bytes(entry.filename):
+        return Kind.FILE
+    return _LONG_NAME_KINDS.get(match[1], Kind.OTHER)
 
 
 def _bytes(text: str | bytes) -> bytes:

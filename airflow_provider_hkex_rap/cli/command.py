@@ -17,6 +17,7 @@ from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.rap.account import parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.printable import printable as rap_printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _YES = ("y", "yes")
+_CELL = 4096
+"""The most characters of one value in a row; no path that a file system allows is longer."""
 LAKE_VARIABLE = "hkex_rap_lake"
 """The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
@@ -71,11 +74,11 @@ def show(rows: Iterable[Mapping[str, object]], output: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text without control characters.
+    """Return a text without characters that a terminal would act on.
 
     :param text: such as a file's name on RAP.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return rap_printable(text, limit=_CELL)
 
 
 def command_clock() -> Clock:

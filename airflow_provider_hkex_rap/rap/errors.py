@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     import pendulum
+
+MOST_CHARACTERS: Final = 20_000
+"""The most characters of a message: enough for a list of files, and bounded whatever their names are."""
 
 
 class RapError(Exception):
@@ -31,7 +36,9 @@ class RapError(Exception):
         self.__dict__.update(facts)
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.what, self.why, self.todo) if part)
+        # The parts may hold text of a server, such as a file's name, that a log or a terminal would act on.
+        text = " ".join(part for part in (self.what, self.why, self.todo) if part)
+        return printable(text, limit=MOST_CHARACTERS)
 
     def __reduce__(self) -> tuple[Callable[..., RapError], tuple[Any, ...], dict[str, Any]]:
         return type(self), (self.what,), self.__dict__
@@ -66,6 +73,8 @@ class RapAuthenticationError(RapError):
     source_address: str
     fingerprints: Sequence[str]
     """MD5 fingerprints of the keys that were offered (§3.2.2)."""
+    keys_refused: bool = True
+    """Whether RAP refused these keys; False if it asks for a second factor after the key, or for no key."""
 
 
 class RapHostKeyError(RapError):
@@ -84,6 +93,8 @@ class RapAlgorithmError(RapError):
 
     retryable = False
     address: str
+    mismatches: Sequence[tuple[str, str]]
+    """The kinds of algorithms that are not shared, each with what the server offers; none if all are."""
 
 
 class RapSessionSuperseded(RapError):

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import pendulum
 
 from airflow_provider_hkex_rap.rap.keys import find_fingerprints
+from airflow_provider_hkex_rap.rap.printable import printable
 
 EXPIRY_WARNING_FILE = "SSHKeyExpireWarning.txt"
 """The name of the warning file in the key folder."""
+_MOST_LINES = 100
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH_NAME = rf"(?P<{{}}>{'|'.join(_MONTHS)})[a-z]*\.?"
@@ -30,7 +32,7 @@ class ExpiryWarning(NamedTuple):
     """The content of a warning file. The guide does not specify its text, so it is read leniently."""
 
     text: str
-    """The complete text."""
+    """The text, printable line by line, and at most 100 lines of it."""
     fingerprints: tuple[str, ...]
     """The fingerprints in the order of the text, as `find_fingerprints` returns them."""
     dates: tuple[pendulum.Date, ...]
@@ -44,7 +46,8 @@ class ExpiryWarning(NamedTuple):
             ``28/02/2026`` (day first, as in Hong Kong), ``28 Feb 2026`` and ``February 28, 2026``.
         """
         text = content.decode("utf-8-sig", "replace")
-        return cls(text, find_fingerprints(text), tuple(_dates(text)))
+        lines = text.splitlines()[:_MOST_LINES]
+        return cls("\n".join(map(printable, lines)), find_fingerprints(text), tuple(_dates(text)))
 
 
 def _dates(text: str) -> Iterator[pendulum.Date]:

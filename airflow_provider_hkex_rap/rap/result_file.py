@@ -1,6 +1,7 @@
 """Read the result files by which RAP answers the upload of a public key (§6).
 
-HKEX may change their text, so it is read leniently: nothing here raises an error.
+HKEX may change their text, so it is read leniently: nothing here raises an error. What is kept of it is
+printable and short, since it goes into logs and errors.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.rap.keys import find_fingerprints, public_key_file_name
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.account import Account
@@ -17,7 +19,7 @@ _NAME = re.compile(
     r"(?P<key_file>.+?)(?:\.(?P<time>\d{6})(?:\.(?P<sequence>\d+))?)?\.(?P<outcome>rcvd|rej)",
     re.ASCII | re.DOTALL,
 )
-_CODE = re.compile(r"(?P<code>\d+)\b[\s:,.-]*(?P<message>.*)", re.ASCII)
+_CODE = re.compile(r"(?P<code>\d{1,20})\b[\s:,.-]*(?P<message>.*)", re.ASCII)
 
 
 class ResultName(NamedTuple):
@@ -65,7 +67,7 @@ class Received(NamedTuple):
         for line in _meaningful_lines(content):
             if fingerprints := find_fingerprints(line):
                 words = [word for word in line.split() if not find_fingerprints(word)]
-                return cls(fingerprints[0], " ".join(words) or None)
+                return cls(fingerprints[0], printable(" ".join(words)) or None)
         return cls(None, None)
 
 
@@ -84,7 +86,8 @@ class Rejected(NamedTuple):
         """
         text = " ".join(_meaningful_lines(content))
         match = _CODE.match(text)
-        return cls(match["code"], match["message"]) if match else cls("", text)
+        code, message = (match["code"], match["message"]) if match else ("", text)
+        return cls(code, printable(message))
 
 
 def _meaningful_lines(content: bytes) -> list[str]:

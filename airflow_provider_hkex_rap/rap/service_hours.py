@@ -89,6 +89,16 @@ def is_near_edge(wanted: Iterable[Wanted], at: datetime) -> bool:
     return len({is_open(everything, at + by) for by in (-_EDGE, timedelta(), _EDGE)}) > 1
 
 
+def is_near_opening(wanted: Iterable[Wanted], at: datetime) -> bool:
+    """Tell if an opening is less than five minutes away, or was less than five minutes ago.
+
+    :param wanted: services, or key work.
+    :param at: a timezone-aware time.
+    """
+    everything = tuple(wanted)
+    return not is_open(everything, at - _EDGE) and is_open(everything, at + _EDGE)
+
+
 def next_opening(wanted: Iterable[Wanted], at: datetime) -> pendulum.DateTime:
     """Return the first instant, not before *at*, when all wanted services are open (§4.1).
 

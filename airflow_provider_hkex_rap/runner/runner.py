@@ -18,11 +18,12 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
     RapClosed,
     RapError,
+    RapKeyVerificationError,
     RapPermissionDenied,
     RapSessionSuperseded,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, is_near_edge, next_opening
+from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, is_near_edge, is_near_opening, next_opening
 from airflow_provider_hkex_rap.runner.account_lock import account_lock
 from airflow_provider_hkex_rap.transport.session import open_session
 from airflow_provider_hkex_rap.transport.undocumented import quiet_logging
@@ -143,12 +144,14 @@ class SessionRunner:
         (§4.1); after it, the key store keeps what the login showed about the keys.
 
         :param only: a key of a renewal in progress, to offer instead of the account's other keys.
-        :raises RapClosed: if RAP is outside the service hours.
+        :raises RapClosed: if RAP is outside the service hours; or if it refuses the login within five minutes
+            of an opening, and the policy retries then.
         :raises RapConfigurationError: if a setting is not valid, or there is no key.
         :raises KeyStoreError: if the key store cannot be read now.
         :raises RapUnavailable: if no address of the site answered in time, if another process of this host
             kept the account, or if the caller was killed.
-        :raises RapAuthenticationError: if RAP refused the login.
+        :raises RapAuthenticationError: if RAP refused the login, or asks for more than a key, or for none.
+        :raises RapKeyVerificationError: instead, if *only* was not refused.
         :raises RapHostKeyError: if a server showed a host key that is not pinned.
         :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
         """
@@ -261,6 +264,11 @@ class SessionRunner:
         try:
             return await stack.enter_async_context(open_session(with_keys))
         except RapAuthenticationError as error:
+            if not error.keys_refused:
+                raise (_not_verified(error) if chosen.is_test else error) from None
+            # A server that is just opening may not know the accounts yet: that proves nothing of the keys.
+            if is_near_opening(self._wanted, self._source.clock()):
+                raise (self._closed_at_edge(error) if self.policy.retries_at_edges else error) from None
             # Even if the task is killed meanwhile: the next login offers the other keys.
             raise await finish(asyncio.to_thread(keys.note_refusal, chosen, error)) from error
 
@@ -282,6 +290,20 @@ class SessionRunner:
             todo="Try again in a minute.",
             opens_at=self._source.clock() + _RETRY_AT_EDGE,
         )
+
+
+def _not_verified(error: RapAuthenticationError) -> RapKeyVerificationError:
+    """Return the error of the test of a new key that has not shown if RAP knows the key.
+
+    The renewal would take a refused login for "the key has not arrived", and upload the key again.
+    """
+    return RapKeyVerificationError(
+        error.what,
+        why=error.why,
+        todo=f"{error.todo} The old key still works.",
+        account=error.account,
+        fingerprints=error.fingerprints,
+    )
 
 
 def _killed(*, logged_in: bool) -> RapUnavailable:

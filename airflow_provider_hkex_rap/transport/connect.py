@@ -26,7 +26,9 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapHostKeyError,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.transport.undocumented import key_pair
+from airflow_provider_hkex_rap.rap.printable import printable
+from airflow_provider_hkex_rap.transport.negotiation import Negotiation
+from airflow_provider_hkex_rap.transport.undocumented import TRIVIAL_LOGIN, key_pair, observe
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.keys import PrivateKey
@@ -60,6 +62,8 @@ OFFERED: dict[str, Any] = {
     "signature_algs": algorithms.PUBLIC_KEY,
     "compression_algs": None,
     "login_timeout": 0,
+    # A server that lets anybody in has not checked our key: it is not RAP as the guide describes it (§3.2).
+    "disable_trivial_auth": True,
     # A banner in Big5 must not prevent the login.
     "utf8_decode_errors": "replace",
 }
@@ -111,13 +115,15 @@ class RapClient(asyncssh.SSHClient):
         """The key that was offered last."""
         self.fingerprints: list[str] = []
         """MD5 fingerprints of the keys that were offered (§3.2.2)."""
+        self.negotiation = Negotiation()
         self.source_address = ""
         self._socket: socket.socket | None = None
         self.ended = asyncio.Event()
         self.end: Exception | None = None
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-        """Record the source address that the server sees (§4.3)."""
+        """Record the source address that the server sees (§4.3), and what it says from now on."""
+        observe(conn, self.negotiation.received)
         self._socket = conn.get_extra_info("socket")
         self.source_address = conn.get_extra_info("sockname", ("an unknown address",))[0]
 
@@ -171,7 +177,7 @@ async def connect(login: Login) -> Connected:
 
     :raises RapUnavailable: if no address answered in time.
     :raises RapConfigurationError: if this machine permits no connection to any address.
-    :raises RapAuthenticationError: if the login was refused.
+    :raises RapAuthenticationError: if the login was refused, or asked for more than a key, or for none.
     :raises RapHostKeyError: if a server showed a host key that is not pinned.
     :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
     """
@@ -266,16 +272,18 @@ async def attempt(work: Awaitable[T], client: RapClient, address: Address) -> T:
     :param address: the address.
     :returns: the result of *work*.
     :raises AddressUnavailableError: if another address may be tried.
-    :raises RapAuthenticationError: if the login was refused.
+    :raises RapAuthenticationError: if the login was refused, or asked for more than a key, or for none.
     :raises RapHostKeyError: if the server showed a host key that is not pinned.
     :raises RapAlgorithmError: if the server shares no algorithm of §2.1 with us.
     """
     try:
         async with asyncio.timeout(client.login.connect_timeout):
             return await work
-    except TimeoutError:
-        raise AddressUnavailableError(f"no answer within {client.login.connect_timeout:g} s") from None
-    except (OSError, asyncssh.Error) as error:
+    except TimeoutError as error:
+        silence = AddressUnavailableError(f"no answer within {client.login.connect_timeout:g} s")
+        raise (_final_error(error, client, address) or silence) from None
+    except Exception as error:
+        # asyncssh also raises what went wrong in reading a packet, such as a decoding error.
         raise (_final_error(error, client, address) or _address_error(error, address)) from None
 
 
@@ -299,21 +307,48 @@ def _error_numbers(error: Exception) -> list[int]:
 
 def _final_error(error: Exception, client: RapClient, address: Address) -> RapError | None:
     """Return the error that ends the search for an address; None if the next one may be tried."""
+    # What the server said before counts more than the error: either side may close the connection first.
+    if client.negotiation.mismatches:
+        return _algorithm_error(client, address)
+    if client.negotiation.second_factor is not None:
+        return _second_factor_error(client, address)
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return _host_key_error(client, address)
     if isinstance(error, asyncssh.KeyExchangeFailed):
-        return RapAlgorithmError(
-            f"RAP at {address} shares no algorithm with us: {error.reason}.",
-            why="Only the algorithms of guide §2.1 are offered.",
-            todo="Ask HKEX whether the guide has changed, and check for a proxy in between.",
-            address=str(address),
-        )
-    if isinstance(error, asyncssh.PermissionDenied) or (
-        isinstance(error, asyncssh.DisconnectError)
-        and (error.code in _REFUSALS or "authentication failures" in error.reason)
-    ):
+        return _key_exchange_error(error, address)
+    if isinstance(error, asyncssh.PermissionDenied) and error.reason == TRIVIAL_LOGIN:
+        return _no_key_error(client, address)
+    if _is_refusal(error):
         return _authentication_error(client, address)
     return None
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, asyncssh.PermissionDenied) or (
+        isinstance(error, asyncssh.DisconnectError)
+        and (error.code in _REFUSALS or "authentication failures" in error.reason)
+    )
+
+
+def _algorithm_error(client: RapClient, address: Address) -> RapAlgorithmError:
+    found = client.negotiation.mismatches
+    return RapAlgorithmError(
+        f"RAP at {address} shares no algorithm with us; {'; '.join(map(str, found))}.",
+        why="Only the algorithms of guide §2.1 are offered.",
+        todo="Ask HKEX whether the guide has changed, and check for a proxy or another server in between.",
+        address=str(address),
+        mismatches=tuple((it.kind, it.offered) for it in found),
+    )
+
+
+def _key_exchange_error(error: asyncssh.KeyExchangeFailed, address: Address) -> RapAlgorithmError:
+    return RapAlgorithmError(
+        f"The key exchange with RAP at {address} failed: {reason_of(error)}.",
+        why="Both sides name common algorithms of guide §2.1, but could not use them.",
+        todo="Ask HKEX whether the guide has changed, and check for a proxy or another server in between.",
+        address=str(address),
+        mismatches=(),
+    )
 
 
 def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
@@ -330,23 +365,65 @@ def _host_key_error(client: RapClient, address: Address) -> RapHostKeyError:
 
 
 def _authentication_error(client: RapClient, address: Address) -> RapAuthenticationError:
-    account = client.login.account
     offered = (
         f"with key {', '.join(client.fingerprints)}" if client.fingerprints else "before any key was offered"
     )
-    return RapAuthenticationError(
-        f"RAP at {address} refused the login of {account} from {client.source_address} {offered}.",
+    return _login_error(
+        client,
+        address,
+        f"refused the login of {client.login.account} from {client.source_address} {offered}.",
         why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"
         f" {client.source_address} is not registered (§4.3, §7), or the account does not exist (§3.1).",
         todo="Compare fingerprint and address with HKEX's registration; else register again (§5).",
-        account=account.name,
+        keys_refused=True,
+    )
+
+
+def _second_factor_error(client: RapClient, address: Address) -> RapAuthenticationError:
+    key = client.offered.fingerprint if client.offered else "no key"
+    return _login_error(
+        client,
+        address,
+        f"accepted key {key} of {client.login.account} from {client.source_address}, but asks for a second"
+        f" factor ({client.negotiation.second_factor}).",
+        why="RAP authenticates an account by its key alone (§3.2), so something about this account or this"
+        " source address is set up differently, or another server answers.",
+        todo="Check the account and its addresses with HKEX (§4.3, §7); the key itself is registered.",
+        keys_refused=False,
+    )
+
+
+def _no_key_error(client: RapClient, address: Address) -> RapAuthenticationError:
+    return _login_error(
+        client,
+        address,
+        f"let {client.login.account} in from {client.source_address} without asking for its key.",
+        why="RAP authenticates an account by its key (§3.2); no key was proven here, so this may be another"
+        " server. Its login was not used.",
+        todo="Check the addresses and the pinned 'host_key' of the connection, and ask HKEX.",
+        keys_refused=False,
+    )
+
+
+def _login_error(
+    client: RapClient, address: Address, what: str, *, why: str, todo: str, keys_refused: bool
+) -> RapAuthenticationError:
+    return RapAuthenticationError(
+        f"RAP at {address} {what}",
+        why=why,
+        todo=todo,
+        account=client.login.account.name,
         address=str(address),
         source_address=client.source_address,
         fingerprints=tuple(client.fingerprints),
+        keys_refused=keys_refused,
     )
 
 
 def reason_of(error: Exception) -> str:
-    """Return the reason that an error of asyncssh or of the network gives."""
+    """Return the reason that an error of asyncssh or of the network gives, printable and short.
+
+    The reason may be a text of the server, such as that of a disconnect or of an SFTP status.
+    """
     reason = error.reason if isinstance(error, asyncssh.Error) else getattr(error, "strerror", None)
-    return str(reason or error) or type(error).__name__
+    return printable(str(reason or error)) or type(error).__name__

@@ -16,6 +16,7 @@ from airflow_provider_hkex_rap.transport.connect import (
     check_user,
     not_permitted,
 )
+from airflow_provider_hkex_rap.transport.undocumented import quiet_logging
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.sites import Address
@@ -50,7 +51,8 @@ async def probe(login: Login, address: Address) -> Probe:
     check_user()
     client = _ProbeClient(login)
     try:
-        key = await attempt(_exchange_keys(address, client), client, address)
+        with quiet_logging():
+            key = await attempt(_exchange_keys(address, client), client, address)
     except AddressUnavailableError as error:
         if error.denied:
             raise not_permitted([f"{address}: {error}"], login) from None

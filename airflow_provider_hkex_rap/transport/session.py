@@ -43,7 +43,7 @@ async def open_session(login: Login) -> AsyncIterator[RapSession]:
 
     :param login: the account, its addresses, and the keys to offer.
     :raises RapUnavailable: if no address of the site answered in time.
-    :raises RapAuthenticationError: if the login was refused.
+    :raises RapAuthenticationError: if the login was refused, or asked for more than a key, or for none.
     :raises RapHostKeyError: if a server showed a host key that is not pinned.
     :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
     """
@@ -64,7 +64,7 @@ class RapSession:
     """
 
     sftp: asyncssh.SFTPClient
-    """The SFTP client underneath."""
+    """The SFTP client underneath. It sends every path and operation, also those that RAP denies (§4.2)."""
 
     def __init__(self, login: Login, connected: Connected) -> None:
         self._login = login
@@ -145,7 +145,7 @@ class RapSession:
                         raise _endless(path)
             except _ABSENT as error:
                 raise RapPermissionDenied(
-                    f"RAP does not show {path} to {self._login.account} ({error.reason}).",
+                    f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
                     why=why,
                     todo=todo,
                     path=path,
@@ -208,7 +208,7 @@ class RapSession:
             return await self.sftp.open(path.encode(), "wb")
         except asyncssh.SFTPPermissionDenied as error:
             raise RapPermissionDenied(
-                f"RAP denied the upload of {path} ({error.reason}).",
+                f"RAP denied the upload of {path} ({reason_of(error)}).",
                 why="RAP denies the endurance feature (§2.1), which this client does not use, and changes to"
                 " a file that exists (§4.2).",
                 todo="If the file is still listed, try again later; else ask HKEX whether the account may"

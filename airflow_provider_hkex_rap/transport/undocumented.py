@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError, SSHPacket
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("asyncssh")
 _lock = threading.Lock()
@@ -64,3 +68,61 @@ class _NoAttributes(asyncssh.SFTPAttrs):
 
 
 NO_ATTRIBUTES = _NoAttributes()
+
+
+KEXINIT = 20
+"""The message with the algorithms that the server offers (RFC 4253, section 7.1)."""
+USERAUTH_FAILURE = 51
+"""The message that refuses a login, or asks for a second factor (RFC 4252, section 5.1)."""
+TRIVIAL_LOGIN = "Trivial auth disabled"
+"""The reason that asyncssh gives if a server accepts a login without a signature of a key."""
+
+
+def observe(connection: asyncssh.SSHClientConnection, received: Callable[[int, bytes], None]) -> None:
+    """Call a function with every message of the connection itself, before asyncssh processes it.
+
+    asyncssh does not pass on that a server asks for a second factor. What a server offers it may not have
+    evaluated yet when it reports the end of the connection.
+
+    :param connection: the connection.
+    :param received: called with the message's number and its payload, without the number.
+    """
+    process = connection.process_packet
+
+    def process_observed(kind: int, number: int, packet: SSHPacket) -> Any:
+        if kind in (KEXINIT, USERAUTH_FAILURE):
+            received(kind, packet.get_full_payload()[1:])
+        return process(kind, number, packet)
+
+    connection.process_packet = process_observed  # type: ignore[method-assign, assignment]
+
+
+def kexinit_lists(payload: bytes) -> list[tuple[str, ...]]:
+    """Return the first eight name lists of a KEXINIT: the algorithms (RFC 4253, section 7.1).
+
+    :param payload: the payload, as `observe` gives it.
+    :raises ValueError: if it is too short.
+    """
+    return _read(payload, lambda packet: (packet.get_bytes(16), [_names(packet) for _ in range(8)])[1])
+
+
+def partial_success(payload: bytes) -> tuple[str, ...] | None:
+    """Return the authentication methods that can continue after a part of the login has succeeded.
+
+    :param payload: the payload of a USERAUTH_FAILURE, as `observe` gives it.
+    :returns: the methods; None if no part has succeeded (RFC 4252, section 5.1).
+    :raises ValueError: if it is too short.
+    """
+    methods, partial = _read(payload, lambda packet: (_names(packet), packet.get_boolean()))
+    return methods if partial else None
+
+
+def _read(payload: bytes, read: Callable[[SSHPacket], T]) -> T:
+    try:
+        return read(SSHPacket(payload))
+    except PacketDecodeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _names(packet: SSHPacket) -> tuple[str, ...]:
+    return tuple(name.decode("latin-1") for name in packet.get_namelist())

@@ -15,6 +15,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapTransferError,
     RapUnavailable,
 )
+from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.transport.connect import Connected, reason_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class AnswerWatch:
     def waiting_for(self, subject: str, *, statuses_pass: bool = False) -> Iterator[None]:
         """Bound the waits of a block.
 
-        :param subject: the path or the operation, for the error.
+        :param subject: the path or the operation, for the error's fact; made printable in its text.
         :param statuses_pass: let asyncssh's errors for SFTP statuses through as they are.
         :raises RapTransferError: if RAP answered with an error status.
         :raises RapUnavailable: if RAP gave no answer for ``idle_timeout`` seconds.
@@ -75,8 +76,11 @@ class AnswerWatch:
         self._waiting += 1
         try:
             yield
-        except (asyncssh.Error, ConnectionError) as error:
+        except Exception as error:
+            if not self._is_of_connection(error):
+                raise
             if statuses_pass and not self._has_ended(error):
+                _make_printable(error)
                 raise
             raise self._translated(error, subject) from None
         finally:
@@ -92,13 +96,17 @@ class AnswerWatch:
             self._stalled = True
             self._connected.ssh.abort()
 
+    def _is_of_connection(self, error: Exception) -> bool:
+        # asyncssh may end a connection by what went wrong in reading a packet, such as a decoding error.
+        return isinstance(error, asyncssh.Error | ConnectionError) or error is self._connected.client.end
+
     def _has_ended(self, error: Exception) -> bool:
         return isinstance(error, SESSION_ENDED) or self._connected.client.ended.is_set()
 
     def _translated(self, error: Exception, subject: str) -> RapError:
         if not self._has_ended(error):
             return RapTransferError(
-                f"RAP refused {subject}: {reason_of(error)}.",
+                f"RAP refused {printable(subject)}: {reason_of(error)}.",
                 why="The file may have left RAP, or RAP may still be writing it.",
                 todo="The next run tries it again; if it persists, ask HKEX about this file.",
                 path=subject,
@@ -110,7 +118,10 @@ class AnswerWatch:
     def _stream_broke(self, error: Exception) -> bool:
         ends = (error, self._connected.client.end)
         return isinstance(error, asyncssh.SFTPBadMessage | asyncssh.ChannelOpenError) or any(
-            isinstance(end, asyncssh.DisconnectError) and end.code in _BROKEN_STREAM for end in ends
+            end.code in _BROKEN_STREAM
+            if isinstance(end, asyncssh.DisconnectError)
+            else not isinstance(end, asyncssh.Error | OSError | None)
+            for end in ends
         )
 
     def _unavailable(self, error: Exception, subject: str) -> RapUnavailable:
@@ -122,7 +133,7 @@ class AnswerWatch:
         else:
             reason = reason_of(error)
         return RapUnavailable(
-            f"RAP at {address} stopped answering during {subject}: {reason}.",
+            f"RAP at {address} stopped answering during {printable(subject)}: {reason}.",
             why="The network or the server failed after the login.",
             todo="Try again: what has landed is kept. If it persists, check the line to HKEX.",
             attempts=(f"{address}: {reason}",),
@@ -136,11 +147,11 @@ class AnswerWatch:
         how = "cut the connection without a message"
         if announced:
             # asyncssh does not pass on the text of a disconnect "by application".
-            text = f": {end.reason}" if isinstance(end, asyncssh.DisconnectError) else ""
+            text = f": {reason_of(end)}" if isinstance(end, asyncssh.DisconnectError) else ""
             how = f"sent a disconnect message{text}"
         return RapSessionSuperseded(
             f"RAP at {self._connected.address} ended the session of {self._login.account} after"
-            f" {lasted:.0f} s, during {subject}: it {how}.",
+            f" {lasted:.0f} s, during {printable(subject)}: it {how}.",
             why="Most likely somebody logged in with the same account, and the newest login wins (§4.3);"
             " a lost line looks the same.",
             todo="Find the other login (another host, a person with an SFTP client). What has landed is kept,"
@@ -149,3 +160,10 @@ class AnswerWatch:
             address=str(self._connected.address),
             announced=announced,
         )
+
+
+def _make_printable(error: Exception) -> None:
+    """Make the text of the server in an error printable and short."""
+    if isinstance(error, asyncssh.Error):
+        error.reason = reason_of(error)
+        error.args = (error.reason,)

@@ -104,10 +104,17 @@ def _host_and_client_key() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey]:
 
 
 @contextlib.contextmanager
-def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[OpenSSH]:
+def openssh(
+    *,
+    accepted: tuple[str, ...] = algorithms.PUBLIC_KEY,
+    settings: str = "",
+    host_key: asyncssh.SSHKey | None = None,
+) -> Iterator[OpenSSH]:
     """Run sshd on a port of localhost until the block ends.
 
     :param accepted: the signature algorithms that the server accepts from the account.
+    :param settings: lines of sshd_config that override those of RAP.
+    :param host_key: the server's only host key; None for an RSA key.
     """
     # sshd demands that only root can write to each directory above a chroot, which rules out /tmp.
     base = Path(tempfile.mkdtemp(dir="/run", prefix="rap-sshd-"))
@@ -115,13 +122,15 @@ def openssh(*, accepted: tuple[str, ...] = algorithms.PUBLIC_KEY) -> Iterator[Op
     root = base / "root"
     for path in (*(folder.path for folder in Folder), KEY_FOLDER, "/submission"):
         (root / path[1:]).mkdir(parents=True)
-    host_key, client_key = _host_and_client_key()
+    rsa_key, client_key = _host_and_client_key()
+    host_key = host_key or rsa_key
     host_key.write_private_key(base / "host_key")
     (base / "host_key").chmod(0o600)
     (base / "authorized_keys").write_bytes(client_key.export_public_key())
     port, log = free_port(), base / "sshd.log"
     (base / "sshd_config").write_text(
         f"""
+        {settings}
         ListenAddress 127.0.0.1
         Port {port}
         PidFile none

@@ -105,7 +105,9 @@ def _host_and_client_key() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey]:
 
 
 @contextmanager
-def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, Any]]:
+def serving(
+    root: Path, sftp: type[asyncssh.SFTPServer], server: type[asyncssh.SSHServer] = Notice
+) -> Iterator[dict[str, Any]]:
     """Serve a directory with the guide's algorithms until the block ends; yield a connection to it."""
     host_key, client_key = _host_and_client_key()
     loop = asyncio.new_event_loop()
@@ -116,7 +118,7 @@ def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, A
         return await asyncssh.listen(
             "127.0.0.1",
             0,
-            server_factory=Notice,
+            server_factory=server,
             server_host_keys=[host_key],
             authorized_client_keys=asyncssh.import_authorized_keys(client_key.export_public_key().decode()),
             kex_algs=algorithms.KEY_EXCHANGE,
@@ -125,12 +127,12 @@ def serving(root: Path, sftp: type[asyncssh.SFTPServer]) -> Iterator[dict[str, A
             sftp_factory=lambda chan: sftp(chan, chroot=str(root)),
         )
 
-    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(30)
+    listener = asyncio.run_coroutine_threadsafe(listen(), loop).result(30)
     try:
-        yield connection_to(server.get_port(), host_key, client_key)
+        yield connection_to(listener.get_port(), host_key, client_key)
     finally:
-        loop.call_soon_threadsafe(server.close)
-        asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result(30)
+        loop.call_soon_threadsafe(listener.close)
+        asyncio.run_coroutine_threadsafe(listener.wait_closed(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
 

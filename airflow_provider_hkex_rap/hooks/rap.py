@@ -7,11 +7,13 @@ from contextlib import ExitStack, asynccontextmanager
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from airflow.providers.sftp.hooks.sftp import SFTPOperation
+
 from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 from airflow_provider_hkex_rap.hooks.undocumented import SessionSFTPHook
-from airflow_provider_hkex_rap.rap.errors import RapError, RapPermissionDenied
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError, RapPermissionDenied
 from airflow_provider_hkex_rap.rap.files import RemoteFile
-from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
+from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, parse_path
 from airflow_provider_hkex_rap.runner.policy import ATTENDED
 from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
@@ -25,8 +27,9 @@ class RapHook(SessionSFTPHook):
     """Read from RAP over one login, with the guide's algorithms and pinned host keys.
 
     It offers the reading methods of :class:`~airflow.providers.sftp.hooks.sftp.SFTPHookAsync`. Wrap several
-    calls in ``async with hook.get_managed_conn():`` to make them over one login. Operations that RAP denies
-    (§4.2) are refused before any network traffic. In a notebook or a task of your own::
+    calls in ``async with hook.get_managed_conn():`` to make them over one login. Operations that RAP denies,
+    and paths outside of its folders (§4.2), are refused before any network traffic. Only ``session.sftp``,
+    the SFTP client underneath, sends what it is given. In a notebook or a task of your own::
 
         hook = RapHook("hkex_rap_default")
         async with hook.session() as session:
@@ -61,7 +64,7 @@ class RapHook(SessionSFTPHook):
         :raises KeyStoreError: if the key store cannot be read now.
         :raises RapUnavailable: if no address of the site answered in time, or the account is in use on this
             host.
-        :raises RapAuthenticationError: if RAP refused the login.
+        :raises RapAuthenticationError: if the login was refused, or asked for more than a key, or for none.
         :raises RapHostKeyError: if a server showed a host key that is not pinned.
         :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
         """
@@ -91,6 +94,20 @@ class RapHook(SessionSFTPHook):
         except RapError as error:
             return False, str(error)
 
+    def judge_path(self, path: Any) -> str | bytes:
+        """Return a path on RAP in its shortest form, as text if it is UTF-8; called by each method.
+
+        :param path: a folder of RAP, or a file in one, as text, bytes or path object.
+        :raises RapConfigurationError: if it is neither (§4.2).
+        """
+        folder, name = parse_path(path)
+        if not name:
+            return folder
+        try:
+            return f"{folder}/{name.decode()}"
+        except UnicodeDecodeError:
+            return folder.encode() + b"/" + name
+
     async def retrieve_file(
         self,
         remote_full_path: str,
@@ -109,7 +126,13 @@ class RapHook(SessionSFTPHook):
         :raises RapUnavailable: if RAP gave no answer.
         :raises RapSessionSuperseded: if RAP ended the session.
         """
-        folder, _, name = remote_full_path.rpartition("/")
+        folder, name = parse_path(remote_full_path)
+        if not name:
+            raise RapConfigurationError(
+                f"{remote_full_path!r} is a folder of RAP, not a file.",
+                todo="Name a file in it; 'retrieve_directory' reads all files of a folder.",
+                path=remote_full_path,
+            )
         async with self.get_managed_conn():
             session = self.open_session
             assert session is not None  # noqa: S101 - the managed connection is a session
@@ -119,10 +142,32 @@ class RapHook(SessionSFTPHook):
                 else:
                     file = local_full_path  # type: ignore[assignment]
                 if folder == KEY_FOLDER:
-                    file.write(await session.read_key_file(name))
+                    file.write(await session.read_key_file(name.decode(errors="replace")))
                 else:
-                    listed = RemoteFile(Folder.parse(folder), name.encode(), None, None)
+                    listed = RemoteFile(Folder.parse(folder), name, None, None)
                     await session.read(listed, file.write)
+
+    async def transfer(
+        self,
+        operation: str,
+        local_filepath: str | list[str] | None,
+        remote_filepath: str | list[str],
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Read files or folders, as `retrieve_file` and `retrieve_directory` do.
+
+        :param operation: ``get``; RAP denies the others (§4.2).
+        :param local_filepath: the path to write to, or the paths.
+        :param remote_filepath: the path on RAP, or the paths.
+        :param args: as in `SFTPHookAsync`.
+        :param kwargs: as in `SFTPHookAsync`.
+        :raises RapConfigurationError: if a path leads to no folder of RAP and to no file in one (§4.2).
+        :raises RapPermissionDenied: if it is another operation.
+        """
+        if operation.lower() != SFTPOperation.GET:
+            self._refuse(f"transfer ({operation})", str(remote_filepath))
+        await super().transfer(operation, local_filepath, remote_filepath, *args, **kwargs)
 
     async def store_file(
         self,

@@ -6,7 +6,9 @@ version of the provider.
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,34 @@ if TYPE_CHECKING:
     import asyncssh
 
     from airflow_provider_hkex_rap.transport.session import RapSession
+
+
+REMOTE_PATHS = ("path", "remote_full_path", "remote_filepath")
+"""The parameters of the methods of `SFTPHookAsync` that take a path, or paths, on the server."""
+
+
+def _judge_paths(hook: type[SessionSFTPHook]) -> None:
+    """Judge the paths of all inherited methods, those too that a later version of the provider adds."""
+    for name, method in inspect.getmembers(SFTPHookAsync, inspect.iscoroutinefunction):
+        if not name.startswith("_") and set(REMOTE_PATHS) & set(inspect.signature(method).parameters):
+            setattr(hook, name, _judging(method))
+
+
+def _judging(method: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    async def judged(self: SessionSFTPHook, *args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(self, *args, **kwargs)
+        # A default, such as the empty path, is judged like a path that was given.
+        call.apply_defaults()
+        for name in set(REMOTE_PATHS) & set(call.arguments):
+            given = call.arguments[name]
+            several = isinstance(given, list | tuple)
+            call.arguments[name] = [*map(self.judge_path, given)] if several else self.judge_path(given)
+        return await method(*call.args, **call.kwargs)
+
+    return judged
 
 
 class SessionSFTPHook(SFTPHookAsync):
@@ -33,6 +63,10 @@ class SessionSFTPHook(SFTPHookAsync):
         """Log in once; sets `open_session` meanwhile."""
         raise NotImplementedError
 
+    def judge_path(self, path: Any) -> Any:
+        """Return the path to use for a path on the server, or raise an error; called before a method runs."""
+        raise NotImplementedError
+
     async def _get_conn(self) -> _SessionConnection:  # type: ignore[override]
         # Inside a session of this hook, its methods share that login.
         return _SessionConnection(nullcontext(self.open_session) if self.open_session else self.session())
@@ -41,6 +75,9 @@ class SessionSFTPHook(SFTPHookAsync):
         super()._get_open_conn()
         assert self.open_session is not None  # noqa: S101 - the managed connection is a session
         return _BoundedClient(self.open_session)
+
+
+_judge_paths(SessionSFTPHook)
 
 
 class _BoundedClient:

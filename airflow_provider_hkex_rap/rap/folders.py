@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -76,3 +78,35 @@ def parse_folders(folders: str | Iterable[str]) -> tuple[Folder, ...]:
             todo="Name at least one of them in 'folders'.",
         )
     return tuple(dict.fromkeys(Folder.parse(name) for name in names))
+
+
+def parse_path(path: object) -> tuple[str, bytes]:
+    """Return the folder and the name that a path on RAP leads to (§4.2).
+
+    The path is judged as a server would read it: ``//``, ``.`` and ``..`` are resolved. ::
+
+        parse_path("/download/DCASS/../DCASS_OTHERS/x.csv")  # ("/download/DCASS_OTHERS", b"x.csv")
+
+    :param path: a folder of RAP, or a file in one, as text, bytes or path object.
+    :returns: the path of the folder, and the name of the file; an empty name if the path is a folder.
+    :raises RapConfigurationError: if it is neither; ``/submission`` is not used for derivatives.
+    """
+    folders = [folder.path for folder in Folder] + [KEY_FOLDER]
+    if isinstance(path, str | bytes | os.PathLike):
+        # Like asyncssh, but bytes of a name that are not UTF-8 stay as they are.
+        full = posixpath.normpath(os.fspath(path))
+        raw = full.encode(errors="surrogateescape") if isinstance(full, str) else full
+        # normpath keeps two slashes at the beginning, to which POSIX gives no meaning.
+        raw = b"/" + raw.lstrip(b"/") if raw.startswith(b"/") else raw
+        for folder in folders:
+            parent, _, name = raw.rpartition(b"/")
+            if raw == folder.encode():
+                return folder, b""
+            if parent == folder.encode():
+                return folder, name
+    raise RapConfigurationError(
+        f"{path!r} is not a folder of RAP, or a file in one.",
+        why=f"An account can access {', '.join(folders)} and the files in them (guide §4.2).",
+        todo="Give the full path, in this spelling.",
+        path=path,
+    )

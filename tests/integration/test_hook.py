@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pendulum
 import pytest
+from airflow.providers.sftp.hooks.sftp import SFTPHookAsync
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_hkex_rap.hooks.rap import RapHook
-from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapUnavailable
+from airflow_provider_hkex_rap.hooks.undocumented import SessionSFTPHook
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapPermissionDenied, RapUnavailable
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
@@ -102,6 +105,129 @@ def test_what_rap_denies_is_refused_before_the_network(rap: RapSimulator, call: 
     with pytest.raises(RapPermissionDenied):
         asyncio.run(call(RapHook()))
     assert not rap.events
+
+
+FOLDERS = [
+    "/download/DCASS",
+    "/download/DCASS_OTHERS",
+    "/download/HKCC_SEOCH_CCMS_GLOB",
+    "/key_management/publickey",
+]
+OUTSIDE = [
+    "",
+    "/",
+    ".",
+    "/submission",
+    "/submission/",
+    "/submission/x",
+    "//submission",
+    "/download",
+    "/download/",
+    "/download/.",
+    "/key_management",
+    "/key_management/publickey/..",
+    "/download/DCASS/../../submission",
+    "/download/DCASS/../../submission/x",
+    "/download/DCASS/..",
+    "/download/dcass",
+    "/download/DCASS2/x",
+    "/download/DCASS\n",
+    "/download/DCASS/sub/x",
+    "download/DCASS",
+    "DCASS",
+    "../download/DCASS/x",
+    "~/download/DCASS",
+    b"/submission",
+    b"/download/DCASS/../../submission",
+    b"\xff",
+    PurePosixPath("/submission"),
+    None,
+    7,
+]
+NO_PATH = {"get_conn_count", "get_managed_conn", "judge_path", "session", "test_connection"}
+DENIED = {"store_file", "store_directory", "mkdir", "create_directory", "delete_file", "delete_directory"}
+
+
+def methods() -> dict[str, list[str]]:
+    """Return the public methods of the hook and of the SFTP hook, with their parameters."""
+    own = {name for base in (RapHook, SessionSFTPHook, SFTPHookAsync) for name in vars(base)}
+    return {
+        name: list(inspect.signature(method).parameters)
+        for name, method in inspect.getmembers(RapHook, inspect.isfunction)
+        if name in own and not name.startswith("_")
+    }
+
+
+def call(name: str, path: object, parameters: list[str]) -> Any:
+    """Call a method with a path on RAP, and something for its other parameters."""
+    given: dict[str, Any] = {
+        "local_full_path": "local",
+        "local_filepath": "local",
+        "operation": "get",
+        "fnmatch_pattern": "*",
+        "fcallback": print,
+        "dcallback": print,
+        "ucallback": print,
+    }
+    (remote,) = {"path", "remote_full_path", "remote_filepath"} & set(parameters)
+    arguments = {it: given[it] for it in parameters if it in given}
+    return asyncio.run(getattr(RapHook(), name)(**arguments, **{remote: path}))
+
+
+@pytest.mark.parametrize("name", sorted(methods().keys() - NO_PATH))
+def test_a_path_outside_of_raps_folders_is_refused_before_the_network(rap: RapSimulator, name: str) -> None:
+    error = RapPermissionDenied if name in DENIED else RapConfigurationError
+    for path in OUTSIDE:
+        for given in (path, [FOLDERS[0], path]) if name == "transfer" else (path,):
+            with pytest.raises(error) as caught:
+                call(name, given, methods()[name])
+            if error is RapConfigurationError:
+                assert all(folder in str(caught.value) for folder in FOLDERS), path
+    assert not rap.events
+
+
+@pytest.mark.parametrize("operation", ["put", "delete", "PUT", "other"])
+def test_a_transfer_only_reads(rap: RapSimulator, operation: str) -> None:
+    with pytest.raises(RapPermissionDenied):
+        asyncio.run(RapHook().transfer(operation, "local", REPORT))
+    assert not rap.events
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/download/DCASS",
+        "/download/DCASS/",
+        "//download//DCASS/.",
+        "/download/DCASS_OTHERS/../DCASS",
+        "/download/DCASS/x/..",
+        b"/download/DCASS/",
+        PurePosixPath("/download/DCASS"),
+    ],
+)
+def test_a_path_is_judged_in_its_shortest_form_and_sent_so(rap: RapSimulator, path: Any) -> None:
+    names = asyncio.run(RapHook().list_directory(path))
+    assert names is not None
+    assert "TP001_20261120.csv" in names
+    assert [event.path for event in rap.events.of("list")] == ["/download/DCASS"]
+
+
+def test_files_of_every_form_of_path_are_read(rap: RapSimulator, tmp_path: Path) -> None:
+    rap.put(Folder.DCASS, b"\xff.csv", b"latin", NOW.subtract(hours=1))
+    hook = RapHook()
+
+    async def read(path: Any) -> bytes:
+        content = io.BytesIO()
+        await hook.retrieve_file(path, content)
+        return content.getvalue()
+
+    for path in (REPORT, REPORT.encode(), PurePosixPath(REPORT), REPORT.replace("/", "//")):
+        assert asyncio.run(read(path)) == b"content"
+    assert asyncio.run(read(b"/download/DCASS/\xff.csv")) == b"latin"
+    with pytest.raises(RapConfigurationError, match="is a folder of RAP, not a file"):
+        asyncio.run(read("/download/DCASS/"))
+    asyncio.run(hook.transfer("get", str(tmp_path / "report"), REPORT))
+    assert (tmp_path / "report").read_bytes() == b"content"
 
 
 def test_the_test_button_logs_in_and_says_what_it_found(rap: RapSimulator) -> None:

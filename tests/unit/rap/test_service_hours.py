@@ -11,6 +11,7 @@ from airflow_provider_hkex_rap.rap.folders import Service
 from airflow_provider_hkex_rap.rap.service_hours import (
     KEY_WORK,
     is_near_edge,
+    is_near_opening,
     is_open,
     latest_opened_trading_day,
     next_opening,
@@ -189,3 +190,34 @@ def test_results_do_not_follow_the_machines_zone(zone, monkeypatch):
 )
 def test_clocks_may_differ_by_five_minutes_at_an_edge(wanted, at, near):
     assert is_near_edge(wanted, hkt(at)) is near
+
+
+@pytest.mark.parametrize(
+    ("service", "opening"),
+    [
+        (DCASS, "2026-11-20 07:00"),
+        (CCMS, "2026-11-20 07:15"),
+        (CCMS, "2026-11-21 07:15"),
+        (KEY_WORK, "2026-11-23 07:15"),
+    ],
+)
+def test_an_opening_is_near_for_five_minutes_before_and_after(service, opening):
+    at = hkt(opening)
+    for seconds in (-299, 0, 299):
+        assert is_near_opening([service], at.add(seconds=seconds))
+        assert is_near_edge([service], at.add(seconds=seconds))
+    for seconds in (-301, 301):
+        assert not is_near_opening([service], at.add(seconds=seconds))
+        assert not is_near_edge([service], at.add(seconds=seconds))
+
+
+@pytest.mark.parametrize(("service", "closing"), [(DCASS, "2026-11-20 03:30"), (CCMS, "2026-11-21 13:00")])
+def test_a_closing_is_no_opening(service, closing):
+    for seconds in (-299, 0, 299):
+        assert is_near_edge([service], hkt(closing).add(seconds=seconds))
+        assert not is_near_opening([service], hkt(closing).add(seconds=seconds))
+
+
+@given(at=instants)
+def test_nothing_wanted_is_always_open_and_never_near_an_opening(at):
+    assert not is_near_opening([], at)

@@ -7,9 +7,20 @@ import logging
 
 import asyncssh
 import pytest
+from asyncssh.connection import SSHClientConnection, SSHConnection
+from asyncssh.packet import SSHPacket
 
 from airflow_provider_hkex_rap.rap import algorithms
-from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES, key_pair, quiet_logging
+from airflow_provider_hkex_rap.transport.connect import OFFERED
+from airflow_provider_hkex_rap.transport.undocumented import (
+    KEXINIT,
+    NO_ATTRIBUTES,
+    TRIVIAL_LOGIN,
+    USERAUTH_FAILURE,
+    key_pair,
+    observe,
+    quiet_logging,
+)
 
 KEY = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
 
@@ -54,3 +65,46 @@ def test_asyncssh_is_quiet_while_sessions_are_open_and_its_level_comes_back() ->
         assert logger.level == logging.DEBUG
     finally:
         logger.setLevel(before)
+
+
+class Recorded:
+    """A connection as far as it processes packets."""
+
+    def __init__(self) -> None:
+        self.processed: list[int] = []
+
+    def process_packet(self, kind: int, number: int, packet: SSHPacket) -> bool:
+        self.processed.append(kind)
+        return True
+
+
+def test_messages_of_a_connection_are_observed_before_they_are_processed() -> None:
+    connection = Recorded()
+    seen: list[tuple[int, bytes, list[int]]] = []
+    observe(connection, lambda kind, payload: seen.append((kind, payload, list(connection.processed))))  # type: ignore[arg-type]
+    for kind in (KEXINIT, 21, USERAUTH_FAILURE):
+        packet = SSHPacket(bytes([kind]) + b"content")
+        packet.get_byte()
+        assert connection.process_packet(kind, 0, packet) is True
+        assert packet.get_remaining_payload() == b"content"
+    assert seen == [(KEXINIT, b"content", []), (USERAUTH_FAILURE, b"content", [KEXINIT, 21])]
+
+
+def test_asyncssh_processes_each_packet_of_a_connection_by_that_method() -> None:
+    assert list(inspect.signature(SSHClientConnection.process_packet).parameters)[1:] == [
+        "pkttype",
+        "pktid",
+        "packet",
+    ]
+    source = inspect.getsource(SSHConnection._recv_packet)
+    assert "handler: SSHPacketHandler = self" in source
+    assert "handler.process_packet(pkttype, seq, packet)" in source
+    handlers = SSHConnection._packet_handlers
+    assert handlers[KEXINIT].__name__ == "_process_kexinit"
+    assert handlers[USERAUTH_FAILURE].__name__ == "_process_userauth_failure"
+
+
+def test_a_login_without_a_signature_has_a_reason_of_its_own() -> None:
+    source = inspect.getsource(SSHConnection._process_userauth_success)
+    assert f"raise PermissionDenied('{TRIVIAL_LOGIN}')" in source
+    assert OFFERED["disable_trivial_auth"] is True

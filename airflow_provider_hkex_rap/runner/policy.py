@@ -14,8 +14,9 @@ class Policy:
     :param superseded_wait: seconds to back off after another login has ended one of this host (§4.3); 0 does
         not back off.
     :param superseded_retries: how often to start the work again after such a back-off.
-    :param retries_at_edges: report a login that fails within five minutes of an opening or a closing as
-        "closed", so that the caller tries again in a minute (§4.1).
+    :param retries_at_edges: report a login that fails within five minutes of an opening or a closing, or
+        that is refused within five minutes of an opening, as "closed", so that the caller tries again in a
+        minute (§4.1).
     """
 
     lock_wait: float

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hkex_rap.aio.finish import finish
+from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
@@ -155,13 +156,13 @@ class SessionRunner:
         :raises RapHostKeyError: if a server showed a host key that is not pinned.
         :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
         """
-        login, directory = await asyncio.to_thread(self._read_source)
+        login, directory = await in_thread(self._read_source)
         async with account_lock(login, self._source.name, self.policy, directory) as waited:
             self._check_may_log_in()
             if waited:
-                login = await asyncio.to_thread(self._read_again, login.account)
-            keys = await asyncio.to_thread(lambda: self._source.keys)
-            chosen = await asyncio.to_thread(keys.choose, only)
+                login = await in_thread(self._read_again, login.account)
+            keys = await in_thread(lambda: self._source.keys)
+            chosen = await in_thread(keys.choose, only)
             async with AsyncExitStack() as stack:
                 stack.enter_context(quiet_logging())
                 session = await self._open(stack, login, keys, chosen)
@@ -169,9 +170,7 @@ class SessionRunner:
                 try:
                     if only is None:
                         # Even if the task is killed meanwhile: the next login reads this record.
-                        await finish(
-                            asyncio.to_thread(keys.note_login, chosen, session.client_key_fingerprint)
-                        )
+                        await finish(in_thread(keys.note_login, chosen, session.client_key_fingerprint))
                     yield session
                 finally:
                     self._session = None
@@ -229,7 +228,7 @@ class SessionRunner:
                 pause = self.policy.superseded_backoff()
                 log.warning("%s Trying again in %.0f s.", error, pause)
                 await asyncio.sleep(pause)
-                await asyncio.to_thread(self._source.refresh)
+                await in_thread(self._source.refresh)
         return await work()
 
     def _cancel(self) -> None:
@@ -270,7 +269,7 @@ class SessionRunner:
             if is_near_opening(self._wanted, self._source.clock()):
                 raise (self._closed_at_edge(error) if self.policy.retries_at_edges else error) from None
             # Even if the task is killed meanwhile: the next login offers the other keys.
-            raise await finish(asyncio.to_thread(keys.note_refusal, chosen, error)) from error
+            raise await finish(in_thread(keys.note_refusal, chosen, error)) from error
 
     def _check_may_log_in(self) -> None:
         if self._killed:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
+from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
@@ -110,7 +110,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         from airflow_provider_hkex_rap.keystore.expiry import read_warning
 
         async with self._sessions.session() as session:
-            keys = await asyncio.to_thread(lambda: self._source.keys.read())
+            keys = await in_thread(lambda: self._source.keys.read())
             today = self._source.clock().date()
             found = await read_warning(session, await session.list_key_folder(), keys.record, today)
         return found, keys.record

@@ -289,6 +289,8 @@ async def attempt(work: Awaitable[T], client: RapClient, address: Address) -> T:
 
 def _address_error(error: Exception, address: Address) -> AddressUnavailableError:
     reason = reason_of(error)
+    if not isinstance(error, OSError | asyncssh.Error):
+        reason = f"its answer cannot be read ({type(error).__name__}: {reason})"
     numbers = set(_error_numbers(error))
     # Over IPv6, a router that denies the way gives EACCES; no answer of a server gives one of these numbers.
     is_local = errno.EACCES not in numbers or ":" not in address.host

@@ -97,6 +97,22 @@ def test_a_login_without_a_key_ends_with_an_error_and_is_not_recorded(
         assert record().refused == ()
 
 
+def test_a_key_that_was_accepted_without_its_signature_is_not_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def accept(auth: Any, packet: object) -> None:
+        await auth.send_success()
+
+    monkeypatch.setattr("asyncssh.auth._ServerPublicKeyAuth._start", accept)
+    with serving(tmp_path, asyncssh.SFTPServer) as connection:
+        use(monkeypatch, connection)
+        with pytest.raises(RapAuthenticationError, match="without asking for its key") as caught:
+            run(UNATTENDED)
+        assert caught.value.fingerprints
+        assert record().current is None
+        assert record().refused == ()
+
+
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 @pytest.mark.parametrize(
     ("methods", "settings"),

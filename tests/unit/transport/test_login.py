@@ -124,6 +124,7 @@ def test_several_host_keys_are_pinned() -> None:
         PEM.replace("\n", " "),
         PEM.replace("\n", "\n   "),
     ],
+    ids=["whole", "literal", "joined", "spaces", "indented"],
 )
 def test_a_field_and_a_file_are_repaired_alike(text: str, tmp_path: Path) -> None:
     path = tmp_path / "key"
@@ -212,7 +213,7 @@ def test_white_space_around_a_wrong_passphrase_is_named() -> None:
 
 
 @pytest.mark.parametrize("passphrase", [" ", "\n", "\t ", "\u00a0"])
-@pytest.mark.parametrize("private_key", [PEM, ""])
+@pytest.mark.parametrize("private_key", [PEM, ""], ids=["with a key", "without"])
 def test_a_passphrase_that_only_looks_blank_is_refused(passphrase: str, private_key: str) -> None:
     """It would encrypt the keys in the key store, and be gone as soon as somebody clears the field."""
     with pytest.raises(RapConfigurationError, match="is only white space"):

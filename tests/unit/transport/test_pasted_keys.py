@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,8 @@ def refusal(text: str, tmp_path: Path | None = None) -> str:
         (ENCRYPTED["pkcs1-pem aes256-cbc"].replace("AES-256-CBC", "RC4"), "of an unknown encryption"),
         ("-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----", "it is a certificate"),
     ],
+    # Not the texts: each worker has keys of its own.
+    ids=itertools.count(),
 )
 def test_what_is_wrong_is_said(text: str, reason: str, tmp_path: Path) -> None:
     if text:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_hkex_rap.lake.planning import is_wanted
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.judgement import (
@@ -107,7 +107,7 @@ class Completeness:
         self._now = now
         self._landed: dict[date, list[Sighting]] = {}
         known = [
-            self._sighting(file.folder, file.text, file.mtime, naming)
+            _sighting(file.folder, file.text, file.mtime, naming, now)
             for file in listed
             if naming
             if scope.covers(file.folder.value, file.text)
@@ -118,7 +118,8 @@ class Completeness:
             if entry.uri is None or not scope.covers(entry.folder, entry.text):
                 continue
             if naming:
-                sighting = self._sighting(Folder(entry.folder), entry.text, entry.mtime, naming)
+                seen = _first_seen(entry)
+                sighting = _sighting(Folder(entry.folder), entry.text, entry.mtime, naming, seen)
             else:
                 sighting = _recorded(entry)
             self._landed.setdefault(sighting.business_date, []).append(sighting)
@@ -257,23 +258,36 @@ class Completeness:
         hours = [found for f in self.scope.folders if (found := window(f.service, verdict.day))]
         return not hours or self._now >= max(each.closes for each in hours).subtract(hours=_LATE_HOURS)
 
-    def _sighting(self, folder: Folder, name: str, mtime: int | None, naming: Naming) -> Sighting:
-        read = naming.read(name, mtime, self._now)
-        dated = read.rule in _DATED
-        return Sighting(Report(folder, read.report), read.business_date, name, mtime, dated)
+
+def _sighting(
+    folder: Folder, name: str, mtime: int | None, naming: Naming, seen: pendulum.DateTime
+) -> Sighting:
+    """Return the sighting of a file, which was first listed at *seen*."""
+    read = naming.read(name, mtime, seen)
+    dated = read.rule in _DATED
+    return Sighting(Report(folder, read.report), read.business_date, name, _valid(mtime, seen), dated)
+
+
+def _valid(mtime: int | None, seen: pendulum.DateTime) -> int | None:
+    """Return an mtime that may be the file's time, else None: another would make a wrong usual time."""
+    return None if time_of(mtime, seen) is None else mtime
 
 
 def _recorded(entry: Entry) -> Sighting:
     """Return the sighting of an entry, by the rules of the run that wrote it."""
     report = Report(Folder(entry.folder), entry.report)
     dated = entry.business_date_rule in _DATED
-    return Sighting(report, date.fromisoformat(entry.business_date), entry.text, entry.mtime, dated)
+    day, mtime = date.fromisoformat(entry.business_date), _valid(entry.mtime, _first_seen(entry))
+    return Sighting(report, day, entry.text, mtime, dated)
 
 
 def _was_whole(entry: Entry, day: date) -> bool:
     """Tell if RAP still listed a day whole when it listed one of its files (§4.1)."""
-    first_seen = datetime.fromisoformat(entry.first_seen).astimezone(HONG_KONG)
-    return first_seen.date() < left_on(day)
+    return _first_seen(entry).date() < left_on(day)
+
+
+def _first_seen(entry: Entry) -> pendulum.DateTime:
+    return pendulum.instance(datetime.fromisoformat(entry.first_seen)).in_timezone(HONG_KONG)
 
 
 def _facts(missing: MissingReport) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_hkex_rap.lake.layout import Refused, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pendulum
 
@@ -83,17 +83,16 @@ def plan(
     quarantined: list[Quarantined] = []
     known: list[RemoteFile] = []
     excluded = 0
-    for file in dict.fromkeys(files):
+    for file, refused in read_listing(files):
         if not is_wanted(file.text, include, exclude):
             excluded += 1
             continue
-        name = safe_name(file)
-        if not isinstance(name, Refused):
+        if not refused:
             known.append(file)
         if business_date and naming.read(file.text, file.mtime, now).business_date != business_date:
             continue
-        if isinstance(name, Refused):
-            quarantined.append(Quarantined(file, name.reason))
+        if refused:
+            quarantined.append(Quarantined(file, refused.reason))
         # Without an mtime, only the bytes show whether it is the file that landed.
         elif file.mtime is not None and ledger.has(file):
             already.append(file)
@@ -104,6 +103,16 @@ def plan(
     # A file without an mtime may be the oldest.
     todo.sort(key=lambda file: (file.mtime or 0, file.name))
     return Plan(tuple(todo), tuple(already), tuple(returned), tuple(quarantined), tuple(known), excluded, now)
+
+
+def read_listing(files: Iterable[RemoteFile]) -> Iterator[tuple[RemoteFile, Refused | None]]:
+    """Yield each entry of a listing once, with the reason why it may not land, or None.
+
+    :param files: the entries; a server may list one of them several times.
+    """
+    for file in dict.fromkeys(files):
+        name = safe_name(file)
+        yield file, name if isinstance(name, Refused) else None
 
 
 def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ from airflow_provider_hkex_rap.lake.outcomes import NOTHING_LANDED
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
 
 if TYPE_CHECKING:
@@ -276,14 +276,14 @@ class Ingest:
             if isinstance(listed, RapError):
                 log.warning("%s was not listed: %s", folder.path, listed)
                 continue
-            newest = max((file.mtime for file in listed if file.mtime), default=0)
+            times = [time for file in listed if (time := time_of(file.mtime, now))]
             counts = Counter(self.request.naming.read(f.text, f.mtime, now).report for f in listed)
             reports = ", ".join(f"{report} {count}" for report, count in sorted(counts.items()))
             log.info(
                 "%s lists %d entries, the newest of %s. Files per report: %s.",
                 folder.path,
                 len(listed),
-                _format_time(newest),
+                f"{max(times):YYYY-MM-DD HH:mm:ss} HKT" if times else "no time",
                 reports or "none",
             )
         log.info(
@@ -307,12 +307,6 @@ def _bounded(reports: Counter[str]) -> dict[str, int]:
     named = reports.most_common(_REPORTS_NAMED)
     others = reports.total() - sum(count for _, count in named)
     return dict(sorted(named)) | ({"*": others} if others else {})
-
-
-def _format_time(seconds: int) -> str:
-    if not seconds:
-        return "no time"
-    return f"{pendulum.from_timestamp(seconds, HONG_KONG):YYYY-MM-DD HH:mm:ss} HKT"
 
 
 class _ProgressLog:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pendulum
 
 from airflow_provider_hkex_rap.rap.calendar import previous_trading_day
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS
@@ -156,7 +156,8 @@ class Naming:
 
         :param name: the file's name on RAP.
         :param mtime: the file's modification time, in seconds since the epoch; None if RAP sends none.
-        :param first_seen: when the file was first listed; used if there is no valid *mtime*.
+        :param first_seen: when the file was first listed; used if *mtime* is None or cannot be the file's
+            time, such as one that is more than a day later.
         """
         written, rule = _written(mtime, first_seen)
         report, given = self._given(name)
@@ -218,10 +219,8 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 def _written(mtime: int | None, first_seen: pendulum.DateTime) -> tuple[pendulum.DateTime, str]:
     """Return the file's time in Hong Kong, and the rule that it comes from."""
-    # SFTP sends 32 bits without a sign; any other number is not a time.
-    if mtime is not None and 0 <= mtime < 2**32:
-        return pendulum.from_timestamp(mtime, HONG_KONG), "mtime"
-    return first_seen.in_timezone(HONG_KONG), "first_seen"
+    written = time_of(mtime, first_seen)
+    return (first_seen.in_timezone(HONG_KONG), "first_seen") if written is None else (written, "mtime")
 
 
 def _is_near(day: date, written: pendulum.DateTime) -> bool:

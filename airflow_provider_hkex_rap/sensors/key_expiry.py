@@ -12,7 +12,7 @@ from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
-from airflow_provider_hkex_rap.sensors.context import sensor_context
+from airflow_provider_hkex_rap.sensors.context import sensor_context, skipping_on_absence_only
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -77,7 +77,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
             self._sessions = self.session_runner(self._source, context)
             # Before the base class: its time-out must not end a wait for the opening.
             self._sessions.check_open([KEY_WORK])
-            return super().execute(sensor_context(context))
+            with skipping_on_absence_only(self):
+                return super().execute(sensor_context(context))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Log in and look once."""

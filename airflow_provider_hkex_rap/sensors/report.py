@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
+from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
+from airflow_provider_hkex_rap.rap.clock import time_of
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapSessionSuperseded,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
-from airflow_provider_hkex_rap.sensors.context import sensor_context
+from airflow_provider_hkex_rap.sensors.context import sensor_context, skipping_on_absence_only
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+    from airflow_provider_hkex_rap.lake.layout import Refused
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
+
+
+_NAMED = 10
+"""Entries that may not land and that the log names, at most."""
 
 
 class RapReportSensor(RapTask, BaseSensorOperator):
     """Wait until reports of a trading day have arrived on RAP.
 
-    Each poke is one login and one listing. Between pokes the task gives its slot and its login back. Outside
-    the service hours it reschedules itself to the opening, and looks once after it before it may time out. ::
+    Each poke is one login and one listing, which is read as the download reads it: an entry that is listed
+    twice counts once, and one that may not land does not count. Between pokes the task gives its slot and its
+    login back. Outside the service hours it reschedules itself to the opening, and looks once after it before
+    it may time out. ::
 
         RapReportSensor(task_id="arrived", folder="DCASS", reports=["TP001_*"])
 
@@ -46,7 +56,9 @@ class RapReportSensor(RapTask, BaseSensorOperator):
     :param business_date: the day of the reports (YYYY-MM-DD); by default the run's trading day.
     :param min_files: how many files each glob must match.
     :param stable_for: seconds a file's mtime must be in the past before the file counts; a file without an
-        mtime counts at once.
+        mtime counts at once. If RAP's clock is ahead of ours, the log says so.
+    :param soft_fail: of Airflow; skips the task only if the reports have not arrived in time. A refused
+        login, a wrong argument, and a time-out whose last look failed, fail.
     :param naming: a regular expression with the named groups ``report`` and ``date``, as for the download.
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :param poke_interval: seconds between pokes; at least 60 (§4.1).
@@ -68,6 +80,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
     _source: AirflowLoginSource
     _sessions: SessionRunner
+    _awaited = ""
+    _look_failed = False
 
     def __init__(
         self,
@@ -108,9 +122,14 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             # Before the base class: its time-out must not end a wait for the opening without a look after it.
             self._sessions.check_open([self._folder.service])
             try:
-                return super().execute(sensor_context(context))
+                with skipping_on_absence_only(self):
+                    return super().execute(sensor_context(context))
             except AirflowSensorTimeout as error:
                 raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
+            except AirflowSkipException as skip:
+                # If the last look failed, nobody knows if the reports have arrived.
+                kind = AirflowSensorTimeout if self._look_failed and not self.never_fail else type(skip)
+                raise kind(f"{skip} {self._awaited}") from None
 
     def _parse(self, context: Context) -> None:
         """Check the arguments before any network traffic.
@@ -138,12 +157,14 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         except (RapSessionSuperseded, RapUnavailable) as error:
             if self._sessions.killed:
                 raise
+            self._look_failed = True
             self._awaited = f"The last look failed: {error}"
             self.log.warning("%s", self._awaited)
             if isinstance(error, RapSessionSuperseded):
                 # Back off: another login uses the account.
                 self.poke_interval = max(self.poke_interval, unattended_policy().superseded_backoff())
             return PokeReturnValue(False)
+        self._look_failed = False
         return self._judge(files)
 
     async def _listing(self) -> Sequence[RemoteFile]:
@@ -155,27 +176,67 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         if now.date() >= left_on(self._day):
             # RAP may still list a part of the day, such as the files of its night.
             raise retention_expired(self._day, self._folder.path, "Not every report")
-        of_day = [
-            file
-            for file in files
-            if file.kind is Kind.FILE
-            and self._naming.read(file.text, file.mtime, now).business_date == self._day
+        listed = [
+            (file, refused)
+            for file, refused in read_listing(files)
+            if self._naming.read(file.text, file.mtime, now).business_date == self._day
         ]
-        settled = [file for file in of_day if now.timestamp() - (file.mtime or 0) >= self.stable_for]
-        found = {glob: [f for f in settled if fnmatchcase(f.text, glob)] for glob in self._globs}
+        usable = [file for file, refused in listed if not refused]
+        waits = _waits(usable, now, self.stable_for)
+        settled = {file.name: file for file in usable if file.name not in waits}
+        found = {glob: [f for f in settled.values() if fnmatchcase(f.text, glob)] for glob in self._globs}
         short = {glob: len(matches) for glob, matches in found.items() if len(matches) < self.min_files}
         if not short:
             arrived = {file.name: file for matches in found.values() for file in matches}
             counts = ", ".join(f"{glob} ({len(matches)})" for glob, matches in found.items())
             self.log.info("Arrived in %s for %s: %s.", self._folder.path, self._day.isoformat(), counts)
             return PokeReturnValue(True, [_facts(file) for file in arrived.values()])
-        self._awaited = (
-            f"Still waiting in {self._folder.path} for {self._day.isoformat()}: "
-            + ", ".join(f"{glob} ({count} of {self.min_files})" for glob, count in short.items())
-            + f"; {len(of_day) - len(settled)} files of that day are too fresh to be whole."
+        self._awaited = " ".join(
+            (
+                f"Still waiting in {self._folder.path} for {self._day.isoformat()}: "
+                + ", ".join(f"{glob} ({count} of {self.min_files})" for glob, count in short.items())
+                + ".",
+                *_describe_waits(waits.values()),
+                *self._describe_refused(listed),
+            )
         )
-        self.log.info("%s", self._awaited)
+        self.log.log(
+            logging.WARNING if any(age < 0 for age in waits.values()) else logging.INFO, "%s", self._awaited
+        )
         return PokeReturnValue(False)
+
+    def _describe_refused(self, listed: Iterable[tuple[RemoteFile, Refused | None]]) -> Iterator[str]:
+        wanted = (
+            f"{file.text!r} does not count, since it may not land: {refused.reason}"
+            for file, refused in listed
+            if refused and any(fnmatchcase(file.text, glob) for glob in self._globs)
+        )
+        return islice(wanted, _NAMED)
+
+
+def _waits(files: Iterable[RemoteFile], now: pendulum.DateTime, stable_for: float) -> dict[bytes, float]:
+    """Return the age in seconds of each file that does not count yet, by name; below 0 if it is ahead of us.
+
+    A name that is listed with several times is as young as the youngest.
+    """
+    waits: dict[bytes, float] = {}
+    for file in files:
+        written = time_of(file.mtime, now)
+        age = stable_for if written is None else (now - written).total_seconds()
+        if age < stable_for:
+            waits[file.name] = min(age, waits.get(file.name, age))
+    return waits
+
+
+def _describe_waits(ages: Collection[float]) -> Iterator[str]:
+    ahead = [-age for age in ages if age < 0]
+    if fresh := len(ages) - len(ahead):
+        yield f"{fresh} files of that day are too fresh to be whole."
+    if ahead:
+        yield (
+            f"RAP's files of that day are up to {max(ahead):.0f} s ahead of our clock, so that {len(ahead)}"
+            " do not count yet: synchronise this machine's clock (NTP)."
+        )
 
 
 def _facts(file: RemoteFile) -> dict[str, Any]:

@@ -13,12 +13,16 @@ import pytest
 from airflow.sdk.exceptions import (
     AirflowRescheduleException,
     AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
 )
 
 from airflow_provider_hkex_rap.rap.errors import (
+    RapAuthenticationError,
     RapConfigurationError,
     RapRetentionExpired,
 )
+from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
 from airflow_provider_hkex_rap.sensors.report import RapReportSensor
@@ -197,3 +201,90 @@ def test_on_a_public_holiday_a_denied_folder_is_one_that_is_shut(monkeypatch: py
         with pytest.raises(AirflowRescheduleException):
             look(folder="HKCC_SEOCH_CCMS_GLOB", timeout=3600)
         assert rap.events.of("missing")
+
+
+def judge(monkeypatch: pytest.MonkeyPatch, files: list[RemoteFile], **arguments: Any) -> Any:
+    """Judge a listing that the simulator would not send."""
+
+    async def listing(self: RapReportSensor) -> list[RemoteFile]:
+        return files
+
+    monkeypatch.setattr(RapReportSensor, "_listing", listing)
+    return look(**arguments)
+
+
+def entry(name: str, mtime: float | None, kind: Kind = Kind.FILE) -> RemoteFile:
+    return RemoteFile(Folder.DCASS, name.encode(), 3, None if mtime is None else int(mtime), kind)
+
+
+def test_an_entry_that_is_listed_three_times_is_one_file(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [entry("TP001_20261120.csv", MTIME.timestamp())] * 3
+    with pytest.raises(AirflowSensorTimeout, match=r"TP001\* \(1 of 2\)"):
+        judge(monkeypatch, files, min_files=2, timeout=0)
+    assert len(judge(monkeypatch, files)) == 1
+
+
+@pytest.mark.parametrize("name", ["TP001\\20261120.csv", "TP001_20261120.csv\n", "TP001" + "x" * 300])
+def test_a_name_that_may_not_land_has_not_arrived(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with pytest.raises(AirflowSensorTimeout, match="does not count, since it may not land: Its name"):
+        judge(monkeypatch, [entry(name, MTIME.timestamp())], timeout=0)
+
+
+def test_a_name_that_is_listed_as_fresh_too_is_not_stable(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [entry("TP001_20261120.csv", at.timestamp()) for at in (MTIME, NOW.subtract(seconds=2))]
+    with pytest.raises(AirflowRescheduleException):
+        judge(monkeypatch, files)
+
+
+def test_a_clock_that_is_behind_raps_is_named(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = NOW.add(minutes=20)
+    with pytest.raises(
+        AirflowSensorTimeout, match=r"up to 1\d\d\d s ahead of our clock.*synchronise"
+    ) as caught:
+        judge(monkeypatch, [entry("TP001_20261120.csv", ahead.timestamp())], timeout=0)
+    assert "too fresh" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mtime", [2**32 - 1, NOW.add(days=3).timestamp(), None], ids=str)
+def test_an_mtime_that_is_no_time_gives_no_business_date(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mtime: float | None
+) -> None:
+    assert judge(monkeypatch, [entry("TP001.csv", mtime)], business_date="2026-11-20")
+
+
+def test_soft_fail_skips_a_report_that_has_not_come_and_says_which(rap: RapSimulator) -> None:
+    with pytest.raises(AirflowSkipException, match=r"TP001\* \(0 of 1\)"):
+        look(soft_fail=True, timeout=0)
+
+
+def test_soft_fail_does_not_skip_a_refused_login(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = rap.connection("DCXYZ001") | {"login": "DCXYZ002"}
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+    with pytest.raises(RapAuthenticationError):
+        look(soft_fail=True, timeout=0)
+
+
+def test_soft_fail_does_not_skip_if_the_last_look_has_failed(rap: RapSimulator) -> None:
+    rap.faults.add(Fault("listing_cut"))
+    with pytest.raises(AirflowSensorTimeout, match="last look failed"):
+        look(soft_fail=True, timeout=0)
+
+
+@pytest.mark.parametrize("sensor", [partial(RapReportSensor, folder="DCASS"), RapKeyExpiryWarningSensor])
+def test_soft_fail_does_not_skip_a_look_that_was_cut_short(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, sensor: Any
+) -> None:
+    made = sensor(task_id="wait", soft_fail=True)
+
+    def cut_short(context: Any) -> None:
+        raise AirflowTaskTimeout
+
+    monkeypatch.setattr(made, "poke", cut_short)
+    with pytest.raises(AirflowTaskTimeout):
+        made.execute({})

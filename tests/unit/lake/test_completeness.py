@@ -106,6 +106,19 @@ def test_what_another_account_landed_is_in_the_lake_and_not_in_the_baseline() ->
     assert not completeness(both, []).judge(FRIDAY).missing
 
 
+@pytest.mark.parametrize("mtime_of_rap", [None, 2**32 - 1])
+def test_an_entry_without_a_valid_mtime_belongs_to_the_day_on_which_it_was_seen(
+    mtime_of_rap: int | None,
+) -> None:
+    entries = [entry("TP001", day) for day in DAYS]
+    for each in entries:
+        each.text, each.mtime = "TP001.csv", mtime_of_rap
+    judged = completeness(entries[:-1], [])
+    assert not judged.landed(FRIDAY)
+    (missing,) = [missing for missing in judged.judge(FRIDAY).missing if missing.report]
+    assert missing.usual_time is None
+
+
 def test_names_outside_the_scope_do_not_count() -> None:
     scope = Scope(account=ACCOUNT, folders=(Folder.DCASS,), include=("TP*",), exclude=("TP9*",))
     entries = [entry(code, day) for code in ("TP001", "TP900", "RPI03") for day in DAYS[:-1]]

@@ -217,7 +217,7 @@ frames = st.sampled_from(
 def code_on(moment, frame, form, code, apart):
     name = frame.format(c=code, d=moment.strftime(form))
     written = pendulum.instance(moment, tz="Asia/Hong_Kong").start_of("day").add(hours=12, days=apart)
-    return Naming(customer="CXYZ").read(name, int(written.timestamp()), SEEN).report
+    return Naming(customer="CXYZ").read(name, int(written.timestamp()), written).report
 
 
 @given(
@@ -259,6 +259,17 @@ def test_without_a_date_the_mtime_gives_the_business_date(written, day):
     day = date.fromisoformat(day)
     assert Naming().read("TP001.csv", int(hkt(written).timestamp()), SEEN)[1:] == (day, "mtime")
     assert Naming().read("TP001.csv", None, hkt(written).in_timezone("UTC"))[1:] == (day, "first_seen")
+
+
+@pytest.mark.parametrize("mtime", [-1, 2**32 - 1, 2**32, int(SEEN.add(hours=25).timestamp())])
+def test_an_mtime_that_is_no_time_counts_as_none(mtime):
+    for name in ("TP001.csv", "TP001_20261120.csv"):
+        assert Naming().read(name, mtime, SEEN) == Naming().read(name, None, SEEN)
+
+
+def test_a_clock_may_be_behind_raps_by_less_than_a_day():
+    ahead = SEEN.add(hours=23)
+    assert Naming().read("TP001.csv", int(ahead.timestamp()), SEEN)[1:] == (date(2026, 11, 24), "mtime")
 
 
 def test_without_an_mtime_a_date_in_the_name_must_be_near_the_first_listing():
@@ -342,13 +353,13 @@ def test_a_stamp_in_the_name_gives_its_date_and_leaves_the_report(
 ):
     name = f"{report}{separator}{day:%Y%m%d}{at.strftime(form)}{extension}"
     noon = pendulum.datetime(day.year, day.month, day.day, 12, tz="Asia/Hong_Kong").add(days=apart)
-    assert Naming().read(name, int(noon.timestamp()), SEEN) == (report, day, "name")
+    assert Naming().read(name, int(noon.timestamp()), noon) == (report, day, "name")
 
 
 @given(st.datetimes(pendulum.naive(2018, 1, 1), pendulum.naive(2032, 1, 1)))
 def test_the_night_belongs_to_the_trading_day_before(written):
     written = pendulum.instance(written, tz="Asia/Hong_Kong")
-    found = Naming().read("TP001", int(written.timestamp()), SEEN).business_date
+    found = Naming().read("TP001", int(written.timestamp()), written).business_date
     if written.hour >= 7:
         assert found == written.date()
     else:

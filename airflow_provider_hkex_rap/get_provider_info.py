@@ -24,6 +24,11 @@ _CONNECTION_FIELDS = {
         "Hosts of the secondary site",
         "host[:port], separated by commas. Leave it blank to use the guide's addresses (§7.1).",
     ),
+    "registered_addresses": _field(
+        "Registered addresses",
+        "The IPv4 addresses that HKEX has registered for you (§7), at most four, separated by commas."
+        " 'airflow hkex-rap doctor' compares this machine's address with them.",
+    ),
     "host_key": _field(
         "Host keys",
         "RAP's public host keys, one per line, as 'ssh-rsa AAAA…'. A server with another key is refused.",

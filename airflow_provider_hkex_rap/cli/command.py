@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +44,7 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
     def ended(args: Namespace) -> None:
         # Without it, Airflow's SDK takes this process for a worker and never reads the database.
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+        _survive_any_terminal()
         try:
             status = run(args)
         except (RapError, OSError) as error:
@@ -54,6 +56,20 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
 
     quiet: Callable[[Namespace], None] = suppress_logs_and_warning(ended)
     return quiet
+
+
+def _survive_any_terminal() -> None:
+    """Let the standard streams take any text: escape the characters that the terminal's encoding lacks.
+
+    Under LANG=C, one § would end a command half-way; so would a name on RAP in Chinese.
+    """
+    for stream, errors in (
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+        (sys.stdin, "replace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _fail(message: str) -> int:

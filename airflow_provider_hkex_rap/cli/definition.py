@@ -1,4 +1,7 @@
-"""Define the commands of ``airflow hkex-rap``. Every ``airflow`` command imports this module."""
+"""Define the commands of ``airflow hkex-rap``. Every ``airflow`` command imports this module.
+
+The texts are ASCII: argparse prints ``--help`` before a command runs, on any terminal.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ _COMMANDS = (
         help="Check the setup of RAP tasks",
         description="Check the setup of RAP tasks, one line for each check, with advice. The connection to"
         " RAP ends after the host key; --login logs in, and ends a session of the account that is open"
-        " elsewhere (guide §4.3). The lake is checked by a file that is removed. Exit status 1"
+        " elsewhere (guide, section 4.3). The lake is checked by a file that is removed. Exit status 1"
         " if a check failed.",
         func=lazy_load_command(f"{_ROOM}.doctor.doctor"),
         args=(
@@ -88,10 +91,10 @@ _COMMANDS = (
     ActionCommand(
         name="register",
         help="Make keys for accounts, and pack the kit for HKEX's registration form",
-        description="Make a key pair for each account and pack the kit for HKEX's form TechS 8 (guide §5):"
-        " the public keys, their fingerprints and the addresses of the workstations. The private keys go to"
-        " the key store. An account's key that was made before and waits for its registration is packed"
-        " again.",
+        description="Make a key pair for each account and pack the kit for HKEX's form TechS 8 (guide,"
+        " section 5): the public keys, their fingerprints and the addresses of the workstations. The private"
+        " keys go to the key store. An account's key that was made before and waits for its registration is"
+        " packed again.",
         func=lazy_load_command(f"{_ROOM}.register.register"),
         args=(
             _arg(
@@ -103,7 +106,7 @@ _COMMANDS = (
             _arg(
                 "--ip",
                 help="The address of a RAP client workstation; repeatable, at most four in one subnet"
-                " (guide §7)",
+                " (guide, section 7)",
                 action="append",
                 required=True,
                 metavar="ADDRESS",
@@ -116,8 +119,8 @@ _COMMANDS = (
     ActionCommand(
         name="keygen",
         help="Make a key for one account, for its registration with HKEX",
-        description="Make a key pair for an account (guide §3.2). The private key goes to the key store, and"
-        " becomes current by its first login; the public key is written to <ACCOUNT>.pub.",
+        description="Make a key pair for an account (guide, section 3.2). The private key goes to the key"
+        " store, and becomes current by its first login; the public key is written to <ACCOUNT>.pub.",
         func=lazy_load_command(f"{_ROOM}.keygen.keygen"),
         args=(
             _arg("--account", help="A RAP user account, such as DCXYZ001", required=True),
@@ -158,8 +161,8 @@ _COMMANDS = (
         name="renew",
         help="Renew an account's key if that is due; logs in",
         description="Renew an account's key as RapKeyRenewalOperator does, if it is due, or finish a"
-        " renewal that was begun (guide §6). It logs in, which ends a session of the account that is open"
-        " elsewhere (guide §4.3).",
+        " renewal that was begun (guide, section 6). It logs in, which ends a session of the account that is"
+        " open elsewhere (guide, section 4.3).",
         func=lazy_load_command(f"{_ROOM}.renew.renew"),
         args=(
             _CONN_ID,
@@ -167,7 +170,7 @@ _COMMANDS = (
             _arg(
                 "--replace-second-key",
                 help="Upload within 14 days of another upload, too: RAP then forgets the newer of its two"
-                " keys (guide §6.3)",
+                " keys (guide, section 6.3)",
                 action="store_true",
             ),
             ARG_YES,
@@ -178,7 +181,7 @@ _COMMANDS = (
         name="ls",
         help="List folders of RAP; logs in",
         description="List folders of RAP. It logs in, which ends a session of the account that is open"
-        " elsewhere (guide §4.3): a running task loses its own and tries again later.",
+        " elsewhere (guide, section 4.3): a running task loses its own and tries again later.",
         func=lazy_load_command(f"{_ROOM}.ls.ls"),
         args=(
             _arg(
@@ -197,8 +200,8 @@ _COMMANDS = (
         name="gaps",
         help="Show the reports of the last ten days that have landed, and those that are missing",
         description="Show the landed and the missing reports of each folder, for each trading day that RAP"
-        " still keeps (guide §4.1). It reads the lake only. Exit status 1 if a report is missing; a report is"
-        " awaited until the service hours of its day end.",
+        " still keeps (guide, section 4.1). It reads the lake only. Exit status 1 if a report is missing; a"
+        " report is awaited until the service hours of its day end.",
         func=lazy_load_command(f"{_ROOM}.gaps.gaps"),
         args=(
             _LAKE,
@@ -279,7 +282,11 @@ _COMMANDS = (
             _arg("--port", help="The port (default: a free one)"),
             _arg("--days", help="How many trading days to publish (default: 3)"),
             _arg("--now", help="The time that it shows, in Hong Kong (default: the real one)"),
-            _arg("--hours", help="Refuse logins outside the service hours (guide §4.1)", action="store_true"),
+            _arg(
+                "--hours",
+                help="Refuse logins outside the service hours (guide, section 4.1)",
+                action="store_true",
+            ),
             ARG_VERBOSE,
         ),
     ),

@@ -10,6 +10,7 @@ from airflow_provider_hkex_rap.cli.command import command
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterable
 
 
 @action_cli  # type: ignore[untyped-decorator]
@@ -25,9 +26,10 @@ def init(args: Namespace) -> int:
     return 0
 
 
-def pool_slots() -> dict[str, int | None]:
-    """Return each pool that RAP tasks name, with its slots; None if it does not exist.
+def pool_slots(names: Iterable[str] | None = None) -> dict[str, int | None]:
+    """Return the slots of pools, by name; None if a pool does not exist.
 
+    :param names: the pools; None for those that `init` creates.
     :raises sqlalchemy.exc.SQLAlchemyError: if Airflow's database cannot be read.
     """
     from airflow.models.pool import Pool
@@ -35,6 +37,7 @@ def pool_slots() -> dict[str, int | None]:
 
     from airflow_provider_hkex_rap.plugins.pools import pool_names
 
+    asked = pool_names() if names is None else names
     with create_session() as session:
-        pools = {name: Pool.get_pool(name, session=session) for name in pool_names()}
+        pools = {name: Pool.get_pool(name, session=session) for name in asked}
         return {name: pool.slots if pool else None for name, pool in pools.items()}

@@ -17,7 +17,8 @@ from airflow_provider_hkex_rap.cli.keygen import (
 )
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
-from airflow_provider_hkex_rap.rap.registration import RegistrationKit, parse_accounts, parse_workstations
+from airflow_provider_hkex_rap.rap.registration import RegistrationKit, parse_accounts
+from airflow_provider_hkex_rap.rap.workstations import parse_workstations
 
 if TYPE_CHECKING:
     from argparse import Namespace

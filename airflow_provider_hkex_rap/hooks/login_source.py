@@ -17,14 +17,18 @@ from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
+from airflow_provider_hkex_rap.rap.workstations import parse_registered_addresses
 from airflow_provider_hkex_rap.transport.extras import Extras
 from airflow_provider_hkex_rap.transport.login import Login, read_login
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
     import pendulum
     from airflow.sdk import Connection
 
     from airflow_provider_hkex_rap.keystore.store import KeyStore
+    from airflow_provider_hkex_rap.rap.sites import Site
 
 
 class AirflowLoginSource:
@@ -64,13 +68,36 @@ class AirflowLoginSource:
                     todo="Leave it blank; the passphrase of a key belongs in 'private_key_passphrase'.",
                     field=field,
                 )
+        return self._read_login(self._decoded_extra)
+
+    def login_at(self, site: Site) -> Login:
+        """Return the login as it would be if the connection named a site.
+
+        :param site: the site.
+        :raises RapConfigurationError: if the connection has no address of that site, or a field of it is not
+            of the valid form.
+        """
+        extra = self._decoded_extra
+        return self._read_login({**extra, "site": site.value} if isinstance(extra, dict) else extra)
+
+    def _read_login(self, extra: object) -> Login:
+        connection = self.connection
         return read_login(
             login=connection.login,
             host=connection.host,
             port=connection.port,
-            extra=self._decoded_extra,
+            extra=extra,
             mask=mask_secret,
         )
+
+    @property
+    def registered_addresses(self) -> tuple[IPv4Address, ...]:
+        """The connection's ``registered_addresses``: the workstations that HKEX has registered (§7).
+
+        :returns: the addresses; none if the field is blank.
+        :raises RapConfigurationError: if they cannot be registered together.
+        """
+        return parse_registered_addresses(self._extra("registered_addresses"))
 
     @property
     def account(self) -> Account:
@@ -138,7 +165,7 @@ class AirflowLoginSource:
 
         :raises RapConfigurationError: if a field of the connection is missing or not of the valid form.
         """
-        _ = self.login, self.key_expires
+        _ = self.login, self.key_expires, self.registered_addresses
 
     def refresh(self) -> None:
         """Read the connection again: it may have been switched to the other site (§2.2).

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX
@@ -29,21 +32,59 @@ _WHY = {
 def check_lake(lake: Lake) -> str:
     """Check that a lake creates, lists and reads files, and that it never overwrites one.
 
-    It writes one small probe and removes it. On an object store the probe has a fixed name: if the lake gives
-    no right to delete, it keeps exactly one tiny object. Call it before the login; it makes a few storage
-    calls, which block.
+    It writes one small probe and removes it. If a local lake does not exist yet, the probe goes into a new
+    directory beside the first part of its path that is missing, and the lake is not created. On an object
+    store the probe has a fixed name: if the lake gives no right to delete, it keeps exactly one tiny object.
+    Call it before the login; it makes a few storage calls, which block.
 
     :param lake: the lake.
     :returns: the URI of the probe if it could not be removed; else an empty text.
     :raises LakeError: if the lake cannot be used; `retryable` says if a retry can help.
     """
+    with _place_of_probe(lake) as place:
+        return _check(lake, place)
+
+
+def is_missing(lake: Lake) -> bool:
+    """Return whether the root of a local lake does not exist yet; false for other lakes.
+
+    :param lake: the lake.
+    """
+    return lake.is_local and not os.path.lexists(lake.root)
+
+
+@contextlib.contextmanager
+def _place_of_probe(lake: Lake) -> Iterator[Lake]:
+    """Yield the lake; or if it does not exist, one in a new directory in the nearest directory above it.
+
+    The lake itself is not created and removed again: a task may land in it between the two.
+    """
+    if not is_missing(lake):
+        yield lake
+        return
+    parent = os.path.dirname(lake.root)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        # The probe is refused, and nothing is made.
+        yield lake
+        return
+    place = f"{parent.rstrip('/')}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+    try:
+        yield type(lake)(lake.fs, place)
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(place)
+
+
+def _check(lake: Lake, place: Lake) -> str:
     unique = secrets.token_hex(8)
     # A probe of a fixed name may be another run's, and vanish: a doubt is settled by one of our own.
     probes = [f"{PART_PREFIX}{unique}{PART_SUFFIX}"] if lake.is_local else [_FIXED, f"{_DIRECTORY}/{unique}"]
     doubt = ""
     for probe in probes:
         try:
-            doubt, leftover = _prove(lake, probe)
+            doubt, leftover = _prove(place, probe)
         # Each backend raises its own errors for a wrong bucket, region, permission or missing package.
         except Exception as error:
             raise refusal(f"The lake {lake.uri} cannot be used", lake.uri, error) from error

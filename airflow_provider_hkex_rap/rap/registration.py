@@ -1,11 +1,10 @@
-"""Prepare a registration with HKEX: accounts, workstations, and the files for its form (§5, §7)."""
+"""Prepare a registration with HKEX: accounts, and the files for its form (§5)."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -14,14 +13,12 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PublicKey, public_key_file_name
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
     import pendulum
 
 FORM = "fingerprints.txt"
 """Name of the text file with the values for HKEX's form."""
-MAX_WORKSTATIONS = 4
-"""Maximum number of RAP client workstations of a participant (§7)."""
-
-_SUBNET_RULE = "RAP client workstations must be in one subnet, with the same first three octets (guide §7)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,53 +83,3 @@ def parse_accounts(names: Sequence[str]) -> tuple[Account, ...]:
             accounts=tuple(names),
         )
     return tuple(sorted(accounts, key=str))
-
-
-def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
-    """Return the addresses of the RAP client workstations (§7).
-
-    :param texts: one to four IPv4 addresses with the same first three octets.
-    :raises RapConfigurationError: if one is not the address of a host or is given twice, if there are more
-        than four, or if they are of several subnets.
-    """
-    addresses = tuple(map(_parse_workstation, texts))
-    if not 1 <= len(addresses) <= MAX_WORKSTATIONS or len(set(addresses)) < len(addresses):
-        raise RapConfigurationError(
-            f"The addresses {', '.join(texts)} cannot be registered.",
-            why=f"At most {MAX_WORKSTATIONS} RAP client workstations can be registered, each once (§7).",
-            todo=f"Give 1 to {MAX_WORKSTATIONS} different addresses.",
-            addresses=tuple(texts),
-        )
-    if len(set(map(_subnet, addresses))) > 1:
-        raise RapConfigurationError(
-            f"The addresses {', '.join(texts)} are of several subnets.",
-            why=_SUBNET_RULE,
-            todo="Give the addresses that the workstations have in SDNet/2 or HSN.",
-            addresses=tuple(texts),
-        )
-    return addresses
-
-
-def _parse_workstation(text: str) -> IPv4Address:
-    try:
-        address = IPv4Address(text)
-    except AddressValueError:
-        address = None
-    if address is None or not _is_a_host(address):
-        raise RapConfigurationError(
-            f"{text!r} is not the address of a workstation.",
-            why=f"It must be an IPv4 address that other hosts can reach. {_SUBNET_RULE}",
-            todo="Write it as four octets, such as 10.1.1.1, without a mask or a port.",
-            address=text,
-        )
-    return address
-
-
-def _is_a_host(address: IPv4Address) -> bool:
-    edges = (_subnet(address).network_address, _subnet(address).broadcast_address)
-    nowhere = address.is_loopback or address.is_link_local or address.is_unspecified
-    return not (nowhere or address.is_multicast or address.is_reserved or address in edges)
-
-
-def _subnet(address: IPv4Address) -> IPv4Network:
-    return IPv4Network((address, 24), strict=False)

@@ -10,6 +10,7 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 NAMES = (
     "site",
     "secondary_hosts",
+    "registered_addresses",
     "host_key",
     "no_host_key_check",
     "key_file",

@@ -19,12 +19,15 @@ import pendulum
 import pytest
 import yaml
 
+from airflow_provider_hkex_rap.cli.definition import get_cli_commands
+from airflow_provider_hkex_rap.cli.reach import source_finding
 from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.lake.preflight import check_lake
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import LakeError, RapAlgorithmError
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.rap.workstations import parse_registered_addresses
 from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 from airflow_provider_hkex_rap.transport.probe import probe
 
@@ -160,13 +163,16 @@ def test_doctor_checks_everything_and_does_not_authenticate(
         "host key": ["ok"],
         "DCASS hours": ["ok"],
         "CCMS hours": ["ok"],
+        "source": ["-"],
+        "other site": ["warn"],
         "key store": ["ok"],
         "pool": ["ok"],
         "lock": ["ok"],
         "lake": ["ok"],
     }
     assert "open until Sat 2026-11-21 03:30 HKT" in doctor.out
-    assert not list(lake.iterdir())
+    assert not lake.exists()
+    assert "will be created by the first landing" in doctor.out
     rap.events.wait_for("lost")
     assert [event.kind for event in rap.events] == ["connect", "lost"]
     assert not any(event.account for event in rap.events)
@@ -254,7 +260,7 @@ def test_doctor_finds_a_lake_that_lets_files_be_overwritten(
     doctor = airflow("hkex-rap", "doctor", "--conn-id", "nowhere", "--lake", str(lake))
     assert (doctor.status, states(doctor.out)["lake"]) == (1, ["FAIL"])
     assert "overwritten" in doctor.out
-    assert not list(lake.iterdir())
+    assert not lake.exists()
 
 
 def test_doctor_names_a_missing_connection_and_an_unusable_lake(airflow: Airflow, tmp_path: Path) -> None:
@@ -296,6 +302,7 @@ def test_doctor_logs_in_when_asked_to(airflow: Airflow, monkeypatch: pytest.Monk
         assert found["login"] == ["-", "ok"]
         assert found["folder"] == ["ok", "ok", "warn"]
         assert found["clock skew"] == ["ok"]
+        assert found["source"] == ["-", "-"]
         assert len(rap.events.of("login")) == 1
 
         rap.put(Folder.DCASS, "from the future", b"x", NOW.add(hours=1))
@@ -308,6 +315,157 @@ def test_doctor_logs_in_when_asked_to(airflow: Airflow, monkeypatch: pytest.Monk
         assert (doctor.status, states(doctor.out)["login"]) == (0, ["-"])
         assert "closed until Mon 2026-11-23 07:00 HKT" in doctor.out
         assert not rap.events.of("login")
+
+
+def test_doctor_distrusts_the_time_of_one_file_more_than_its_own_clock(
+    rap: RapSimulator, airflow: Airflow
+) -> None:
+    airflow("hkex-rap", "init")
+    for number in range(3):
+        rap.put(Folder.DCASS, f"report{number}", b"x", NOW.subtract(hours=1))
+    rap.put(Folder.DCASS, "no time", b"x", 2**32 - 1)
+    doctor = airflow("hkex-rap", "doctor", "--login")
+    assert (doctor.status, states(doctor.out)["clock skew"]) == (0, ["warn"])
+    assert "1 of 4 files" in doctor.out
+
+
+def test_doctor_probes_the_site_that_is_not_active(
+    rap: RapSimulator, airflow: Airflow, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("hkex-rap", "init")
+    connection = rap.connection("DCXYZ001")
+
+    def at(hosts: str) -> tuple[int, list[str], str]:
+        connection["extra"]["secondary_hosts"] = hosts
+        use(monkeypatch, connection)
+        doctor = airflow("hkex-rap", "doctor")
+        return doctor.status, states(doctor.out)["other site"], doctor.out
+
+    assert at(f"127.0.0.1:{rap.port}")[:2] == (0, ["ok"])
+    status, found, out = at(f"127.0.0.1:{rap.port},127.0.0.1:{unused_port}")
+    assert (status, found) == (0, ["ok", "warn"])
+    assert f"127.0.0.1:{unused_port}" in out
+    with RapSimulator(now=NOW, name="secondary") as other:
+        status, found, out = at(f"127.0.0.1:{other.port}")
+    assert (status, found) == (0, ["warn"])
+    assert "pin it in 'host_key'" in out
+    status, found, out = at("")
+    assert (status, found) == (0, ["warn"])
+    assert "Set 'secondary_hosts'" in out
+    # Today's site may be the secondary one.
+    connection["extra"] |= {"site": "secondary"}
+    assert at(f"127.0.0.1:{rap.port}")[:2] == (0, ["ok"])
+
+
+def test_doctor_compares_this_machines_address_with_the_registered_ones(
+    rap: RapSimulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("hkex-rap", "init")
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["registered_addresses"] = "10.1.1.1, 10.1.1.2"
+    use(monkeypatch, connection)
+    doctor = airflow("hkex-rap", "doctor", "--login")
+    assert (doctor.status, states(doctor.out)["source"]) == (0, ["warn", "warn"])
+    assert "This machine is 127.0.0.1" in doctor.out
+    assert "10.1.1.1, 10.1.1.2" in doctor.out
+    assert source_finding("10.1.1.2", parse_registered_addresses("10.1.1.2"), "").state == "ok"
+    connection["extra"]["registered_addresses"] = "10.1.1.1, 10.2.1.1"
+    use(monkeypatch, connection)
+    assert states(airflow("hkex-rap", "doctor").out)["connection"] == ["FAIL"]
+
+
+def test_doctor_creates_no_lock_directory(
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__LOCK_DIR", str(tmp_path / "locks"))
+    doctor = airflow("hkex-rap", "doctor", "--conn-id", "none")
+    assert states(doctor.out)["lock"] == ["ok"]
+    assert not list(tmp_path.iterdir())
+
+
+DAGS = """
+from airflow.sdk import DAG
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.sensors.report import RapReportSensor
+
+class Mine(RapDownloadOperator):
+    pass
+
+with DAG("doctors_patient"):
+    RapDownloadOperator(task_id="good", folders=["DCASS"], lake="/lake")
+    Mine(task_id="missing", folders=["DCASS"], lake="/lake", pool="no_such_pool")
+    RapReportSensor(task_id="wide", folder="DCASS", pool="default_pool")
+    RapDownloadOperator.partial(task_id="mapped", lake="/lake", pool="nor_this").expand(folders=["DCASS"])
+"""
+
+
+def test_doctor_checks_the_pools_that_dags_name(
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dags.py").write_text(DAGS)
+    bundle = {"name": "dags-folder", "kwargs": {"path": str(tmp_path)}}
+    bundle["classpath"] = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    airflow("hkex-rap", "init")
+    assert airflow("dags", "reserialize").status == 0
+    try:
+        doctor = airflow("hkex-rap", "doctor", "--conn-id", "none")
+    finally:
+        airflow("dags", "delete", "doctors_patient", "--yes")
+    pools = {line.split()[2]: line for line in doctor.out.splitlines() if " pool " in line}
+    assert {name: line.split()[0] for name, line in pools.items()} == {
+        "hkex_rap": "ok",
+        "no_such_pool": "FAIL",
+        "nor_this": "FAIL",
+        "default_pool": "warn",
+    }
+    assert "doctors_patient.missing" in pools["no_such_pool"]
+    assert "doctors_patient.mapped" in pools["nor_this"]
+    assert "doctors_patient.wide" in pools["default_pool"]
+    assert doctor.status == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor", "--login"),
+        ("init",),
+        ("status",),
+        ("ls", "--yes", "DCASS"),
+        ("gaps", "--lake", "LAKE"),
+        ("verify", "--lake", "LAKE"),
+        ("manifest", "--lake", "LAKE"),
+        ("manifest", "--lake", "LAKE", "-o", "yaml"),
+        ("renew",),
+    ],
+    ids=" ".join,
+)
+def test_every_command_survives_a_terminal_that_is_not_utf_8(
+    week: Path,
+    rap: RapSimulator,
+    airflow: Airflow,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    rap.put(Folder.DCASS, "報告_20261120.csv", b"x", NOW.subtract(hours=1))
+    download(week)
+    expected = airflow("hkex-rap", *(str(week) if it == "LAKE" else it for it in arguments))
+    out, err = (io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True) for _ in range(2))
+    with monkeypatch.context() as terminal:
+        terminal.setattr(sys, "stdout", out)
+        terminal.setattr(sys, "stderr", err)
+        seen = airflow("hkex-rap", *(str(week) if it == "LAKE" else it for it in arguments))
+    assert seen.status == expected.status
+    printed = out.buffer.getvalue().decode("ascii")
+    assert printed.count("\n") >= expected.out.count("\n")
+    assert "Traceback" not in err.buffer.getvalue().decode("ascii")
+
+
+def test_the_help_of_every_command_is_ascii() -> None:
+    (group,) = get_cli_commands()
+    for each in group.subcommands:
+        helps = [arg.kwargs.get("help", "") for arg in each.args]
+        assert all(map(str.isascii, [each.help, each.description or "", *helps])), each.name
 
 
 def test_ls_asks_before_it_logs_in(rap: RapSimulator, airflow: Airflow) -> None:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_hkex_rap.lake.preflight import check_lake
+from airflow_provider_hkex_rap.lake.preflight import check_lake, is_missing
 from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, LakeError
@@ -19,9 +19,29 @@ def test_a_usable_lake_is_left_as_it_was(lake):
         assert lake.fs.find(lake.root) == []
 
 
-def test_a_new_local_lake_is_made(local_lake):
-    check_lake(local_lake)
-    assert os.listdir(local_lake.root) == []
+def test_a_local_lake_that_does_not_exist_is_proven_above_it_and_not_made(local_lake):
+    above = os.path.dirname(os.path.dirname(local_lake.root))
+    os.makedirs(above, exist_ok=True)
+    before = sorted(os.listdir(above))
+    lake = Lake(local_lake.fs, f"{above}/new/deeper/lake")
+    assert is_missing(lake)
+    assert check_lake(lake) == ""
+    assert sorted(os.listdir(above)) == before
+
+
+def test_the_place_of_a_probe_that_fails_is_removed(local_lake, monkeypatch):
+    above = os.path.dirname(local_lake.root)
+    os.makedirs(above, exist_ok=True)
+    before = os.listdir(above)
+
+    def refuse(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(LakeError) as caught:
+        check_lake(Lake(local_lake.fs, f"{above}/new"))
+    assert os.listdir(above) == before
+    assert f"{above}/new" in str(caught.value)
 
 
 def test_a_file_is_no_lake(local_lake):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
-from airflow_provider_hkex_rap.rap.registration import RegistrationKit, parse_workstations
+from airflow_provider_hkex_rap.rap.registration import RegistrationKit
+from airflow_provider_hkex_rap.rap.workstations import parse_registered_addresses, parse_workstations
 
 NOW = pendulum.datetime(2026, 11, 20, 9, 0, tz="Asia/Hong_Kong")
 
@@ -51,3 +52,25 @@ def test_a_kit_takes_public_keys_only() -> None:
     private = PrivateKey.generate(2048)
     with pytest.raises(AttributeError):
         RegistrationKit({Account("DCXYZ001"): private}, (IPv4Address("10.1.1.1"),)).pack(NOW)
+
+
+def test_the_registered_addresses_of_a_connection_are_parsed_or_none():
+    assert parse_registered_addresses(" ") == ()
+    assert list(map(str, parse_registered_addresses("10.1.1.1, 10.1.1.2,"))) == ["10.1.1.1", "10.1.1.2"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.1.1.1, 10.1.2.1",
+        "10.1.1.1,10.1.1.1",
+        "secret",
+        "10.1.1.1/24",
+        "10.1.1.1;10.1.1.2",
+        "10.1.1.1,10.1.1.2,10.1.1.3,10.1.1.4,10.1.1.5",
+    ],
+)
+def test_registered_addresses_that_cannot_be_registered_are_refused_and_not_shown(text):
+    with pytest.raises(RapConfigurationError, match="registered_addresses") as caught:
+        parse_registered_addresses(text)
+    assert text not in str(caught.value)

@@ -29,6 +29,7 @@ FAILED = 1
 _YES = ("y", "yes")
 _CELL = 4096
 """The most characters of one value in a row; no path that a file system allows is longer."""
+DEFAULT_CONN_ID = "hkex_rap_default"
 LAKE_VARIABLE = "hkex_rap_lake"
 """The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
@@ -134,10 +135,11 @@ def command_lake(given: str | None) -> Lake:
 def command_customer(given: str | None, conn_id: str) -> str:
     """Return the DCASS customer code that a command works on.
 
-    :param given: ``--customer``; None for the customer of the connection's account.
+    :param given: ``--customer``; None for the customer of the connection's account. If the default connection
+        does not exist, it is the one customer of the other connections of the type ``hkex_rap``.
     :param conn_id: the Airflow connection of the type ``hkex_rap``.
-    :raises RapConfigurationError: if *given* is no customer code; or if it is None, and the connection does
-        not exist or its login is no RAP user account.
+    :raises RapConfigurationError: if *given* is no customer code; or if it is None, and the connections do
+        not tell which customer is meant, or a login is no RAP user account.
     """
     if given is not None:
         return parse_customer(given)
@@ -146,12 +148,32 @@ def command_customer(given: str | None, conn_id: str) -> str:
     try:
         return AirflowLoginSource(conn_id).account.customer
     except AirflowNotFoundException:
-        raise RapConfigurationError(
-            "No customer is given.",
-            why=f"There is neither --customer nor the Airflow connection {conn_id}, whose account names one.",
-            todo="Give the DCASS customer code, such as --customer CXYZ, or the connection by --conn-id.",
-            conn_id=conn_id,
-        ) from None
+        pass
+    others = _customers() if conn_id == DEFAULT_CONN_ID else []
+    if len(others) == 1:
+        return others[0]
+    known = f", and the others are of {', '.join(others)}" if others else ""
+    raise RapConfigurationError(
+        "No customer is given.",
+        why=f"There is neither --customer nor the Airflow connection {conn_id}, whose account names one"
+        f"{known}.",
+        todo="Give the DCASS customer code, such as --customer CXYZ, or the connection by --conn-id.",
+        conn_id=conn_id,
+    )
+
+
+def _customers() -> list[str]:
+    """Return the customers of the connections that Airflow lists; none if its database cannot be read."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+
+    try:
+        conn_ids = list_conn_ids()
+    except SQLAlchemyError:
+        return []
+    return sorted({AirflowLoginSource(conn_id).account.customer for conn_id in conn_ids})
 
 
 def say(text: str) -> None:

@@ -186,8 +186,9 @@ _COMMANDS = (
         args=(
             _arg(
                 "folder",
-                help="DCASS, DCASS_OTHERS or HKCC_SEOCH_CCMS_GLOB",
-                nargs="+",
+                help="DCASS, DCASS_OTHERS or HKCC_SEOCH_CCMS_GLOB (default: all that RAP shows to the"
+                " account)",
+                nargs="*",
                 metavar="FOLDER",
             ),
             _CONN_ID,

@@ -23,6 +23,7 @@ from airflow_provider_hkex_rap.cli.command import (
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
+from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS
 from airflow_provider_hkex_rap.rap.retention import days_until_removed, first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
@@ -85,6 +86,7 @@ def gaps(args: Namespace) -> int:
         )
     show([row.shown(now.date()) for row in rows], args.output)
     incomplete = [row.business_date for row in rows if row.missing]
+    print(_format_verdict(rows, complete=not incomplete), file=sys.stderr)
     if not incomplete:
         return 0
     first = min(incomplete)
@@ -95,6 +97,21 @@ def gaps(args: Namespace) -> int:
         file=sys.stderr,
     )
     return FAILED
+
+
+def _format_verdict(rows: Sequence[_Row], *, complete: bool) -> str:
+    """Return how many days were judged, and how many were not, in words."""
+    judged = {row.business_date for row in rows if row.judged}
+    others = {row.business_date for row in rows} - judged
+    days = f"Days judged by their usual reports: {len(judged)}; not judged: {len(others)}"
+    if others:
+        days += (
+            f" ({', '.join(day.isoformat() for day in sorted(others))}: fewer than {LEAST_BASELINE_DAYS} days"
+            " before are known, 'usual' is not expected, or the day is no trading day)"
+        )
+    awaited = sum(len(row.awaited) for row in rows)
+    verdict = "Every judged day is complete. " if complete and judged else ""
+    return f"{verdict}{days}. Awaited reports: {awaited}."
 
 
 async def _landed(lake: Lake, customer: str, folders: Iterable[Folder], now: pendulum.DateTime) -> _Landed:

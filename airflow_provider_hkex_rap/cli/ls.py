@@ -9,7 +9,7 @@ import pendulum
 from airflow_provider_hkex_rap.cli.command import FAILED, agreed, command, printable, say, show
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied
-from airflow_provider_hkex_rap.rap.folders import parse_folders
+from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.service_hours import next_opening
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_hkex_rap.rap.files import RemoteFile
-    from airflow_provider_hkex_rap.rap.folders import Folder
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 
@@ -28,16 +27,18 @@ def ls(args: Namespace) -> int:
     from airflow_provider_hkex_rap.runner.policy import ATTENDED
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
-    folders = parse_folders(args.folder)
+    folders = parse_folders(args.folder or list(Folder))
     source = AirflowLoginSource(args.conn_id)
     now = source.clock()
-    opening = next_opening({folder.service for folder in folders}, now)
     say(
         f"This logs in to RAP as {source.login.account} and ends a session of that account that is open"
         " elsewhere (§4.3): a running task loses its own, and tries again after some minutes."
     )
-    if opening > now:
-        say(f"These folders are closed until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1).")
+    for service in sorted({folder.service for folder in folders}):
+        opening = next_opening([service], now)
+        if opening > now:
+            closed = ", ".join(folder for folder in folders if folder.service is service)
+            say(f"Closed until {opening:ddd YYYY-MM-DD HH:mm} HKT (§4.1): {closed}.")
     if not args.yes and not agreed():
         say("Nothing was sent.")
         return FAILED
@@ -45,6 +46,13 @@ def ls(args: Namespace) -> int:
     files, denied = runner.run(lambda: _list(runner, folders))
     naming = Naming(customer=source.login.account.customer)
     show([_row(file, naming, now) for file in files], args.output)
+    if not args.folder and len(denied) < len(folders):
+        # Nobody has asked for these: an account has the folders of its subscription (§4.2).
+        for error in denied:
+            say(
+                f"Left out: {error.path}, which RAP does not show to {source.login.account} now (§4.1, §4.2)."
+            )
+        return 0
     for error in denied:
         say(str(error))
     return FAILED if denied else 0

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pendulum
-from airflow.sdk.exceptions import AirflowException
 
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
@@ -19,6 +16,7 @@ from airflow_provider_hkex_rap.cli.command import (
     printable,
     show,
 )
+from airflow_provider_hkex_rap.cli.connections import list_conn_ids
 from airflow_provider_hkex_rap.keystore.offers import with_known_expiry
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.record import Happened, StoredKey
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey
     from airflow_provider_hkex_rap.keystore.store import KeyStore
 
-_ENVIRONMENT = "AIRFLOW_CONN_"
 _SHOWN_CHARACTERS = 200
 
 
@@ -323,36 +320,15 @@ def _own_fingerprint(source: AirflowLoginSource) -> str | None:
 
 
 def _conn_ids() -> list[str]:
-    """Return the connections of the type hkex_rap in Airflow's database and in the environment.
+    """Return the connections of the type hkex_rap.
 
     :raises RapConfigurationError: if there is none.
     """
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        stored = select(Connection.conn_id).where(Connection.conn_type == "hkex_rap")
-        found = {*session.scalars(stored), *_conn_ids_in_environment()}
+    found = list_conn_ids()
     if not found:
         raise RapConfigurationError(
             "There is no connection of the type hkex_rap in Airflow's database or in the environment.",
             why="Other secrets backends do not list what they hold.",
             todo=f"Name it by --conn-id, or an account by --account. {NO_CONNECTION}",
         )
-    return sorted(found)
-
-
-def _conn_ids_in_environment() -> Iterator[str]:
-    from airflow_provider_hkex_rap.hooks.rap import RapHook
-
-    for name in list(os.environ):
-        conn_id = name.removeprefix(_ENVIRONMENT).lower()
-        if name.startswith(_ENVIRONMENT):
-            try:
-                connection = RapHook.get_connection(conn_id)
-            except (AirflowException, ValueError):
-                # Not ours, and not valid.
-                continue
-            if connection.conn_type == RapHook.conn_type:
-                yield conn_id
+    return found

@@ -61,4 +61,8 @@ def verify(args: Namespace) -> int:
         for problem in problems
     ]
     show(rows, args.output)
+    print(
+        f"Problems: {len(problems)}, in the {files} files and {entries} manifest entries that were compared.",
+        file=sys.stderr,
+    )
     return FAILED

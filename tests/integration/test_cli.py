@@ -727,6 +727,51 @@ def test_the_customer_is_that_of_the_connections_account(
         assert "neither --customer nor the Airflow connection nowhere" in without.err
 
 
+def test_the_customer_is_that_of_the_only_connection(
+    week: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT")
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps({"conn_type": "hkex_rap", "login": "DCXYZ001"}))
+    monkeypatch.setenv("AIRFLOW_CONN_MINE_TOO", json.dumps({"conn_type": "hkex_rap", "login": "DCXYZ002"}))
+    for command in ("verify", "gaps", "manifest"):
+        result = airflow("hkex-rap", command, "--lake", str(week))
+        assert "No customer" not in result.err
+        assert "nothing of" not in result.err
+    monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", json.dumps({"conn_type": "hkex_rap", "login": "DCABC001"}))
+    for command in ("verify", "gaps", "manifest"):
+        result = airflow("hkex-rap", command, "--lake", str(week))
+        assert (result.status, result.out) == (1, "")
+        assert "CABC, CXYZ" in result.err
+
+
+def test_ls_without_a_folder_lists_all_that_the_account_may_see(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RapSimulator(now=NOW, access=Access(subscriptions={"DCXYZ001": (Service.DCASS,)})) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        for folder in (Folder.DCASS, Folder.DCASS_OTHERS):
+            rap.put(folder, "report", b"x", NOW.subtract(hours=1))
+        listed = airflow("hkex-rap", "ls", "--yes", "-o", "json")
+        assert (listed.status, [row["folder"] for row in listed.rows]) == (0, ["DCASS", "DCASS_OTHERS"])
+        assert "Left out: /download/HKCC_SEOCH_CCMS_GLOB" in listed.err
+        assert len(rap.events.of("login")) == 1
+        # Of a folder that was asked for, the denial is an error.
+        assert airflow("hkex-rap", "ls", "--yes", "HKCC_SEOCH_CCMS_GLOB").status == 1
+
+
+def test_gaps_and_verify_print_a_verdict(rap: RapSimulator, week: Path, airflow: Airflow) -> None:
+    for day in range(10, 14):
+        rap.publish_day(pendulum.date(2026, 11, day), reports=12)
+    download(week)
+    found = airflow("hkex-rap", "gaps", "--lake", str(week))
+    assert found.status == 0, found
+    assert "Every judged day is complete. Days judged by their usual reports: " in found.err
+    assert re.search(r"not judged: [1-9]", found.err)
+    next(week.rglob("business_date=2026-11-20/*.csv")).unlink()
+    proven = airflow("hkex-rap", "verify", "--lake", str(week))
+    assert (proven.status, proven.err.splitlines()[-1].split(",")[0]) == (1, "Problems: 1")
+
+
 def documented(command: str = "") -> list[str]:
     text = "".join(path.read_text() for path in sorted(DOCS.glob("*.md")))
     lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
 from airflow.sdk.configuration import conf
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 POOL = "hkex_rap"
 """The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
+
+_TEST_USER = "dag_test"
+"""The user whom Airflow names as the one who triggered a run of ``dag.test()``."""
 
 
 class RapTask:
@@ -54,8 +58,10 @@ class RapTask:
     def ending(self, context: Context) -> Iterator[None]:
         """Check the task's pool, and end the task as Airflow expects.
 
-        A closed RAP reschedules the task to the opening; no try is spent. In a run, an error that no retry
-        can help fails the task without retries; it is the cause of the `AirflowFailException`.
+        In a scheduled run, a closed RAP reschedules the task to the opening, and no try is spent; an error
+        that no retry can help fails the task without retries, and is the cause of the `AirflowFailException`.
+        In a test run, which somebody watches, every error fails the task at once. Outside a run, each error
+        is raised as it is.
 
         :param context: the task's context; empty outside a run.
         """
@@ -63,11 +69,11 @@ class RapTask:
             self._check_pool(context)
             yield
         except RapClosed as closed:
-            raise self._reschedule(closed) from closed
+            if "dag_run" in context and not is_test_run(context):
+                raise self._reschedule(closed) from closed
+            self._fail(closed, context)
         except RapError as error:
-            if error.retryable or "ti" not in context:
-                raise
-            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+            self._fail(error, context)
         finally:
             # `dag.test()` runs every try with the same object.
             self._killed, self._runner = False, None
@@ -113,11 +119,42 @@ class RapTask:
                 pool=task.pool,
             )
 
+    def _fail(self, error: RapError, context: Context) -> NoReturn:
+        """Raise an error as Airflow needs it.
+
+        :raises AirflowFailException: in a test run; or in another run, if no retry can help.
+        :raises RapError: else, *error*.
+        """
+        if is_test_run(context):
+            raise AirflowFailException(
+                f"{type(error).__name__}: {error} (A test run does not wait and does not retry.)"
+            ) from error
+        if error.retryable or "ti" not in context:
+            raise error
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
     def _reschedule(self, closed: RapClosed) -> AirflowRescheduleException:
         self.log.info("%s", closed)
         # The clock may be shifted; Airflow's is not.
         wait = closed.opens_at - self._clock()
         return AirflowRescheduleException(pendulum.now("UTC") + wait)  # type: ignore[no-untyped-call]
+
+
+def is_test_run(context: Context) -> bool:
+    """Tell a run of ``airflow dags test``, ``airflow tasks test`` or ``dag.test()`` from a scheduled one.
+
+    A test run waits for a rescheduled task, and for a retry, in a loop that logs a line each second and that
+    SIGTERM does not end: the signal handler of the task stays in force. Airflow runs its tasks in the process
+    of the caller, with a supervisor for tests; if the test uses an executor, only the name of the user tells.
+
+    :param context: the task's context; empty outside a run.
+    """
+    modules = (f"airflow.sdk.execution_time.{name}" for name in ("task_runner", "supervisor"))
+    runner, supervisor = map(sys.modules.get, modules)
+    of_tests = getattr(supervisor, "InProcessSupervisorComms", None)
+    if of_tests and isinstance(getattr(runner, "SUPERVISOR_COMMS", None), of_tests):
+        return True
+    return getattr(context.get("dag_run"), "triggering_user_name", None) == _TEST_USER
 
 
 def unattended_policy(superseded_retries: int = 0) -> Policy:

@@ -142,7 +142,7 @@ def hold_back_a_report(rap: RapSimulator, day: pendulum.Date, environment: dict[
     error, _ = run_task(task, environment)
     if error is None or report.text.partition("_")[0] not in error:
         raise AirflowCommandError(f"The task did not miss {report.text}")
-    print_line("The task", f"[bold red]failed[/], to be tried again: {escape(error)}")
+    print_line("The task", f"[bold red]failed[/] (a scheduled run tries again): {escape(error)}")
     rap.put(Folder.DCASS, report.name, report.content, report.mtime)
     print_line("RAP", f"has {report.text} now")
     error, seconds = run_task(task, environment)

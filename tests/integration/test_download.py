@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -13,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleExcept
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.errors import (
     LakeError,
+    RapClosed,
     RapConfigurationError,
     RapError,
     RapPermissionDenied,
@@ -258,8 +260,10 @@ def test_while_rap_is_shut_the_task_waits_for_the_opening_without_a_login(
     time = pendulum.parse(now, tz="Asia/Hong_Kong")
     assert isinstance(time, pendulum.DateTime)
     use(monkeypatch, rap.connection("DCXYZ001"), time)
-    with pytest.raises(AirflowRescheduleException) as caught:
+    with pytest.raises(RapClosed):
         download(lake)
+    with pytest.raises(AirflowRescheduleException) as caught:
+        download(lake, in_a_run() | {"dag_run": SimpleNamespace(conf={}, run_after=pendulum.now())})
     assert not rap.events
     wait = caught.value.reschedule_date - pendulum.now()
     expected = pendulum.parse(opening, tz="Asia/Hong_Kong")

@@ -27,6 +27,7 @@ from airflow_provider_hkex_rap.keystore.store import KeyStoreError
 from airflow_provider_hkex_rap.operators.key_renewal import KEY_RENEWED, RapKeyRenewalOperator
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
+    RapClosed,
     RapConfigurationError,
     RapPermissionDenied,
 )
@@ -432,10 +433,12 @@ def test_arguments_may_come_from_templates(site: Site) -> None:
 def test_while_rap_is_shut_the_task_waits_without_a_login(site: Site) -> None:
     site.rap.clock.set(NOW.set(hour=3))
     site.set_clock()
-    with pytest.raises(AirflowRescheduleException):
+    with pytest.raises(RapClosed):
         site.renew(force=True)
-    with pytest.raises(AirflowRescheduleException):
-        RapKeyExpiryWarningSensor(task_id="look", rap_conn_id=ACCOUNT.lower()).execute({})
+    in_a_run = {"ti": SimpleNamespace(try_number=1), "dag_run": SimpleNamespace(conf={}, run_id="run")}
+    for task in (RapKeyRenewalOperator, RapKeyExpiryWarningSensor):
+        with pytest.raises(AirflowRescheduleException):
+            task(task_id="look", rap_conn_id=ACCOUNT.lower()).execute(in_a_run)
     assert not site.rap.events
 
 

@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import (
 
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
+    RapClosed,
     RapConfigurationError,
     RapRetentionExpired,
 )
@@ -114,8 +115,11 @@ def test_while_rap_is_shut_nobody_logs_in_and_no_timeout_counts(
     at = pendulum.parse(now, tz="Asia/Hong_Kong")
     assert isinstance(at, pendulum.DateTime)
     set_clock(monkeypatch, at)
-    with pytest.raises(AirflowRescheduleException) as caught:
+    with pytest.raises(RapClosed, match="07:00 HKT"):
         look(timeout=0)
+    context = {"dag_run": SimpleNamespace(conf={}, run_after=at, logical_date=None)}
+    with pytest.raises(AirflowRescheduleException) as caught:
+        RapReportSensor(task_id="wait", folder="DCASS", timeout=0).execute(context)
     assert not rap.events
     assert at.add(seconds=round(seconds_until(caught.value))).format("HH:mm") == "07:00"
 

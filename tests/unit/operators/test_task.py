@@ -11,7 +11,7 @@ import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
-from airflow_provider_hkex_rap.operators.task import RapTask
+from airflow_provider_hkex_rap.operators.task import RapTask, is_test_run
 from airflow_provider_hkex_rap.rap import errors
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError
 
@@ -60,6 +60,26 @@ def test_a_closed_rap_reschedules_to_its_opening() -> None:
     raised = end(RapClosed("RAP is closed.", opens_at=opens_at), RUN)
     assert isinstance(raised, AirflowRescheduleException)
     assert abs((raised.reschedule_date - opens_at).total_seconds()) < 5
+
+
+def test_outside_a_run_a_closed_rap_is_the_error() -> None:
+    closed = RapClosed("RAP is closed.", opens_at=pendulum.now("Asia/Hong_Kong").add(hours=3))
+    assert end(closed, {}) is closed
+
+
+@pytest.mark.parametrize("kind", [*KINDS, RapClosed])
+def test_a_test_run_fails_at_once(kind: type[RapError]) -> None:
+    opens_at = {"opens_at": pendulum.now("Asia/Hong_Kong").add(hours=3)} if kind is RapClosed else {}
+    error = kind("What.", todo="To do.", **opens_at)
+    raised = end(error, RUN | {"dag_run": SimpleNamespace(triggering_user_name="dag_test")})
+    assert type(raised) is AirflowFailException
+    assert raised.__cause__ is error
+    assert str(raised).startswith(f"{kind.__name__}: What. To do. (A test run")
+
+
+def test_a_run_that_a_person_triggers_is_no_test_run() -> None:
+    dag_run = SimpleNamespace(triggering_user_name="admin", run_type="manual")
+    assert not is_test_run({"ti": SimpleNamespace(), "dag_run": dag_run})  # type: ignore[arg-type,typeddict-item]
 
 
 def test_a_kill_does_not_reach_the_next_try_of_the_same_object() -> None:

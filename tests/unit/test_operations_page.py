@@ -45,3 +45,9 @@ def test_the_settings_are_declared() -> None:
     parser.read_string(shown)
     declared = get_provider_info()["config"]["hkex_rap"]["options"]
     assert {*parser["hkex_rap"], *re.findall(r"`\[hkex_rap\] (\w+)`", PAGE)} <= declared.keys()
+    # And each declared setting is explained, with its default.
+    (table,) = re.findall(r"^\| setting \| default.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+    rows = dict(re.findall(r"^\| `\[hkex_rap\] (\w+)` \| (.*?) \|", table, re.MULTILINE))
+    assert rows.keys() == declared.keys()
+    numbers = {name: option["default"] for name, option in declared.items() if option["default"]}
+    assert {name: rows[name] for name in numbers} == numbers

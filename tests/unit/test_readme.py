@@ -49,6 +49,24 @@ def test_the_connection_in_the_readme_has_the_fields_of_the_form() -> None:
     assert connection["extra"].keys() <= form["conn-fields"].keys()
 
 
+def test_the_fields_in_the_readme_have_the_labels_of_the_form() -> None:
+    (form,) = get_provider_info()["connection-types"]
+    labels = {name: field["label"] for name, field in form["conn-fields"].items()}
+    labels |= form["ui-field-behaviour"]["relabeling"]
+    cells = re.findall(r"^   \| ([^|]*`\)[^|]*) \|", README, re.MULTILINE)
+    shown = [pair for cell in cells for pair in re.findall(r"([A-Z][\w ]+) \(`(\w+)`\)", cell)]
+    assert len(shown) >= 8
+    assert shown == [(labels[name], name) for _, name in shown]
+    in_the_form = [name for _, name in shown if name not in form["conn-fields"]]
+    assert in_the_form == [name for _, name in shown[:2]] == ["login", "host"]
+
+
+def test_no_page_has_a_test_button() -> None:
+    # Airflow 3 has an icon in the list of connections, and only if an administrator enables it.
+    pages = [README, *(page.read_text() for page in (ROOT / "docs").glob("*.md"))]
+    assert not [page for page in pages if re.search(r"\*Test\* button|[Pp]ress \*Test\*", page)]
+
+
 def test_every_command_in_the_readme_is_documented() -> None:
     commands = set(re.findall(r"airflow hkex-rap ([a-z]+)", README))
     documented = (ROOT / "docs/cli.md").read_text()

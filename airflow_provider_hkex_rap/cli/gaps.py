@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,13 @@ from airflow_provider_hkex_rap.cli.command import (
     printable,
     show,
 )
+from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK, days_between
+from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
-from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS
+from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, Report
+from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
 from airflow_provider_hkex_rap.rap.retention import days_until_removed, first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
@@ -77,7 +80,7 @@ def gaps(args: Namespace) -> int:
     customer = command_customer(args.customer, args.conn_id)
     lake = command_lake(args.lake)
     now = command_clock()()
-    landed = asyncio.run(_landed(lake, customer, folders, now))
+    landed = asyncio.run(_landed(lake, customer, folders, manifest_window(now.date())))
     rows = _judge(landed, folders, args.expect or (), Calendar(args.calendar), now)
     if not landed:
         print(
@@ -85,6 +88,7 @@ def gaps(args: Namespace) -> int:
             file=sys.stderr,
         )
     show([row.shown(now.date()) for row in rows], args.output)
+    _warn_of_monthly_reports(lake, customer, folders, landed, now.date())
     incomplete = [row.business_date for row in rows if row.missing]
     print(_format_verdict(rows, complete=not incomplete), file=sys.stderr)
     if not incomplete:
@@ -114,14 +118,31 @@ def _format_verdict(rows: Sequence[_Row], *, complete: bool) -> str:
     return f"{verdict}{days}. Awaited reports: {awaited}."
 
 
-async def _landed(lake: Lake, customer: str, folders: Iterable[Folder], now: pendulum.DateTime) -> _Landed:
-    from airflow_provider_hkex_rap.lake.manifest import READERS, read_manifests, window
+def _warn_of_monthly_reports(
+    lake: Lake, customer: str, folders: Iterable[Folder], landed: _Landed, today: pendulum.Date
+) -> None:
+    """Name the monthly reports that are late; they are no gap of a day, and no error."""
+    first, last = today.subtract(days=MONTHLY_DAYS_BACK), today.subtract(days=WINDOW_DAYS_BACK + 1)
+    earlier = asyncio.run(_landed(lake, customer, folders, days_between(first, last)))
+    days: dict[Report, set[date]] = {}
+    for (day, folder), files in [*earlier.items(), *landed.items()]:
+        for entry in files.values():
+            days.setdefault(Report(folder, entry.report), set()).add(day)
+    for late in late_monthly_reports(days, today):
+        print(
+            f"Warning: {printable(str(late))}. If it still comes, 'airflow hkex-rap ls' shows if RAP has it.",
+            file=sys.stderr,
+        )
+
+
+async def _landed(lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence[date]) -> _Landed:
+    from airflow_provider_hkex_rap.lake.manifest import READERS, read_manifests
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
     landed: _Landed = {}
     async with StorageCalls(READERS) as calls:
         for folder in folders:
-            async for manifest in read_manifests(calls, lake, customer, folder, window(now.date())):
+            async for manifest in read_manifests(calls, lake, customer, folder, days):
                 for number, reason in manifest.bad:
                     print(
                         f"Left out: {lake.uri_of(manifest.path)}, line {number}: {reason}.", file=sys.stderr

@@ -772,6 +772,22 @@ def test_gaps_and_verify_print_a_verdict(rap: RapSimulator, week: Path, airflow:
     assert (proven.status, proven.err.splitlines()[-1].split(",")[0]) == (1, "Problems: 1")
 
 
+def test_gaps_warns_of_a_monthly_report_that_has_not_come(
+    rap: RapSimulator, lake: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for month, last in ((8, 31), (9, 30)):
+        day = pendulum.datetime(2026, month, last, 20, tz="Asia/Hong_Kong")
+        rap.clock.set(day.add(hours=2))
+        set_clock(monkeypatch, day.add(hours=2))
+        rap.put(Folder.DCASS, f"MT001_{day:%Y%m%d}.pdf", b"x", day)
+        rap.put(Folder.DCASS, f"TP001_{day:%Y%m%d}.csv", b"x", day)
+        RapDownloadOperator(task_id="land", folders=["DCASS"], lake=lake.as_uri(), expect=[]).execute({})
+    set_clock(monkeypatch, pendulum.datetime(2026, 11, 6, 20, tz="Asia/Hong_Kong"))
+    said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--folders", "DCASS").err
+    assert "Warning: MT001 in DCASS came on 2026-08-31 and 2026-09-30" in said
+    assert "MT001" not in airflow("hkex-rap", "gaps", "--lake", str(lake), "--folders", "DCASS_OTHERS").err
+
+
 def documented(command: str = "") -> list[str]:
     text = "".join(path.read_text() for path in sorted(DOCS.glob("*.md")))
     lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()

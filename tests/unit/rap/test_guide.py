@@ -21,10 +21,10 @@ from airflow_provider_hkex_rap.rap.expiry_warning import EXPIRY_WARNING_FILE
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service, parse_path
 from airflow_provider_hkex_rap.rap.key_lifecycle import RegisteredKey
 from airflow_provider_hkex_rap.rap.keys import KEY_SIZES, PrivateKey, public_key_file_name
-from airflow_provider_hkex_rap.rap.registration import MAX_WORKSTATIONS
 from airflow_provider_hkex_rap.rap.result_file import Received, Rejected, ResultName
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK, window
 from airflow_provider_hkex_rap.rap.sites import GUIDE_ADDRESSES, RAP_PORT, Site
+from airflow_provider_hkex_rap.rap.workstations import MAX_WORKSTATIONS
 from airflow_provider_hkex_rap.testing.key_management import RESULT_KEPT
 from airflow_provider_hkex_rap.transport.login import read_login
 

@@ -73,7 +73,7 @@ class Budget:
             return self.total
 
     def resize(self, total: int) -> None:
-        """Share another amount from now on; what was taken stays taken until it is given back.
+        """Change the total; amounts that were taken stay taken until they are given back.
 
         :param total: the amount, 1 at least.
         """

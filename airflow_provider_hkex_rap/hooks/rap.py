@@ -28,8 +28,9 @@ class RapHook(SessionSFTPHook):
 
     It offers the reading methods of :class:`~airflow.providers.sftp.hooks.sftp.SFTPHookAsync`. Wrap several
     calls in ``async with hook.get_managed_conn():`` to make them over one login. Operations that RAP denies,
-    and paths outside of its folders (§4.2), are refused before any network traffic. Only ``session.sftp``,
-    the SFTP client underneath, sends what it is given. In a notebook or a task of your own::
+    and paths outside of its folders (§4.2), are refused before any network traffic. Only ``session.sftp``
+    and what ``get_managed_conn()`` yields, the SFTP client underneath, send what they are given. In a
+    notebook or a task of your own::
 
         hook = RapHook("hkex_rap_default")
         async with hook.session() as session:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_UPLOADS = 2
 """Uploads of one new key, at most, unless somebody asks for more."""
-_MOST_ATTEMPTS = 4
+_MOST_ATTEMPTS = 10
 """Uploads of one new key that were started, at most: a killed one may have reached RAP, or not."""
 
 

@@ -170,8 +170,13 @@ class Reading:
         """Return why a file with more bytes than listed may be growing; an empty text if RAP misstates it."""
         if file.size is None or size == file.size:
             return ""
-        if await self._relisting.has(file):
-            return ""
+        try:
+            if await self._relisting.has(file):
+                return ""
+        except (RapTransferError, RapPermissionDenied) as error:
+            return (
+                f"{size} bytes arrived, but {file.size} were listed, and it cannot be listed again: {error}"
+            )
         return f"{size} bytes arrived, but {file.size} were listed: RAP is still writing it."
 
     def _is_repeated(self, target: Target, spool: Spool) -> bool:
@@ -199,7 +204,7 @@ def _unsettled(listed: RemoteFile, size: int, after: Attributes) -> str:
 
 
 class _Relisting:
-    """Tells if a file is listed as it was, by a listing that began after it was read.
+    """Tell if RAP still lists a file as before, by a listing that began after the file was read.
 
     :param source: a login to RAP.
     """

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 POOL = "hkex_rap"
 """The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
 
-_TEST_USER = "dag_test"
-"""The user whom Airflow names as the one who triggered a run of ``dag.test()``."""
-
 
 class RapTask:
     """Mixin for RAP's operators and sensors; list it before the Airflow base class.
@@ -69,7 +66,7 @@ class RapTask:
             self._check_pool(context)
             yield
         except RapClosed as closed:
-            if "dag_run" in context and not is_test_run(context):
+            if "dag_run" in context and not is_test_run():
                 raise self._reschedule(closed) from closed
             self._fail(closed, context)
         except RapError as error:
@@ -125,7 +122,7 @@ class RapTask:
         :raises AirflowFailException: in a test run; or in another run, if no retry can help.
         :raises RapError: else, *error*.
         """
-        if is_test_run(context):
+        if is_test_run():
             raise AirflowFailException(
                 f"{type(error).__name__}: {error} (A test run does not wait and does not retry.)"
             ) from error
@@ -140,21 +137,17 @@ class RapTask:
         return AirflowRescheduleException(pendulum.now("UTC") + wait)  # type: ignore[no-untyped-call]
 
 
-def is_test_run(context: Context) -> bool:
+def is_test_run() -> bool:
     """Tell a run of ``airflow dags test``, ``airflow tasks test`` or ``dag.test()`` from a scheduled one.
 
     A test run waits for a rescheduled task, and for a retry, in a loop that logs a line each second and that
     SIGTERM does not end: the signal handler of the task stays in force. Airflow runs its tasks in the process
-    of the caller, with a supervisor for tests; if the test uses an executor, only the name of the user tells.
-
-    :param context: the task's context; empty outside a run.
+    of the caller, with a supervisor for tests; a test with an executor counts as a scheduled run.
     """
     modules = (f"airflow.sdk.execution_time.{name}" for name in ("task_runner", "supervisor"))
     runner, supervisor = map(sys.modules.get, modules)
     of_tests = getattr(supervisor, "InProcessSupervisorComms", None)
-    if of_tests and isinstance(getattr(runner, "SUPERVISOR_COMMS", None), of_tests):
-        return True
-    return getattr(context.get("dag_run"), "triggering_user_name", None) == _TEST_USER
+    return of_tests is not None and isinstance(getattr(runner, "SUPERVISOR_COMMS", None), of_tests)
 
 
 def unattended_policy(superseded_retries: int = 0) -> Policy:

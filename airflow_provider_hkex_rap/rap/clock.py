@@ -13,8 +13,8 @@ Clock = Callable[[], pendulum.DateTime]
 """A function that returns the current time in Hong Kong."""
 
 
-_NO_TIME = 2**32 - 1
-"""SFTP sends times in 32 bits without a sign; all of them set stand for no time."""
+NO_TIME = 2**32 - 1
+"""SFTP sends times in 32 bits without a sign; this one means no time."""
 _FUTURE = timedelta(days=1)
 
 
@@ -26,7 +26,7 @@ def time_of(mtime: int | None, now: pendulum.DateTime) -> pendulum.DateTime | No
     :param mtime: the file's modification time, in seconds since the epoch; None if RAP sent none.
     :param now: when the file was listed.
     """
-    if mtime is None or not 0 <= mtime < _NO_TIME or mtime > (now + _FUTURE).timestamp():
+    if mtime is None or not 0 <= mtime < NO_TIME or mtime > (now + _FUTURE).timestamp():
         return None
     return pendulum.from_timestamp(mtime, HONG_KONG)
 

@@ -267,7 +267,9 @@ class SessionRunner:
                 raise (_not_verified(error) if chosen.is_test else error) from None
             # A server that is just opening may not know the accounts yet: that proves nothing of the keys.
             if is_near_opening(self._wanted, self._source.clock()):
-                raise (self._closed_at_edge(error) if self.policy.retries_at_edges else error) from None
+                if self.policy.retries_at_edges:
+                    raise self._closed_at_edge(error) from None
+                raise (_not_verified(error) if chosen.is_test else error) from None
             # Even if the task is killed meanwhile: the next login offers the other keys.
             raise await finish(in_thread(keys.note_refusal, chosen, error)) from error
 

@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
-from airflow_provider_hkex_rap.rap.clock import time_of
+from airflow_provider_hkex_rap.rap.clock import NO_TIME
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapSessionSuperseded,
@@ -217,14 +217,15 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 def _waits(files: Iterable[RemoteFile], now: pendulum.DateTime, stable_for: float) -> dict[bytes, float]:
     """Return the age in seconds of each file that does not count yet, by name; below 0 if it is ahead of us.
 
-    A name that is listed with several times is as young as the youngest.
+    A file without an mtime counts at once. One whose mtime is in the future does not count.
     """
     waits: dict[bytes, float] = {}
     for file in files:
-        written = time_of(file.mtime, now)
-        age = stable_for if written is None else (now - written).total_seconds()
+        if file.mtime is None or file.mtime >= NO_TIME:
+            continue
+        age = now.timestamp() - file.mtime
         if age < stable_for:
-            waits[file.name] = min(age, waits.get(file.name, age))
+            waits[file.name] = age
     return waits
 
 

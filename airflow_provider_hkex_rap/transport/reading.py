@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncssh
@@ -50,6 +50,10 @@ class FileReader:
         self._answers_in_parts = False
         """Whether the server has answered a READ with less than was asked, and had more."""
         self._block = max(_SURE_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
+
+    def directory(self) -> AbstractAsyncContextManager[None]:
+        """Count a directory that is listed inside an ``async with`` block among the open files."""
+        return self._requests.directory()
 
     async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
         """Read a file once to its end, even if that is not where the listing says.
@@ -153,7 +157,7 @@ class FileReader:
             # Some servers answer an error to a READ beyond the end.
             return await self._fill(handle, b"", size, size, offset)
         if len(data) == size:
-            return _Block(data, True)
+            return _Block(data, not self._answers_in_parts)
         return await self._fill(handle, data, size, _SURE_BLOCK, offset)
 
     async def _fill(self, handle: SFTPClientFile, data: bytes, least: int, most: int, offset: int) -> _Block:

@@ -1,8 +1,9 @@
-"""Send requests to a server that takes only so many at once, and seldom says how many."""
+"""Send requests to a server that limits how many may be outstanding, usually without announcing it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncssh
@@ -46,6 +47,7 @@ class Requests:
         :param path: the path on RAP.
         :raises asyncssh.Error: if RAP refused the file, or the session ended.
         """
+        before = 0
         for attempt in ("at once", "again", "alone"):
             taken = await self._handles.take_all() if attempt == "alone" else await self._handles.take(1)
             is_alone = taken == self._handles.taken
@@ -54,7 +56,10 @@ class Requests:
             except (asyncssh.SFTPFailure, asyncssh.SFTPPermissionDenied):
                 self._handles.give(taken)
                 if is_alone:
+                    # It is the file, and says nothing of how many the server takes.
+                    self._handles.resize(max(self._handles.total, before))
                     raise
+                before = max(before, self._handles.total)
                 # The server has taken so many at once.
                 self._handles.resize(max(self._most_open_files, 1))
             except BaseException:
@@ -64,6 +69,12 @@ class Requests:
                 self._handles.give(taken - 1)
                 return self._opened(handle)
         raise AssertionError("An attempt alone returns or raises.")
+
+    @asynccontextmanager
+    async def directory(self) -> AsyncIterator[None]:
+        """Count a directory that is listed inside the block: it has a handle too."""
+        async with self._handles.reserve(1):
+            yield
 
     async def _open(self, path: bytes) -> SFTPClientFile:
         try:

@@ -133,24 +133,25 @@ class RapSession:
     ) -> list[T]:
         # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
         entries: dict[bytes | str, T] = {}
-        name_bytes = 0
-        with self._watch.waiting_for(path):
-            try:
-                async for entry in self.sftp.scandir(path.encode()):
-                    self._watch.answered()
-                    if entry.filename not in (b".", b".."):
-                        entries[entry.filename] = entry_of(entry)
-                    name_bytes += len(entry.filename)
-                    if len(entries) > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
-                        raise _endless(path)
-            except _ABSENT as error:
-                raise RapPermissionDenied(
-                    f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
-                    why=why,
-                    todo=todo,
-                    path=path,
-                    account=self._login.account.name,
-                ) from None
+        listed = name_bytes = 0
+        async with self._reader.directory():
+            with self._watch.waiting_for(path):
+                try:
+                    async for entry in self.sftp.scandir(path.encode()):
+                        self._watch.answered()
+                        if entry.filename not in (b".", b".."):
+                            entries[entry.filename] = entry_of(entry)
+                        listed, name_bytes = listed + 1, name_bytes + len(entry.filename)
+                        if listed > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
+                            raise _endless(path)
+                except _ABSENT as error:
+                    raise RapPermissionDenied(
+                        f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
+                        why=why,
+                        todo=todo,
+                        path=path,
+                        account=self._login.account.name,
+                    ) from None
         return list(entries.values())
 
     async def read_key_file(self, name: str) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncssh
 import pytest
@@ -301,3 +301,27 @@ def test_a_listing_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytes
         use(monkeypatch, connection)
         with pytest.raises(RapTransferError, match="does not end"):
             download(tmp_path / "lake", folders="DCASS")
+
+
+def test_few_handles_and_misstated_sizes_together_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FewAndWrong(WrongSize, FewHandles):
+        most = 4
+        opened: ClassVar[Counter[bytes]] = Counter()
+
+        async def scandir(self, path: bytes) -> Any:
+            if self._open >= self.most:
+                raise asyncssh.SFTPFailure("Too many handles")
+            self._open += 1
+            try:
+                async for entry in super().scandir(path):
+                    yield entry
+            finally:
+                self._open -= 1
+
+    publish(tmp_path / "root", REPORTS)
+    with serving(tmp_path / "root", FewAndWrong) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
+    assert landed(tmp_path / "lake") == REPORTS

@@ -255,11 +255,17 @@ def test_a_clock_that_is_behind_raps_is_named(rap: RapSimulator, monkeypatch: py
     assert "too fresh" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mtime", [2**32 - 1, NOW.add(days=3).timestamp(), None], ids=str)
+@pytest.mark.parametrize("mtime", [2**32 - 1, None], ids=str)
 def test_an_mtime_that_is_no_time_gives_no_business_date(
     rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mtime: float | None
 ) -> None:
     assert judge(monkeypatch, [entry("TP001.csv", mtime)], business_date="2026-11-20")
+
+
+def test_a_file_from_the_future_does_not_count(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ahead in (NOW.add(hours=23), NOW.add(days=3)):
+        with pytest.raises(AirflowSensorTimeout, match="synchronise"):
+            judge(monkeypatch, [entry("TP001_20261120.csv", ahead.timestamp())], timeout=0)
 
 
 def test_soft_fail_skips_a_report_that_has_not_come_and_says_which(rap: RapSimulator) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+from airflow.sdk.execution_time import supervisor, task_runner
 
 from airflow_provider_hkex_rap.operators.task import RapTask, is_test_run
 from airflow_provider_hkex_rap.rap import errors
@@ -68,18 +69,19 @@ def test_outside_a_run_a_closed_rap_is_the_error() -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, RapClosed])
-def test_a_test_run_fails_at_once(kind: type[RapError]) -> None:
+def test_a_test_run_fails_at_once(kind: type[RapError], monkeypatch: pytest.MonkeyPatch) -> None:
+    of_tests = object.__new__(supervisor.InProcessSupervisorComms)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", of_tests, raising=False)
     opens_at = {"opens_at": pendulum.now("Asia/Hong_Kong").add(hours=3)} if kind is RapClosed else {}
     error = kind("What.", todo="To do.", **opens_at)
-    raised = end(error, RUN | {"dag_run": SimpleNamespace(triggering_user_name="dag_test")})
+    raised = end(error, RUN)
     assert type(raised) is AirflowFailException
     assert raised.__cause__ is error
     assert str(raised).startswith(f"{kind.__name__}: What. To do. (A test run")
 
 
-def test_a_run_that_a_person_triggers_is_no_test_run() -> None:
-    dag_run = SimpleNamespace(triggering_user_name="admin", run_type="manual")
-    assert not is_test_run({"ti": SimpleNamespace(), "dag_run": dag_run})  # type: ignore[arg-type,typeddict-item]
+def test_without_the_supervisor_of_tests_a_run_is_no_test_run() -> None:
+    assert not is_test_run()
 
 
 def test_a_kill_does_not_reach_the_next_try_of_the_same_object() -> None:

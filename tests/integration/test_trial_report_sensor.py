@@ -106,12 +106,12 @@ def test_each_sensor_waits_until_all_its_reports_are_complete(evening: Evening) 
     }
     log = evening.trial.log("wait_late", evening.runs["wait_late"], "wait")
     for said in (
-        "Still waiting in /download/DCASS for 2027-01-28: LATE_* (0 of 1); 0 files of that day are too fresh",
-        "Still waiting in /download/DCASS for 2027-01-28: LATE_* (0 of 1); 1 files of that day are too fresh",
+        "Still waiting in /download/DCASS for 2027-01-28: LATE_* (0 of 1).",
+        "Still waiting in /download/DCASS for 2027-01-28: LATE_* (0 of 1). 1 files of that day are too fresh",
     ):
         assert said in log
     log = evening.trial.log("wait_twice", evening.runs["wait_twice"], "wait")
-    for said in ("SECOND_* (0 of 1); 0 files", "FIRST_* (0 of 1); 1 files"):
+    for said in ("SECOND_* (0 of 1).", "FIRST_* (0 of 1). 1 files"):
         assert said in log
 
 

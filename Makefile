@@ -1,6 +1,6 @@
 # Needs Python 3.11 to 3.13, make and git. Everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo azurite test trials lowest coverage lint words lock clean
+.PHONY: help setup demo azurite test trials lowest newest coverage lint words lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -21,11 +21,15 @@ test: .venv/.installed ## Run the tests
 trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about ten minutes
 	$(BIN)/python -m pytest -m slow
 
+lowest: RESOLUTION = lowest-direct
 lowest: .venv/.installed ## Run the unit tests with the lowest versions of the direct dependencies
-	@$(BIN)/python -m venv build/lowest
-	@$(BIN)/uv pip install --quiet --no-config --python build/lowest/bin/python --resolution lowest-direct \
+newest: RESOLUTION = highest
+newest: .venv/.installed ## Run the unit tests with the newest versions of all dependencies
+lowest newest:
+	@$(BIN)/python -m venv build/$@
+	@$(BIN)/uv pip install --quiet --no-config --python build/$@/bin/python --resolution $(RESOLUTION) \
 		--group test --editable .
-	build/lowest/bin/python -m pytest -n auto tests/unit
+	build/$@/bin/python -m pytest -n auto tests/unit
 
 coverage: .venv/.installed ## Run the tests, and report the lines that no test runs
 	$(BIN)/coverage erase

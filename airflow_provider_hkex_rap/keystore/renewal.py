@@ -116,7 +116,6 @@ class Renewal:
         self._clock = clock
         self._key_size = key_size
         self._run = run
-        self._replace_second_key = replace_second_key
         self._generate = generate
         self._reason = "A renewal was in progress."
 
@@ -359,13 +358,14 @@ class Renewal:
         :returns: the newest listing.
         :raises RapKeyVerificationError: if RAP has not processed the last key file.
         """
-        check(await self._keep_answers(rap, listing))
-        waited = await self._reader.await_removal(rap, listing)
-        found = await self._keep_answers(rap, waited)
+        found = await self._keep_answers(rap, listing)
         check(found)
+        waited = await self._reader.await_removal(rap, listing)
+        if waited is not listing:
+            found = await self._keep_answers(rap, waited)
+            check(found)
         waiting = self._reader.unprocessed(waited, self._record.pending, found.answers)
-        is_asked_for = self._replace_second_key or self._policy.forces_upload(self._record)
-        if waiting and not is_asked_for:
+        if waiting and not self._checks.is_asked_for(self._record):
             raise errors.not_processed(self._account, waiting, errors.old_key_of(self._record))
         return waited
 

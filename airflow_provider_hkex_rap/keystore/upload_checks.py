@@ -77,11 +77,17 @@ class UploadChecks:
             if allowed_from and self._clock().date() < allowed_from:
                 raise errors.not_verified(Account(record.account), _pending(record), old)
 
+    def is_asked_for(self, record: KeyRecord) -> bool:
+        """Return whether somebody asks to upload the pending key, although earlier uploads are against it.
+
+        :param record: the account's record.
+        """
+        return self._replace_second_key or self._policy.forces_upload(record)
+
     def _check_count(self, record: KeyRecord) -> None:
-        is_asked_for = self._replace_second_key or self._policy.forces_upload(record)
         pending = _pending(record)
         too_often = pending.may_have_gone_up >= _MOST_UPLOADS or pending.attempts_begun >= _MOST_ATTEMPTS
-        if too_often and not is_asked_for:
+        if too_often and not self.is_asked_for(record):
             raise errors.not_verified(Account(record.account), _pending(record), errors.old_key_of(record))
 
 

@@ -275,16 +275,21 @@ def test_a_try_that_was_cut_off_has_listed(
         judge(lake, run_of("friday", **friday))
 
 
+def kill_before_reading(monkeypatch: pytest.MonkeyPatch, lake: Path, context: Any) -> None:
+    """Let a try end after its listing, as a killed process does."""
+    with monkeypatch.context() as killed:
+        killed.setattr(Landing, "read", Mock(side_effect=SystemExit))
+        with pytest.raises(SystemExit):
+            judge(lake, context)
+
+
 def test_a_try_that_was_killed_before_it_read_a_file_has_listed(
     listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(listed, "RPI03", FRIDAY)
     friday = {"business_date": "2026-11-20"}
     at(monkeypatch, listed, "2026-11-21 03:20")
-    with monkeypatch.context() as killed:
-        killed.setattr(Landing, "read", Mock(side_effect=SystemExit))
-        with pytest.raises(SystemExit):
-            judge(lake, run_of("friday", **friday))
+    kill_before_reading(monkeypatch, lake, run_of("friday", **friday))
     at(monkeypatch, listed, "2026-11-21 03:35")
     with pytest.raises(AirflowFailException, match="RPI03"):
         judge(lake, run_of("friday", **friday))
@@ -296,10 +301,7 @@ def test_files_that_a_killed_try_has_landed_are_not_missed(
     put(listed, "RPI03", FRIDAY)
     friday = {"business_date": "2026-11-20"}
     at(monkeypatch, listed, "2026-11-21 03:20")
-    with monkeypatch.context() as killed:
-        killed.setattr(Landing, "read", Mock(side_effect=SystemExit))
-        with pytest.raises(SystemExit):
-            judge(lake, run_of("friday", **friday))
+    kill_before_reading(monkeypatch, lake, run_of("friday", **friday))
     # Another task lands the files.
     download(lake, folders=["DCASS"])
     at(monkeypatch, listed, "2026-11-21 03:35")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_hkex_rap.cli.keygen import new_file, write_new
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+
+from .lake.limits import file_size_limit
 
 
 def write(path: Path) -> object:
@@ -45,22 +45,11 @@ def test_a_file_that_cannot_be_made_is_refused(
     assert vars(caught.value)["path"] == path
 
 
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Let no file grow beyond *size* bytes, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @BOTH
 def test_a_file_for_which_there_is_no_room_is_refused_and_none_is_left(
     make: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    with room_for(4000), pytest.raises(RapConfigurationError, match="File too large"):
+    with file_size_limit(4000), pytest.raises(RapConfigurationError, match="File too large"):
         make(tmp_path / "kit.zip")
     assert list(tmp_path.iterdir()) == []
 

@@ -324,10 +324,12 @@ class Renewal:
         pending = self._pending
         try:
             async with self._logins.only(pending) as rap:
-                log.info("The new key %s of %s has logged in.", pending.fingerprint, self._account)
-                return self._is_key_of(rap, pending)
+                is_proven = self._is_key_of(rap, pending)
         except RapAuthenticationError:
             return False
+        if is_proven:
+            log.info("The new key %s of %s has logged in.", pending.fingerprint, self._account)
+        return is_proven
 
     @staticmethod
     def _is_key_of(rap: KeyFolder, key: StoredKey | PendingKey) -> bool:

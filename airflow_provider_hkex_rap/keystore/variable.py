@@ -164,7 +164,7 @@ def _keys_in_task(prefix: str) -> list[str]:
         raise _UnprovableError("Airflow lists the variables to a task from version 3.3 on")
     # A name is unique in the database, but the list of a team's task lacks the variables without a team.
     if conf.getboolean("core", "multi_team", fallback=False):
-        raise _UnprovableError("with [core] multi_team, a task is told of its team's variables only")
+        raise _UnprovableError("with [core] multi_team, a task can list the variables of its team only")
     return list(Variable.keys(prefix=prefix))
 
 

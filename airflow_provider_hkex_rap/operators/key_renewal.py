@@ -28,7 +28,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
 
     The task makes a new key and keeps it in the key store, uploads its public half, waits for RAP's result
     file and compares it. The new key becomes current once it has logged in; the old key is kept while it is
-    valid. If the task is killed at any point, a later try goes on with the same new key. Each run logs in and
+    valid. If the task is killed at any point, a retry continues with the same new key. Each run logs in and
     looks for RAP's warning, which counts more than a last day that was computed or typed (§6.2). Outside the
     service hours the task reschedules itself to the opening. ::
 
@@ -48,7 +48,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
     :raises RapConfigurationError: if an argument or a field of the connection is not valid, the current key
         in the key store does not open, or another upload would replace a key that is in use (§6.3).
     :raises RapPermissionDenied: if RAP denied the upload (§2.1, §4.2).
-    :raises KeyStoreError: if the key store failed; a later try goes on from the last step that was kept.
+    :raises KeyStoreError: if the key store failed; a retry continues from the last stored step.
     """
 
     template_fields: Sequence[str] = ("key_size", "renew_before_days", "force", "rap_conn_id")

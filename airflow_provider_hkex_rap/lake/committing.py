@@ -30,8 +30,8 @@ BYTES_IN_FLIGHT = 32 * 2**20
 COMMIT_FILES = 16
 """How many files one thread commits to a local lake at a time."""
 
-# A large file waits on disk: two at a time keep the line busy while one is committed.
-_LARGEST_SHARE = BYTES_IN_FLIGHT // 2
+# A large file waits on disk: four at a time keep the line busy while some are committed.
+_LARGEST_SHARE = BYTES_IN_FLIGHT // 4
 _SMALLEST_SHARE = 4096
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 
 from airflow_provider_hkex_rap.lake.planning import is_wanted
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG, is_time
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.judgement import (
@@ -270,7 +271,7 @@ def _sighting(
 
 def _valid(mtime: int | None, seen: pendulum.DateTime) -> int | None:
     """Return an mtime that may be the file's time, else None: another would make a wrong usual time."""
-    return None if time_of(mtime, seen) is None else mtime
+    return mtime if is_time(mtime, seen) else None
 
 
 def _recorded(entry: Entry) -> Sighting:
@@ -287,7 +288,13 @@ def _was_whole(entry: Entry, day: date) -> bool:
 
 
 def _first_seen(entry: Entry) -> pendulum.DateTime:
-    return pendulum.instance(datetime.fromisoformat(entry.first_seen)).in_timezone(HONG_KONG)
+    return _in_hong_kong(entry.first_seen)
+
+
+# The files of one listing share it.
+@lru_cache(1024)
+def _in_hong_kong(time: str) -> pendulum.DateTime:
+    return pendulum.instance(datetime.fromisoformat(time)).in_timezone(HONG_KONG)
 
 
 def _facts(missing: MissingReport) -> dict[str, Any]:

@@ -41,10 +41,13 @@ def create_whole(path: str, content: bytes | str, mtime: int | None, sha256: str
     :raises OSError: if the disk refuses it; nothing of it is visible then.
     """
     directory = os.path.dirname(path)
-    os.makedirs(directory, exist_ok=True)
     part = f"{directory}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
-        descriptor = _open_part(part, content, sha256)
+        try:
+            descriptor = _open_part(part, content, sha256)
+        except FileNotFoundError:
+            os.makedirs(directory, exist_ok=True)
+            descriptor = _open_part(part, content, sha256)
         try:
             if isinstance(content, bytes):
                 _write(descriptor, content)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from datetime import timedelta
 
 import pendulum
 
@@ -15,20 +15,27 @@ Clock = Callable[[], pendulum.DateTime]
 
 NO_TIME = 2**32 - 1
 """SFTP sends times in 32 bits without a sign; this one means no time."""
-_FUTURE = timedelta(days=1)
+_FUTURE_SECONDS = 24 * 3600
 
 
-def time_of(mtime: int | None, now: pendulum.DateTime) -> pendulum.DateTime | None:
-    """Return a file's time in Hong Kong; None if RAP sent none, or one that cannot be the file's time.
+def is_time(mtime: int | None, now: pendulum.DateTime) -> bool:
+    """Return whether an mtime can be a file's time.
 
     No file is from the future. Two clocks may differ, but not by more than a day.
 
     :param mtime: the file's modification time, in seconds since the epoch; None if RAP sent none.
     :param now: when the file was listed.
     """
-    if mtime is None or not 0 <= mtime < NO_TIME or mtime > (now + _FUTURE).timestamp():
-        return None
-    return pendulum.from_timestamp(mtime, HONG_KONG)
+    return mtime is not None and 0 <= mtime < NO_TIME and mtime <= now.timestamp() + _FUTURE_SECONDS
+
+
+def time_of(mtime: int | None, now: pendulum.DateTime) -> pendulum.DateTime | None:
+    """Return a file's time in Hong Kong; None if RAP sent none, or one that `is_time` refuses.
+
+    :param mtime: the file's modification time, in seconds since the epoch; None if RAP sent none.
+    :param now: when the file was listed.
+    """
+    return pendulum.from_timestamp(mtime, HONG_KONG) if mtime is not None and is_time(mtime, now) else None
 
 
 def system_clock(offset_seconds: float = 0.0) -> Clock:
@@ -38,5 +45,4 @@ def system_clock(offset_seconds: float = 0.0) -> Clock:
         simulator that is set to another date.
     :returns: a clock whose times are timezone-aware and in Hong Kong time, in every time zone of the machine.
     """
-    offset = timedelta(seconds=offset_seconds)
-    return lambda: pendulum.now(HONG_KONG) + offset
+    return lambda: pendulum.from_timestamp(time.time() + offset_seconds, HONG_KONG)

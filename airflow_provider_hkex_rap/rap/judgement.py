@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -338,8 +339,12 @@ def format_minutes(minutes: int) -> str:
 
 
 def _minutes_after(day: date, mtime: int) -> float:
-    midnight = pendulum.datetime(day.year, day.month, day.day, tz=HONG_KONG)
-    return (mtime - midnight.timestamp()) / 60
+    return (mtime - _midnight(day)) / 60
+
+
+@lru_cache(64)
+def _midnight(day: date) -> float:
+    return pendulum.datetime(day.year, day.month, day.day, tz=HONG_KONG).timestamp()
 
 
 def _previous_ordinary_day(day: date) -> date:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
+from functools import lru_cache
 from typing import NamedTuple
 
 import pendulum
 
 from airflow_provider_hkex_rap.rap.calendar import previous_trading_day
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG, is_time
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS
+
+_REMEMBERED = 2**15
+"""How many names are remembered, in less than 30 MB; RAP lists a few thousand."""
 
 _HHMM = "(?:[01][0-9]|2[0-3])[0-5][0-9]"
 _SS = "[0-5][0-9]"
@@ -142,6 +146,8 @@ class Naming:
         self.pattern = pattern
         self._regex = None if pattern is None else _compile(pattern)
         self._customer = None if customer is None else _compile_customer(customer)
+        # A run asks for each file's name several times: to plan it, to land it, to judge it.
+        self._remembered = lru_cache(_REMEMBERED)(self._read)
 
     def read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime) -> ReportName:
         """Return the report code and the business date of a file with any name.
@@ -159,6 +165,11 @@ class Naming:
         :param first_seen: when the file was first listed; used if *mtime* is None or cannot be the file's
             time, such as one that is more than a day later.
         """
+        if is_time(mtime, first_seen):
+            return self._remembered(name, mtime, None)
+        return self._remembered(name, None, first_seen)
+
+    def _read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime | None) -> ReportName:
         written, rule = _written(mtime, first_seen)
         report, given = self._given(name)
         stamps = list(_stamps(name))
@@ -217,10 +228,11 @@ def _compile(pattern: str) -> re.Pattern[str]:
     )
 
 
-def _written(mtime: int | None, first_seen: pendulum.DateTime) -> tuple[pendulum.DateTime, str]:
-    """Return the file's time in Hong Kong, and the rule that it comes from."""
-    written = time_of(mtime, first_seen)
-    return (first_seen.in_timezone(HONG_KONG), "first_seen") if written is None else (written, "mtime")
+def _written(mtime: int | None, first_seen: pendulum.DateTime | None) -> tuple[pendulum.DateTime, str]:
+    """Return the file's time in Hong Kong, and the rule that it comes from; one of the two is None."""
+    if first_seen is not None:
+        return first_seen.in_timezone(HONG_KONG), "first_seen"
+    return pendulum.from_timestamp(mtime or 0, HONG_KONG), "mtime"
 
 
 def _is_near(day: date, written: pendulum.DateTime) -> bool:

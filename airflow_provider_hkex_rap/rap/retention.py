@@ -7,6 +7,7 @@ with these dates, trust the listing: a file that RAP lists is there.
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import lru_cache
 
 import pendulum
 
@@ -24,6 +25,7 @@ def first_kept(today: date) -> pendulum.Date:
     return _plus(today, -RETENTION_DAYS)
 
 
+@lru_cache(64)
 def left_on(business_date: date) -> pendulum.Date:
     """Return the first day (HKT) on which RAP no longer has the reports of a business date (§4.1).
 

@@ -28,7 +28,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.transport.negotiation import Negotiation
-from airflow_provider_hkex_rap.transport.undocumented import TRIVIAL_LOGIN, key_pair, observe
+from airflow_provider_hkex_rap.transport.undocumented import TRIVIAL_LOGIN, key_pair, observe, send_together
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.keys import PrivateKey
@@ -124,6 +124,7 @@ class RapClient(asyncssh.SSHClient):
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         """Record the source address that the server sees (§4.3), and what it says from now on."""
         observe(conn, self.negotiation.received)
+        send_together(conn)
         self._socket = conn.get_extra_info("socket")
         self.source_address = conn.get_extra_info("sockname", ("an unknown address",))[0]
 

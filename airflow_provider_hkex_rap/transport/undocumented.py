@@ -6,11 +6,12 @@ the version of asyncssh.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
@@ -95,6 +96,39 @@ def observe(connection: asyncssh.SSHClientConnection, received: Callable[[int, b
         return process(kind, number, packet)
 
     connection.process_packet = process_observed  # type: ignore[method-assign, assignment]
+
+
+def send_together(connection: asyncssh.SSHClientConnection) -> None:
+    """Send the packets of one turn of the event loop together, and no empty packets between them.
+
+    Before each packet, asyncssh sends an empty IGNORE packet, against an attack on ciphers in CBC mode, which
+    the guide does not have (§2.1); and it makes a system call for each packet. With many small files that is
+    a third of the work of the event loop.
+
+    :param connection: the connection, with its transport.
+    """
+    transport = cast("asyncio.Transport", connection._transport)
+    send_packet = connection.send_packet
+    loop = asyncio.get_running_loop()
+    waiting: list[bytes] = []
+
+    def flush() -> None:
+        data = b"".join(waiting)
+        waiting.clear()
+        transport.write(data)
+
+    def send(data: bytes) -> None:
+        # asyncssh closes the transport by a callback too, so that the last packets are sent before.
+        if not waiting:
+            loop.call_soon(flush)
+        waiting.append(data)
+
+    def send_meaningful(kind: int, *arguments: bytes, **options: Any) -> None:
+        if kind != asyncssh.constants.MSG_IGNORE:
+            send_packet(kind, *arguments, **options)
+
+    connection._send = send  # type: ignore[method-assign]
+    connection.send_packet = send_meaningful  # type: ignore[method-assign, assignment]
 
 
 def kexinit_lists(payload: bytes) -> list[tuple[str, ...]]:

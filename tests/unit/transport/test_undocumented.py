@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 
@@ -20,6 +21,7 @@ from airflow_provider_hkex_rap.transport.undocumented import (
     key_pair,
     observe,
     quiet_logging,
+    send_together,
 )
 
 KEY = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
@@ -108,3 +110,51 @@ def test_a_login_without_a_signature_has_a_reason_of_its_own() -> None:
     source = inspect.getsource(SSHConnection._process_userauth_success)
     assert f"raise PermissionDenied('{TRIVIAL_LOGIN}')" in source
     assert OFFERED["disable_trivial_auth"] is True
+
+
+def test_packets_of_one_turn_are_sent_together_and_without_empty_ones() -> None:
+    asyncio.run(send_many_requests())
+
+
+async def send_many_requests() -> None:
+    received: list[int] = []
+    ended = asyncio.Event()
+
+    class Server(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            process = conn.process_packet
+
+            def record(kind: int, number: int, packet: SSHPacket) -> object:
+                received.append(kind)
+                return process(kind, number, packet)
+
+            conn.process_packet = record  # type: ignore[method-assign, assignment]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.set()
+
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+    class Client(asyncssh.SSHClient):
+        def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+            send_together(conn)
+
+    server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[KEY], sftp_factory=True)
+    options = {"known_hosts": None, "config": None, "agent_path": None, "client_keys": None}
+    async with (
+        server,
+        asyncssh.connect("127.0.0.1", server.get_port(), client_factory=Client, **options) as client,
+        client.start_sftp_client() as sftp,
+    ):
+        writes: list[bytes] = []
+        transport = client._transport
+        assert transport is not None
+        write = transport.write
+        transport.write = lambda data: (writes.append(data), write(data))  # type: ignore[method-assign]
+        await asyncio.gather(*(sftp.exists("/") for _ in range(20)))
+        assert len(writes) == 1
+        del transport.write
+    await ended.wait()
+    assert asyncssh.constants.MSG_IGNORE not in received
+    assert received[-1] == asyncssh.constants.MSG_DISCONNECT

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import queue
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, BinaryIO
+import threading
+from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MEMORY_BYTES = 2**20
 """A file of at most this many bytes is kept in memory; a larger one on disk."""
+_PIECES_WAITING = 16
+"""How many pieces of a file, of at most 256 KiB each, wait for the disk at most."""
 
 
 @contextlib.contextmanager
@@ -56,42 +60,47 @@ class Spool:
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
         self._memory: list[bytes] = []
-        self._file: BinaryIO | None = None
+        self._disk: _DiskWriter | None = None
 
     def write(self, data: bytes) -> None:
         """Add the next bytes.
 
         :param data: the bytes.
-        :raises OSError: if they cannot be written to disk; `error` is then set to the same error.
+        :raises OSError: if these or earlier bytes cannot be written to disk; `error` is then set to the same
+            error.
         """
         self.size += len(data)
+        if self._disk is None and max(self.size, self._listed or 0) <= MEMORY_BYTES:
+            self._memory.append(data)
+            return
+        with self._keeping_error():
+            if self._disk is None:
+                self._disk = _DiskWriter(self._path, self._hash)
+                for earlier in self._memory:
+                    self._disk.write(earlier)
+                self._memory.clear()
+            self._disk.write(data)
+
+    def _hash(self, data: bytes) -> None:
         self._sha256.update(data)
         if self._md5:
             self._md5.update(data)
-        try:
-            self._keep(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def _keep(self, data: bytes) -> None:
-        if self._file is None and max(self.size, self._listed or 0) <= MEMORY_BYTES:
-            self._memory.append(data)
-            return
-        if self._file is None:
-            self._file = open(self._path, "xb")  # noqa: SIM115 (closed by finish or discard)
-            self._file.writelines(self._memory)
-            self._memory.clear()
-        self._file.write(data)
 
     def finish(self) -> None:
         """End the writing: all bytes have arrived.
 
         :raises OSError: if the last bytes cannot be written to disk; `error` is then set to the same error.
         """
+        for piece in self._memory:
+            self._hash(piece)
+        with self._keeping_error():
+            if self._disk:
+                self._disk.close()
+
+    @contextlib.contextmanager
+    def _keeping_error(self) -> Iterator[None]:
         try:
-            if self._file:
-                self._file.close()
+            yield
         except OSError as error:
             self.error = error
             raise
@@ -99,7 +108,7 @@ class Spool:
     @property
     def content(self) -> bytes | str:
         """The bytes, or the path of the file that contains them."""
-        return b"".join(self._memory) if self._file is None else self._path
+        return b"".join(self._memory) if self._disk is None else self._path
 
     @property
     def sha256(self) -> str:
@@ -114,8 +123,65 @@ class Spool:
     def discard(self) -> None:
         """Delete the bytes."""
         self._memory.clear()
-        if self._file:
+        if self._disk:
             with contextlib.suppress(OSError):
-                self._file.close()
+                self._disk.close()
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+
+
+class _DiskWriter:
+    """Hash bytes and write them to a new file in a thread, while the event loop receives the next ones.
+
+    :param path: the file; it must not exist.
+    :param hash_bytes: called in the thread with each piece, in order.
+    :raises OSError: if the file cannot be created.
+    """
+
+    def __init__(self, path: str, hash_bytes: Callable[[bytes], object]) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 (closed by the thread)
+        self._hash = hash_bytes
+        self._error: OSError | None = None
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_WAITING)
+        self._thread = threading.Thread(target=self._run, name="hkex-rap-spool", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        """Hand over the next bytes; wait while too many of them wait for the disk.
+
+        :param data: the bytes.
+        :raises OSError: if earlier bytes could not be written.
+        """
+        if self._error:
+            raise self._error
+        self._pieces.put(data)
+
+    def close(self) -> None:
+        """Wait until all bytes are written; a second call does nothing.
+
+        :raises OSError: if bytes could not be written.
+        """
+        if self._thread.is_alive():
+            self._pieces.put(None)
+            self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            with self._file:
+                while (piece := self._pieces.get()) is not None:
+                    if self._error is None:
+                        self._write(piece)
+        # The file system may tell only now that it has no space.
+        except OSError as error:
+            self._error = error
+
+    def _write(self, piece: bytes) -> None:
+        self._hash(piece)
+        try:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            self._error = error

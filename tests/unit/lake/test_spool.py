@@ -51,11 +51,38 @@ def test_bytes_beyond_the_listed_size_are_kept_on_disk(tmp_path):
     assert os.path.getsize(tmp_path / "1") == 5000
 
 
+def write_and_finish(spooled, pieces):
+    for piece in pieces:
+        spooled.write(piece)
+    spooled.finish()
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_a_disk_that_is_full_at_the_last_byte_fails_the_file(tmp_path):
+    spooled = Spool(str(tmp_path / "1"), None)
+    with file_size_limit(4096), pytest.raises(OSError, match="too large"):
+        write_and_finish(spooled, [bytes(4097)])
+    assert spooled.error
+    spooled.discard()
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_pieces_reach_the_disk_and_the_checksum_in_order(tmp_path):
+    pieces = [os.urandom(1000) for _ in range(200)]
+    spooled = Spool(str(tmp_path / "1"), None, md5=True)
+    write_and_finish(spooled, pieces)
+    content = b"".join(pieces)
+    assert (tmp_path / "1").read_bytes() == content
+    assert spooled.sha256 == hashlib.sha256(content).hexdigest()
+    assert spooled.md5 == hashlib.md5(content).hexdigest()
+
+
 @pytest.mark.usefixtures("small_memory")
 def test_a_full_disk_is_distinguished_from_a_fault_of_rap(tmp_path):
     spooled = Spool(str(tmp_path / "1"), None)
     with file_size_limit(4096), pytest.raises(OSError, match="too large"):
-        spooled.write(bytes(100_000))
+        # More pieces than may wait for the disk: a failed disk must not hold up the reading.
+        write_and_finish(spooled, [bytes(10_000)] * 100)
     assert spooled.error
     spooled.discard()
     assert not os.listdir(tmp_path)

@@ -1,6 +1,6 @@
 # Needs Python 3.11 to 3.13, make and git. Everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo azurite test trials lowest newest coverage lint words lock clean
+.PHONY: help setup demo azurite test trials test-cluster lowest newest coverage lint words lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -8,7 +8,7 @@ BIN := .venv/bin
 AZURITE := build/azurite/node_modules/.package-lock.json
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 
 demo: .venv/.installed ## Land one trading day from a simulated RAP with Airflow, and show the lake
 	@$(BIN)/python -m airflow_provider_hkex_rap.testing.demo
@@ -20,6 +20,9 @@ test: .venv/.installed ## Run the tests
 
 trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about ten minutes
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: .venv/.installed ## Run the trial of workers that are killed; needs PostgreSQL and Redis
+	$(BIN)/python -m pytest -m cluster
 
 lowest: RESOLUTION = lowest-direct
 lowest: .venv/.installed ## Run the unit tests with the lowest versions of the direct dependencies

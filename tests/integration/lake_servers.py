@@ -100,6 +100,23 @@ def local_storage(directory: Path) -> Iterator[Storage]:
 def s3_storage(directory: Path) -> Iterator[Storage]:
     """Yield S3, by the server of moto, while that server runs."""
     s3fs = pytest.importorskip("s3fs")
+    with s3_server() as endpoint:
+        yield Storage(
+            "s3",
+            "s3",
+            s3fs.S3FileSystem(
+                key="key",
+                secret="secret",
+                endpoint_url=endpoint,
+                client_kwargs={"region_name": "ap-east-1"},
+                skip_instance_cache=True,
+            ),
+        )
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[str]:
+    """Yield the URL of an S3 without buckets, the server of moto, while that server runs."""
     moto = pytest.importorskip("moto.moto_server.werkzeug_app")
     serving = pytest.importorskip("werkzeug.serving")
     # One request at a time: with threads, moto may let two exclusive creates of one object succeed.
@@ -112,17 +129,7 @@ def s3_storage(directory: Path) -> Iterator[Storage]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield Storage(
-            "s3",
-            "s3",
-            s3fs.S3FileSystem(
-                key="key",
-                secret="secret",
-                endpoint_url=f"http://127.0.0.1:{server.port}",
-                client_kwargs={"region_name": "ap-east-1"},
-                skip_instance_cache=True,
-            ),
-        )
+        yield f"http://127.0.0.1:{server.port}"
     finally:
         server.shutdown()
         thread.join()

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +101,7 @@ class RealAirflow:
     :param environment: connections, variables and settings, as environment variables.
     :param now: the first time that Airflow shows; None for the time of this machine, which cannot be set.
     :param parts: the parts to start, each one of :data:`PARTS`.
+    :param database: the URL of an empty database; None for a file of SQLite.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class RealAirflow:
         environment: Mapping[str, str] | None = None,
         now: pendulum.DateTime | None = None,
         parts: Sequence[str] = PARTS,
+        database: str | None = None,
     ) -> None:
         self.home = home
         self.dags = home / "dags"
@@ -121,6 +123,7 @@ class RealAirflow:
             os.utime(self.dags / name, (0, 0))
         self.clock = MovedClock(home, now) if now else None
         self._parts = parts
+        self._database = database
         self._port = free_port()
         self._environment = self._settings() | dict(environment or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -145,7 +148,8 @@ class RealAirflow:
                 "AIRFLOW__CORE__PARALLELISM": "8",
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
                 # On a slow machine SQLite stays locked for longer than the default time-out of 5 s.
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database
+                or f"sqlite:///{self.home}/airflow.db?timeout=60",
                 # Unchanged files must not be parsed again only because the clock has moved.
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(10**8),
                 # SQLite rejects a transaction if a heartbeat has written since it began.
@@ -164,7 +168,7 @@ class RealAirflow:
 
     def __enter__(self) -> Self:
         try:
-            shutil.copy(_migrated_database(), self.home / "airflow.db")
+            self._make_database()
             for part in self._parts:
                 self.start(part)
             self.wait_until(self._is_up, "Airflow to be up", _START_SECONDS)
@@ -176,15 +180,35 @@ class RealAirflow:
     def __exit__(self, *error: object) -> None:
         self._end()
 
+    def _make_database(self) -> None:
+        if self._database is None:
+            shutil.copy(_migrated_database(), self.home / "airflow.db")
+        else:
+            done = self.command("db", "migrate")
+            assert not done.returncode, done.stderr
+
     def start(self, part: str) -> int:
         """Start a part of Airflow and return its process id."""
         arguments = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-logs"]}.get(part, [])
         if part == "api-server":
             arguments = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        return self._start(part, [part, *arguments], {})
+
+    def start_worker(self, name: str, concurrency: int, environment: Mapping[str, str]) -> int:
+        """Start a worker of Celery and return its process id.
+
+        :param name: a name that no running part has.
+        :param concurrency: how many tasks it runs at the same time.
+        :param environment: the worker's own settings.
+        """
+        command = ["celery", "worker", "--celery-hostname", f"{name}@%h", "--concurrency", str(concurrency)]
+        return self._start(name, [*command, "--skip-serve-logs"], environment)
+
+    def _start(self, part: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
         with (self.home / f"{part}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", part, *arguments],
-                env=self._environment,
+                [sys.executable, "-m", "airflow", *command],
+                env=self._environment | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -200,16 +224,27 @@ class RealAirflow:
         process.kill()
         process.wait()
 
+    def kill_with_its_tasks(self, part: str, spared: Collection[int] = ()) -> None:
+        """Kill a part of Airflow and the processes that it started with SIGKILL.
+
+        :param spared: ids of processes that live on.
+        """
+        process = self._processes.pop(part)
+        _kill_sessions([process.pid], spared)
+        process.wait()
+
+    def shut_down(self, part: str) -> subprocess.Popen[bytes]:
+        """Tell a part of Airflow to shut down, as a container's stop does; return its process."""
+        process = self._processes.pop(part)
+        process.terminate()
+        return process
+
     def _end(self) -> None:
         """Kill every process that was started, and their child processes."""
         self._api.close()
-        # A task has its own process group, but stays in the session of the part that started it.
-        while found := [pid for pid in psutil.pids() if _session(pid) in self._sessions]:
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            for process in self._processes.values():
-                process.wait()
+        _kill_sessions(self._sessions)
+        for process in self._processes.values():
+            process.wait()
 
     def run(self, *arguments: str) -> str:
         """Stop every part of Airflow, run ``airflow`` with these arguments, and return its output.
@@ -440,6 +475,23 @@ def _values(name: str, environment: str) -> Iterator[str]:
         key, _, value = line.partition("=")
         if key == name:
             yield value
+
+
+def _kill_sessions(sessions: Collection[int], spared: Collection[int] = ()) -> None:
+    """Kill all processes of these sessions; a killed one remains until its parent has waited for it."""
+    # A task has its own process group, but stays in the session of the part that started it.
+    while found := [
+        pid for pid in psutil.pids() if _session(pid) in sessions and pid not in spared and _lives(pid)
+    ]:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _session(pid: int) -> int | None:

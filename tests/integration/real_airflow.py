@@ -194,15 +194,15 @@ class RealAirflow:
             arguments = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         return self._start(part, [part, *arguments], {})
 
-    def start_worker(self, name: str, concurrency: int, environment: Mapping[str, str]) -> int:
+    def start_worker(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Start a worker of Celery and return its process id.
 
         :param name: a name that no running part has.
-        :param concurrency: how many tasks it runs at the same time.
+        :param command: the arguments of ``airflow``, without the worker's name.
         :param environment: the worker's own settings.
         """
-        command = ["celery", "worker", "--celery-hostname", f"{name}@%h", "--concurrency", str(concurrency)]
-        return self._start(name, [*command, "--skip-serve-logs"], environment)
+        own = ["--celery-hostname", f"{name}@%h", "--skip-serve-logs"]
+        return self._start(name, [*command, *own], environment)
 
     def _start(self, part: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
         with (self.home / f"{part}.log").open("ab") as log:

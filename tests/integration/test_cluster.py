@@ -13,6 +13,7 @@ and the task lives on. At last a worker is told to shut down while its task read
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -59,9 +60,6 @@ REPORTS_PER_DAY = 12
 DAY_OF_KILLED = pendulum.date(2027, 1, 13)
 LARGE, LARGE_BYTES = "LARGE_CXYZ_20270113.csv", 3_000_000
 
-TASKS_OF_A_WORKER = 4
-"""The two workers could run all tasks of the backfill at the same time, so only the pools prevent that."""
-
 S3 = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "ap-east-1"}
 BUCKET, LAKE = "reports", "s3://lake@reports/rap"
 
@@ -83,12 +81,23 @@ SETTINGS = {
 }
 
 
-_RETRY_AT_ONCE = {"timedelta(minutes=15)": "timedelta(seconds=1)"}
+# As docs/deploy.md shows it. Two of these workers could run all tasks of the backfill at the same time, so
+# only the pools prevent that.
+(WORKER,) = [
+    shlex.split(line)[1:]
+    for line in (DAGS.parent / "docs" / "deploy.md").read_text().splitlines()
+    if line.startswith("airflow celery worker")
+]
+
+_QUEUED_AND_RETRIED_AT_ONCE = {
+    '"retries"': '"queue": "rap", "retries"',
+    "timedelta(minutes=15)": "timedelta(seconds=1)",
+}
 CHANGES = {
-    "hkex_rap_backfill.py": _RETRY_AT_ONCE
+    "hkex_rap_backfill.py": _QUEUED_AND_RETRIED_AT_ONCE
     | {'{"hkex_rap_default": "hkex_rap"}': repr(dict(zip(CONNECTIONS, POOLS, strict=True)))},
     # Airflow shows the time of this machine, and RAP another one: no run may be due by itself.
-    "hkex_rap_daily_ingest.py": _RETRY_AT_ONCE | {'"start_date"': '"end_date"'},
+    "hkex_rap_daily_ingest.py": _QUEUED_AND_RETRIED_AT_ONCE | {'"start_date"': '"end_date"'},
 }
 """The changes to each DAG file: what is replaced, and by what."""
 
@@ -158,7 +167,7 @@ class Cluster:
         own = self._home / name
         (own / "tmp").mkdir(parents=True)
         environment = {"TMPDIR": str(own / "tmp"), "AIRFLOW__HKEX_RAP__LOCK_DIR": str(own / "locks")}
-        self.airflow.start_worker(name, TASKS_OF_A_WORKER, environment)
+        self.airflow.start_worker(name, WORKER, environment)
         self.airflow.wait_until(lambda: " ready." in self.log_of(name), f"the worker {name}", 90)
 
     def log_of(self, worker: str) -> str:
@@ -185,7 +194,7 @@ class Cluster:
         return fault, note.parts[-3], int(note.read_text().rpartition(" ")[2])
 
     def wait_for_success(self) -> None:
-        """Wait until every run has succeeded, then end this part of the story."""
+        """Wait until every run has succeeded."""
 
         def done() -> bool:
             states = set(map(self.state, self.runs))
@@ -263,14 +272,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def play(cluster: Cluster) -> None:
     airflow, rap = cluster.airflow, cluster.rap
-    for day in trading_days(FIRST, LAST):
-        rap.publish_day(day, reports=REPORTS_PER_DAY)
-    evening = pendulum.datetime(DAY_OF_KILLED.year, DAY_OF_KILLED.month, DAY_OF_KILLED.day, 20, tz=HONG_KONG)
-    large = rap.put(Folder.DCASS, LARGE, LARGE_BYTES, evening)
     airflow.unpause(BACKFILL, *DAILY)
     cluster.start_worker("worker1")
     cluster.start_worker("worker2")
 
+    # If two tasks announce the first reports of a folder at the same time, both make Airflow 3.3 create the
+    # asset, and it fails one of them without a retry (docs/deploy.md). So one daily run has landed before.
+    for folder in Folder:
+        rap.put(folder, "FIRST_CXYZ_20270112.csv", b"first", in_the_evening(FIRST))
+    for dag_id in DAILY:
+        cluster.trigger(dag_id, business_date=str(FIRST))
+        cluster.wait_for_success()
+    rap.events.clear()
+
+    for day in trading_days(FIRST, LAST):
+        rap.publish_day(day, reports=REPORTS_PER_DAY)
+    large = rap.put(Folder.DCASS, LARGE, LARGE_BYTES, in_the_evening(DAY_OF_KILLED))
     cluster.trigger(BACKFILL, first_day=str(FIRST), last_day=str(LAST))
     _, worker, _ = cluster.stop_in_a_transfer(KILLED, large.path.decode(), LARGE_BYTES // 2)
     airflow.wait_until(cluster.landed_of_killed, "the first reports of the stalled task")
@@ -302,6 +319,10 @@ def play(cluster: Cluster) -> None:
     cluster.shut_down_with = stopping.wait(60)
     cluster.wait_for_success()
     cluster.end_part()
+
+
+def in_the_evening(day: pendulum.Date) -> pendulum.DateTime:
+    return pendulum.datetime(day.year, day.month, day.day, 20, tz=HONG_KONG)
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -354,18 +375,18 @@ def test_every_report_lands_once_with_the_bytes_of_rap(cluster: Cluster) -> None
 def test_rap_ends_the_session_of_a_task_that_outlives_its_worker(cluster: Cluster) -> None:
     part = cluster.parts[1]
     # The scheduler cannot see that the task is alive, and frees its slot in the pool: the next try logs in
-    # beside it. The task then backs off, and ends: without a supervisor it cannot read the key store.
+    # beside it. The task then backs off, and ends without another login.
     assert logins(part, DAILY_ACCOUNT) == ["login", "login", "superseded", "logout"]
     (superseded,) = part.of("superseded")
     assert superseded.session == part.of("login")[0].session
     assert not part.of("refused", "denied", "missing")
-    assert tries_of_run(cluster, 3) == [2]
+    assert tries_of_run(cluster, -2) == [2]
 
 
 def test_a_worker_that_is_told_to_shut_down_finishes_its_task(cluster: Cluster) -> None:
     assert cluster.shut_down_with == 0
     assert logins(cluster.parts[2], DAILY_ACCOUNT) == ["login", "logout"]
-    assert tries_of_run(cluster, 4) == [1]
+    assert tries_of_run(cluster, -1) == [1]
 
 
 def tries_of_run(cluster: Cluster, number: int) -> list[int]:

@@ -63,7 +63,7 @@ LARGE, LARGE_BYTES = "LARGE_CXYZ_20270113.csv", 3_000_000
 S3 = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "ap-east-1"}
 BUCKET, LAKE = "reports", "s3://lake@reports/rap"
 
-SUPERSEDED_WAIT = 20.0
+SUPERSEDED_WAIT = 12.0
 """Seconds before a task logs in again after a superseded session; the default is five minutes."""
 
 SETTINGS = {
@@ -163,12 +163,15 @@ class Cluster:
     # Playing.
 
     def start_worker(self, name: str) -> None:
-        """Start a worker with directories of its own, and wait until it is ready."""
+        """Start a worker with directories of its own."""
         own = self._home / name
         (own / "tmp").mkdir(parents=True)
         environment = {"TMPDIR": str(own / "tmp"), "AIRFLOW__HKEX_RAP__LOCK_DIR": str(own / "locks")}
         self.airflow.start_worker(name, WORKER, environment)
-        self.airflow.wait_until(lambda: " ready." in self.log_of(name), f"the worker {name}", 90)
+
+    def wait_until_ready(self, worker: str) -> None:
+        """Wait until a worker takes tasks."""
+        self.airflow.wait_until(lambda: " ready." in self.log_of(worker), f"the worker {worker}", 90)
 
     def log_of(self, worker: str) -> str:
         return (self._home / f"{worker}.log").read_text(errors="replace")
@@ -272,18 +275,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def play(cluster: Cluster) -> None:
     airflow, rap = cluster.airflow, cluster.rap
-    airflow.unpause(BACKFILL, *DAILY)
     cluster.start_worker("worker1")
     cluster.start_worker("worker2")
+    airflow.unpause(BACKFILL, *DAILY)
 
     # If two tasks announce the first reports of a folder at the same time, both make Airflow 3.3 create the
-    # asset, and it fails one of them without a retry (docs/deploy.md). So one daily run has landed before.
+    # asset, and it fails one of them without a retry (docs/deploy.md). So the daily DAGs have landed before.
     for folder in Folder:
         rap.put(folder, "FIRST_CXYZ_20270112.csv", b"first", in_the_evening(FIRST))
     for dag_id in DAILY:
         cluster.trigger(dag_id, business_date=str(FIRST))
-        cluster.wait_for_success()
+    cluster.wait_for_success()
     rap.events.clear()
+    cluster.wait_until_ready("worker1")
+    cluster.wait_until_ready("worker2")
 
     for day in trading_days(FIRST, LAST):
         rap.publish_day(day, reports=REPORTS_PER_DAY)

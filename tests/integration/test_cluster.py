@@ -58,7 +58,8 @@ FIRST, LAST = pendulum.date(2027, 1, 12), pendulum.date(2027, 1, 21)
 REPORTS_PER_DAY = 12
 # The backfill gives this day to the account KILLED, as its first one.
 DAY_OF_KILLED = pendulum.date(2027, 1, 13)
-LARGE, LARGE_BYTES = "LARGE_CXYZ_20270113.csv", 3_000_000
+# It is the newest of its day and stalls at its end, so that other files have been read before.
+LARGE, LARGE_BYTES = "LARGE_CXYZ_20270113.csv", 8_000_000
 
 S3 = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "ap-east-1"}
 BUCKET, LAKE = "reports", "s3://lake@reports/rap"
@@ -292,9 +293,9 @@ def play(cluster: Cluster) -> None:
 
     for day in trading_days(FIRST, LAST):
         rap.publish_day(day, reports=REPORTS_PER_DAY)
-    large = rap.put(Folder.DCASS, LARGE, LARGE_BYTES, in_the_evening(DAY_OF_KILLED))
+    large = rap.put(Folder.DCASS, LARGE, LARGE_BYTES, in_the_evening(DAY_OF_KILLED).add(hours=6))
     cluster.trigger(BACKFILL, first_day=str(FIRST), last_day=str(LAST))
-    _, worker, _ = cluster.stop_in_a_transfer(KILLED, large.path.decode(), LARGE_BYTES // 2)
+    _, worker, _ = cluster.stop_in_a_transfer(KILLED, large.path.decode(), LARGE_BYTES - 1)
     airflow.wait_until(cluster.landed_of_killed, "the first reports of the stalled task")
     for dag_id in DAILY:
         cluster.trigger(dag_id, business_date=str(LAST))
@@ -380,7 +381,7 @@ def test_every_report_lands_once_with_the_bytes_of_rap(cluster: Cluster) -> None
 def test_rap_ends_the_session_of_a_task_that_outlives_its_worker(cluster: Cluster) -> None:
     part = cluster.parts[1]
     # The scheduler cannot see that the task is alive, and frees its slot in the pool: the next try logs in
-    # beside it. The task then backs off, and ends without another login.
+    # beside it. The task then backs off, and ends: it cannot read the Variable with its key any more.
     assert logins(part, DAILY_ACCOUNT) == ["login", "login", "superseded", "logout"]
     (superseded,) = part.of("superseded")
     assert superseded.session == part.of("login")[0].session

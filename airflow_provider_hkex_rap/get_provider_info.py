@@ -110,6 +110,10 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "extra-links": [
+            "airflow_provider_hkex_rap.operators.links.BoardLink",
+            "airflow_provider_hkex_rap.operators.links.ManifestLink",
+        ],
         "asset-uris": [
             {"schemes": ["hkex-rap"], "handler": "airflow_provider_hkex_rap.assets.uris.normalize"}
         ],

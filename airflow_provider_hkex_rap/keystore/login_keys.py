@@ -133,7 +133,7 @@ class LoginKeys:
             raise next(iter(unreadable.values()))
         return ChosenKeys(tuple(read.values()), tuple(read), keys, tuple(left), unreadable, only is not None)
 
-    def note_login(self, chosen: ChosenKeys, fingerprint: str) -> None:
+    def note_login(self, chosen: ChosenKeys, fingerprint: str) -> KeyRecord:
         """Store what a successful login shows: which key is current, and if RAP refused another one.
 
         Does nothing after a login that only tests a pending key. If the store fails, a warning is logged,
@@ -141,20 +141,22 @@ class LoginKeys:
 
         :param chosen: the keys that were offered.
         :param fingerprint: the MD5 fingerprint of the key that RAP accepted.
+        :returns: the account's record after the login.
         """
-        if chosen.is_test:
-            return
-        self._warn_if_refused(chosen.offers, fingerprint)
         keys = chosen.account_keys
+        if chosen.is_test:
+            return keys.record
+        self._warn_if_refused(chosen.offers, fingerprint)
         record = record_after_login(keys.record, chosen.offers, fingerprint, self._clock())
         if record.current and record.current.fingerprint == fingerprint:
             record = without_passed_day(record, self._key_expires, self._clock().date())
         record = self._with_readable_copy(self.with_known_expiry(record), keys)
         self._warn_if_expired(record)
-        if record == keys.record:
-            return
-        if self._save(keys, record, f"the login of {self._account} with key {fingerprint}"):
+        if record != keys.record and self._save(
+            keys, record, f"the login of {self._account} with key {fingerprint}"
+        ):
             log.info("The key store has %s as a key of %s.", fingerprint, self._account)
+        return record
 
     def note_refusal(self, chosen: ChosenKeys, error: RapAuthenticationError) -> RapError:
         """Store that RAP has refused the offered keys, and return the error to raise.

@@ -134,9 +134,9 @@ class Renewal:
         :raises RapError: if a login fails.
         """
         await asyncio.to_thread(self._keys.reload)
-        known = self._logins.with_known_expiry(self._record)
+        known = self._logins.with_known_expiry(self.record)
         await self._save(known.without_expired(self._clock()))
-        pending = self._record.pending
+        pending = self.record.pending
         if pending and (pending.accepted or pending.rejected):
             return await self._continue_answered()
         return await self._continue_unanswered()
@@ -146,7 +146,7 @@ class Renewal:
         if await self._logs_in():
             return await self._promote()
         if self._pending.rejected:
-            await self._forget_rejected(self._record)
+            await self._forget_rejected(self.record)
         if not await self._submit_accepted_again():
             return self._outcome(renewed=False)
         return await self._test_and_promote()
@@ -169,8 +169,8 @@ class Renewal:
         if await self._logs_in():
             return await self._promote()
         if self._pending.rejected:
-            await self._forget_rejected(self._record)
-        raise errors.not_verified(self._account, self._pending, errors.old_key_of(self._record))
+            await self._forget_rejected(self.record)
+        raise errors.not_verified(self._account, self._pending, errors.old_key_of(self.record))
 
     # The steps.
 
@@ -179,10 +179,10 @@ class Renewal:
         async with self._logins.registered() as rap:
             # The login may have made a key current, and another task may have changed the record.
             await asyncio.to_thread(self._keys.reload)
-            pending = self._record.pending
+            pending = self.record.pending
             if pending and self._is_key_of(rap, pending):
                 return _AfterLogin.PENDING_LOGGED_IN
-            if self._record.current is None:
+            if self.record.current is None:
                 raise errors.not_stored(self._account)
             listing = await rap.list_key_folder()
             if pending and pending.submitted:
@@ -206,13 +206,13 @@ class Renewal:
         :raises RapConfigurationError: if the key in the store does not open.
         :raises RapKeyVerificationError: if the login was made with another key.
         """
-        current = self._record.current
+        current = self.record.current
         # A key that has logged in opens.
-        if current is None or self._is_key_of(rap, current) or self._policy.is_forced(self._record):
+        if current is None or self._is_key_of(rap, current) or self._policy.is_forced(self.record):
             return
         await asyncio.to_thread(self._keys.check_opens, current, "the key store, the current key,")
         refused = replace(current, refused=current.refused or self._clock().date())
-        raise errors.refused_key(self._account, refused, self._record.previous)
+        raise errors.refused_key(self._account, refused, self.record.previous)
 
     async def _is_due(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> bool:
         """Return whether a new key is due; keep what the key folder shows about the current one.
@@ -220,11 +220,11 @@ class Renewal:
         :raises RapKeyVerificationError: if the warning is unclear.
         """
         await self._keep_answers(rap, listing)
-        found = await read_warning(rap, listing, self._record, self._clock().date())
+        found = await read_warning(rap, listing, self.record, self._clock().date())
         if found:
             kept = KeptWarning(day=found.day, text=found.warning.text[:WARNING_CHARACTERS])
-            await self._save(replace(self._record, warning=kept))
-        due = self._policy.by_warning(found, self._record)
+            await self._save(replace(self.record, warning=kept))
+        due = self._policy.by_warning(found, self.record)
         self._reason = due.reason
         return due.is_due
 
@@ -236,7 +236,7 @@ class Renewal:
             public_key=key.public_key.to_openssh(),
             results_before=result_names(listing),
         )
-        record = replace(self._record, pending=pending)
+        record = replace(self.record, pending=pending)
         await self._save_event(record, Happened.CREATED, pending.fingerprint, self._reason)
         log.info("Created a new key %s of %d bits for %s.", key.fingerprint, key.bits, self._account)
 
@@ -251,7 +251,7 @@ class Renewal:
             results_before=result_names(listing),
             accepted=None,
         )
-        old = self._record.old_key_after_upload(today)
+        old = self.record.old_key_after_upload(today)
         log.info(
             "About to upload the public key %s of %s. The old key %s keeps working.",
             pending.fingerprint,
@@ -259,9 +259,9 @@ class Renewal:
             old.fingerprint if old else rap.client_key_fingerprint,
         )
         before = self._pending
-        await self._save_event(replace(self._record, pending=pending), Happened.SUBMITTED, before.fingerprint)
+        await self._save_event(replace(self.record, pending=pending), Happened.SUBMITTED, before.fingerprint)
         await asyncio.to_thread(self._keys.reload)
-        if self._record.pending != pending:
+        if self.record.pending != pending:
             raise conflict(self._account.name, "the key store")
         content = PublicKey.parse(pending.public_key).to_rfc4716(self._account.name)
         try:
@@ -271,7 +271,7 @@ class Renewal:
             await self._take_back(before)
             raise
         counted = replace(self._pending, uploads=self._pending.uploads + 1)
-        await self._save(replace(self._record, pending=counted))
+        await self._save(replace(self.record, pending=counted))
         async for fresh in self._reader.listings(rap, AWAIT_RESULT):
             if await self._is_answered(rap, fresh):
                 return
@@ -284,9 +284,9 @@ class Renewal:
 
     async def _take_back(self, before: PendingKey) -> None:
         """Restore the pending key as it was before a denied upload, and drop the event of the upload."""
-        events = [it for it in self._record.history if it.what is Happened.SUBMITTED]
-        history = tuple(it for it in self._record.history if it is not events[-1])
-        await self._save(replace(self._record, pending=before, history=history))
+        events = [it for it in self.record.history if it.what is Happened.SUBMITTED]
+        history = tuple(it for it in self.record.history if it is not events[-1])
+        await self._save(replace(self.record, pending=before, history=history))
 
     async def _submit_unanswered_again(self) -> bool:
         """Upload the same key again: RAP neither answered the first upload nor accepts a login.
@@ -295,7 +295,7 @@ class Renewal:
         """
         async with self._logins.registered() as rap:
             await asyncio.to_thread(self._keys.reload)
-            if (pending := self._record.pending) is None or self._is_key_of(rap, pending):
+            if (pending := self.record.pending) is None or self._is_key_of(rap, pending):
                 return pending is not None
             listing = await rap.list_key_folder()
             if not await self._is_answered(rap, listing):
@@ -312,7 +312,7 @@ class Renewal:
         """
         async with self._logins.registered() as rap:
             await asyncio.to_thread(self._keys.reload)
-            if (pending := self._record.pending) is None or self._is_key_of(rap, pending):
+            if (pending := self.record.pending) is None or self._is_key_of(rap, pending):
                 return pending is not None
             listing = await rap.list_key_folder()
             listing = await self._before_upload(rap, listing, self._checks.of_accepted)
@@ -337,7 +337,7 @@ class Renewal:
         return rap.client_key_fingerprint == key.fingerprint
 
     async def _promote(self) -> RenewalOutcome:
-        await self._save(self._record.promoted(self._clock(), run=self._run))
+        await self._save(self.record.promoted(self._clock(), run=self._run))
         outcome = self._outcome(renewed=True)
         log.info(
             "The current key of %s is now %s, valid through %s. The old key %s is valid through %s.",
@@ -366,9 +366,9 @@ class Renewal:
         if waited is not listing:
             found = await self._keep_answers(rap, waited)
             check(found)
-        waiting = self._reader.unprocessed(waited, self._record.pending, found.answers)
-        if waiting and not self._checks.is_asked_for(self._record):
-            raise errors.not_processed(self._account, waiting, errors.old_key_of(self._record))
+        waiting = self._reader.unprocessed(waited, self.record.pending, found.answers)
+        if waiting and not self._checks.is_asked_for(self.record):
+            raise errors.not_processed(self._account, waiting, errors.old_key_of(self.record))
         return waited
 
     # RAP's answers.
@@ -379,9 +379,9 @@ class Renewal:
         :raises RapKeyRejected: if RAP rejects its only upload.
         :raises RapKeyVerificationError: if RAP accepts another key, and does not answer this one.
         """
-        read = await self._reader.read(rap, listing, self._record, run=self._run)
+        read = await self._reader.read(rap, listing, self.record, run=self._run)
         pending, record = self._pending, read.record
-        if accepted := acceptance(read.answers, pending, self._record):
+        if accepted := acceptance(read.answers, pending, self.record):
             await self._save_acceptance(record, accepted)
             return True
         news = [answer for answer in read.answers if answer.file not in pending.results_before]
@@ -394,13 +394,13 @@ class Renewal:
             return True
         await self._save(record)
         if read.foreign:
-            old = errors.old_key_of(self._record)
+            old = errors.old_key_of(self.record)
             raise errors.another_key(self._account, pending, read.foreign[0], old)
         return False
 
     async def _keep_answers(self, rap: KeyFolder, listing: Sequence[KeyFile]) -> KeyAnswers:
         """Read RAP's answers to the account's uploads, and save a copy of each (§6)."""
-        read = await self._reader.read(rap, listing, self._record, run=self._run)
+        read = await self._reader.read(rap, listing, self.record, run=self._run)
         await self._save(read.record)
         return read
 
@@ -425,17 +425,18 @@ class Renewal:
         rejected = Rejected.parse(kept[-1].encode("utf-8", "surrogateescape") if kept else b"")
         note = f"{rejected.code} {rejected.message}".strip()
         await self._save_event(replace(record, pending=None), Happened.REJECTED, pending.fingerprint, note)
-        raise errors.rejected(self._account, pending, rejected, self._record.current)
+        raise errors.rejected(self._account, pending, rejected, self.record.current)
 
     # The record.
 
     @property
-    def _record(self) -> KeyRecord:
+    def record(self) -> KeyRecord:
+        """The account's keys, as they were read or saved last."""
         return self._keys.record
 
     @property
     def _pending(self) -> PendingKey:
-        pending = self._record.pending
+        pending = self.record.pending
         if pending is None:
             raise conflict(self._account.name, "the key store")
         return pending
@@ -448,4 +449,4 @@ class Renewal:
         await asyncio.to_thread(self._keys.save, record)
 
     def _outcome(self, *, renewed: bool) -> RenewalOutcome:
-        return RenewalOutcome.of(self._record, self._clock().date(), renewed=renewed, reason=self._reason)
+        return RenewalOutcome.of(self.record, self._clock().date(), renewed=renewed, reason=self._reason)

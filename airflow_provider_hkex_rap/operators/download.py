@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_patterns
+from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink, board_url
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.assets.announcing import Announcement
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.operators.ingest import Ingest, IngestRequest
+    from airflow_provider_hkex_rap.operators.judging import Judging
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 REPORTS_LANDED = AssetAlias("hkex_rap_reports_landed")
 """Emits an event of ``hkex-rap://<customer>/<folder>`` for each folder with new reports."""
@@ -77,6 +80,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         "rap_conn_id",
     )
     ui_color = "#e4f0e8"
+    operator_extra_links = (BoardLink(), ManifestLink())
 
     def __init__(
         self,
@@ -104,6 +108,10 @@ class RapDownloadOperator(RapTask, BaseOperator):
         self.rap_conn_id = rap_conn_id
         self.announcement: Announcement | None = None
         """What the task announces if it succeeds; known at the end of `execute`."""
+        self.board_url = ""
+        """The run's day on the board; empty before the arguments are read."""
+        self.summary: dict[str, Any] | None = None
+        """What the task returns; None unless it succeeds."""
         self._ingest: Ingest | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -112,34 +120,46 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.lake.preflight import check_lake
         from airflow_provider_hkex_rap.operators.ingest import Ingest
         from airflow_provider_hkex_rap.operators.judging import Judging
+        from airflow_provider_hkex_rap.operators.reporting import Reporting
 
         with self.ending(context):
             expect = parse_expect(self.expect)
             source = AirflowLoginSource(self.rap_conn_id)
             request = self._parse(context, source)
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
+            customer, day = source.login.account.customer, request.day.isoformat()
+            self.board_url = board_url(customer, day, request.folders[0].value)
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
             judging = Judging(ingest, expect)
             self._ingest = ingest
             if leftover := check_lake(request.lake):
                 self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)
-            try:
-                runner.run(judging.land_and_judge, wanted=_services(request.folders))
-            except RapClosed:
-                # An alert must not sleep until RAP opens, which may be on Monday.
-                if not runner.run(judging.judge_without_rap):
-                    raise
-            summary = ingest.summary() | {"judgement": judging.describe()}
-            self.log.info("%s", _format_summary(summary))
-            _judge_transfers(ingest)
-            if ingest.unseen:
-                raise ingest.unseen[0]
-            if judging.error:
-                raise judging.error
-            # Last, since Airflow discards the events of a try that fails.
-            self._announce(context, ingest)
-            return summary
+            reporting = Reporting(context, source, runner, lambda: runner.key_record, ingest, judging)
+            with reporting.of_try():
+                self.summary = self._land(context, runner, ingest, judging)
+            return self.summary
+
+    def _land(
+        self, context: Context, runner: SessionRunner, ingest: Ingest, judging: Judging
+    ) -> dict[str, Any]:
+        """Land and judge, and return the summary."""
+        try:
+            runner.run(judging.land_and_judge, wanted=_services(ingest.request.folders))
+        except RapClosed:
+            # An alert must not sleep until RAP opens, which may be on Monday.
+            if not runner.run(judging.judge_without_rap):
+                raise
+        summary = ingest.summary() | {"judgement": judging.describe()}
+        self.log.info("%s", _format_summary(summary))
+        _judge_transfers(ingest)
+        if ingest.unseen:
+            raise ingest.unseen[0]
+        if judging.error:
+            raise judging.error
+        # Last, since Airflow discards the events of a try that fails.
+        self._announce(context, ingest)
+        return summary
 
     def _announce(self, context: Context, ingest: Ingest) -> None:
         """Emit an event for each folder with reports that were not announced; none outside a run."""

@@ -177,8 +177,13 @@ class Ingest:
         return hasattr(self, "plan") and not self.unseen
 
     @property
-    def unfinished(self) -> list[tuple[str, int | None, int | None]]:
-        """The files that the last session has planned and that are not in the lake: path, size and mtime."""
+    def seconds(self) -> float:
+        """Seconds since the landing was prepared."""
+        return time.monotonic() - self._started
+
+    @property
+    def unfinished(self) -> list[RemoteFile]:
+        """The files that the last session has planned and that are not in the lake."""
         # The session may have ended before its listing.
         plan: Plan | None = getattr(self, "plan", None)
         if not self.landings or not plan:
@@ -188,11 +193,7 @@ class Ingest:
             for outcome in self.results[-1].outcomes
             if outcome.disposition in (Disposition.LANDED, Disposition.ALREADY)
         }
-        return [
-            (f"{file.folder.path}/{file.text}", file.size, file.mtime)
-            for file in plan.todo
-            if file not in done
-        ]
+        return [file for file in plan.todo if file not in done]
 
     @property
     def landed(self) -> list[Entry]:
@@ -223,7 +224,7 @@ class Ingest:
             "failed": last.failed,
             "excluded": self.plan.excluded,
             "bytes": sum(entry.size or 0 for entry in landed),
-            "seconds": round(time.monotonic() - self._started, 3),
+            "seconds": round(self.seconds, 3),
             "by_report": _count_by_report(landed),
             "manifests": [uri for result in (*earlier, last) for uri in result.manifests],
         }

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
+from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.layout import new_run
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
 from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
-from airflow_provider_hkex_rap.rap.judgement import Verdict, days_of_baseline, format_missing
+from airflow_provider_hkex_rap.rap.judgement import (
+    Report,
+    Verdict,
+    days_of_baseline,
+    format_missing,
+    is_ordinary,
+)
+from airflow_provider_hkex_rap.rap.retention import first_kept
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.entry import Entry
@@ -58,6 +67,9 @@ class Judging:
         )
         self.error: RapError | None = None
         """The error that the run must end with; None if every judged day is complete."""
+        self.expect = self._scope.expect
+        """Globs on file names, and the word ``usual``."""
+        self.covers = self._scope.covers
         self.verdicts: list[Verdict] = []
         """The verdicts, that of the run's own day last."""
         self._marks: list[Mark] | None = None
@@ -143,6 +155,34 @@ class Judging:
         uri = self._ingest.request.lake.uri
         return refusing(f"The ledger of {uri} cannot be read or written", uri)
 
+    def known_days(self) -> dict[Report, set[date]]:
+        """Return the business dates of each report that is known; call it once a day was judged."""
+        return {report: set(days) for report, days in self._completeness.history.counts.items()}
+
+    def days_missing(self) -> dict[str, int] | None:
+        """Return how many ordinary days, of those that RAP surely lists whole, lack an expected report.
+
+        A glob of ``expect`` may belong to any folder, so it counts for each.
+
+        :returns: the number by folder; None if the run's day is an older one, or was not judged.
+        """
+        day, today = self._ingest.request.day, self._ingest.source.clock().date()
+        first = first_kept(today).add(days=1)
+        if not self.verdicts or not self.verdicts[-1].judged or day < first:
+            return None
+        days = Counter[str]()
+        for number in range((day - first).days + 1):
+            each = first.add(days=number)
+            missing = self._completeness.judge(each, late=each != day).missing if is_ordinary(each) else ()
+            days.update(
+                {
+                    (m.report.folder if m.report else m.folder or folder).value
+                    for m in missing
+                    for folder in self._scope.folders
+                }
+            )
+        return {folder.value: days[folder.value] for folder in self._scope.folders}
+
     def describe(self) -> dict[str, Any]:
         """Return the judgement for the summary of the run."""
         if not self.verdicts:
@@ -174,6 +214,16 @@ class Judging:
     def _entries(self) -> list[Entry]:
         read = [entry for manifest in self._ingest.ledger.manifests.values() for entry in manifest.entries]
         return read + [entry for result in self._ingest.results for entry in result.entries]
+
+    def landed_in_run(self) -> list[Entry]:
+        """Return the entries that the task of this run has written for landed files, in any of its tries."""
+        own = {name: self._ingest.run.get(name) for name in ("dag", "run", "task")}
+        return [
+            entry
+            for entry in self._entries()
+            if entry.disposition == Disposition.LANDED
+            and {"dag": entry.dag, "run": entry.run, "task": entry.task} == own
+        ]
 
     def _nothing_included(self, listed: Sequence[RemoteFile]) -> RapError | None:
         """Return the error of an ``include`` that matches nothing, in the listing or in the ledger."""
@@ -219,7 +269,13 @@ class Judging:
             MARK,
             new_run(self._ingest.source.clock()),
             self._completeness.mark(
-                self._run, self._ingest.request.day, self.verdicts, self._ingest.unfinished
+                self._run,
+                self._ingest.request.day,
+                self.verdicts,
+                [
+                    (f"{file.folder.path}/{file.text}", file.size, file.mtime)
+                    for file in self._ingest.unfinished
+                ],
             ),
         )
 

@@ -74,6 +74,7 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
         """Renew the key if that is due, or finish a renewal that was begun."""
         from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
         from airflow_provider_hkex_rap.keystore.renewal import Renewal
+        from airflow_provider_hkex_rap.operators.reporting import Reporting
         from airflow_provider_hkex_rap.runner.key_logins import KeyLogins
 
         with self.ending(context):
@@ -89,7 +90,8 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
                 force=parse_flag("force", self.force),
                 run=run.run_id if run else None,
             )
-            outcome = runner.run(renewal.run, wanted=[KEY_WORK])
+            with Reporting(context, source, runner, lambda: renewal.record).of_try():
+                outcome = runner.run(renewal.run, wanted=[KEY_WORK])
             self.log.info("%s: %s %s", outcome.account, _format_outcome(outcome), outcome.reason)
             if outcome.renewed:
                 _emit(context, outcome)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hkex_rap.keystore.login_keys import ChosenKeys, LoginKeys
-    from airflow_provider_hkex_rap.keystore.record import PendingKey
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord, PendingKey
     from airflow_provider_hkex_rap.rap.account import Account
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.rap.folders import Folder
@@ -72,6 +72,10 @@ class SessionRunner:
     def __init__(self, source: LoginSource, policy: Policy) -> None:
         self._source = source
         self.policy = policy
+        self.superseded = 0
+        """How many sessions another login has ended (§4.3)."""
+        self.key_record: KeyRecord | None = None
+        """The account's keys after the last login; None before it."""
         self._wanted: tuple[Wanted, ...] = ()
         self._killed = False
         self._session: RapSession | None = None
@@ -170,7 +174,8 @@ class SessionRunner:
                 try:
                     if only is None:
                         # Even if the task is killed meanwhile: the next login reads this record.
-                        await finish(in_thread(keys.note_login, chosen, session.client_key_fingerprint))
+                        noting = in_thread(keys.note_login, chosen, session.client_key_fingerprint)
+                        self.key_record = await finish(noting)
                     yield session
                 finally:
                     self._session = None
@@ -223,13 +228,20 @@ class SessionRunner:
         """Do the work, and again after a back-off if another login has superseded our session (§4.3)."""
         for _ in range(self.policy.superseded_retries):
             try:
-                return await work()
+                return await self._count_superseded(work)
             except RapSessionSuperseded as error:
                 pause = self.policy.superseded_backoff()
                 log.warning("%s Trying again in %.0f s.", error, pause)
                 await asyncio.sleep(pause)
                 await in_thread(self._source.refresh)
-        return await work()
+        return await self._count_superseded(work)
+
+    async def _count_superseded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work()
+        except RapSessionSuperseded:
+            self.superseded += 1
+            raise
 
     def _cancel(self) -> None:
         task = self._task

@@ -1,0 +1,1 @@
+"""Alerts: structured records of failures and warnings, and the notifiers that get them."""

@@ -1,0 +1,161 @@
+"""Find what a person should know of a run although no task fails for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pendulum
+
+from airflow_provider_hkex_rap.notifications.record import RapWarning
+from airflow_provider_hkex_rap.operators.metrics import key_days_left
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.judgement import USUAL, Report
+from airflow_provider_hkex_rap.rap.key_lifecycle import WARNING_DAYS
+from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
+from airflow_provider_hkex_rap.rap.retention import days_until_removed, left_on
+
+if TYPE_CHECKING:
+    from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.operators.ingest import Ingest
+    from airflow_provider_hkex_rap.operators.judging import Judging
+
+_LAST_DAYS = 2
+"""A file that has not landed is named on the last days on which RAP keeps it, so many."""
+_NAMED = 5
+"""Files and reports that a warning names, at most."""
+
+
+def find_warnings(
+    record: KeyRecord | None, today: pendulum.Date, ingest: Ingest | None, judging: Judging | None
+) -> Iterator[RapWarning]:
+    """Yield the warnings of a run; those that cost no storage calls come first.
+
+    :param record: the account's keys; None if no login has shown them.
+    :param today: the date in Hong Kong.
+    :param ingest: the landing of a download.
+    :param judging: the judgement of a download.
+    """
+    if record:
+        yield from _of_key(record, today)
+    if ingest and judging:
+        yield from _of_days(judging)
+        yield from _of_leaving_files(ingest, today)
+        if judging.expect:
+            yield from _of_republished_files(judging)
+        if USUAL in judging.expect and judging.verdicts and not ingest.request.only_day:
+            yield from _of_monthly_reports(ingest, judging, today)
+
+
+def _of_key(record: KeyRecord, today: pendulum.Date) -> Iterator[RapWarning]:
+    current, foreign = record.current, record.foreign_upload
+    last_day = current.last_day if current else None
+    if foreign:
+        day = pendulum.DateTime.fromisoformat(foreign.at).in_timezone(HONG_KONG).date()
+        ends = f" so the current key ends on {last_day}" if last_day else ""
+        yield RapWarning(
+            "KeyUploadedElsewhere",
+            f"Somebody else uploaded the key {foreign.fingerprint} of {record.account} on {day}.",
+            f"RAP keeps two keys of an account,{ends or ' and the current key ends'} (§6.3).",
+            "Give the connection that key, or register a new one (§5); find out who uploaded it.",
+        )
+        return
+    left = key_days_left(record, today)
+    if current and left is not None and left <= WARNING_DAYS:
+        yield RapWarning(
+            "KeyExpires",
+            f"The key {current.fingerprint} of {record.account} ends on {last_day}: days left {left}.",
+            "Its renewal should have happened 30 days before the end (§6).",
+            "Look at the runs of RapKeyRenewalOperator, or run 'airflow hkex-rap renew'. After the last day,"
+            " only a new registration helps (§5).",
+        )
+
+
+def _of_days(judging: Judging) -> Iterator[RapWarning]:
+    said = [warning for verdict in judging.verdicts for warning in verdict.warnings]
+    if said:
+        yield RapWarning(
+            "UnusualDay",
+            " ".join(said[:_NAMED]) + _more(len(said), "warnings"),
+            "The days before were different; no task fails for this.",
+            "Check if HKEX has announced it. 'airflow hkex-rap gaps' shows each day.",
+        )
+
+
+def _of_leaving_files(ingest: Ingest, today: pendulum.Date) -> Iterator[RapWarning]:
+    """Warn of listed files that have not landed and that leave RAP soon; refused names never land."""
+    if not hasattr(ingest, "plan"):
+        return
+    leaving: dict[pendulum.Date, list[str]] = {}
+    for file in (*ingest.unfinished, *(each.file for each in ingest.plan.quarantined)):
+        day = ingest.request.naming.read(file.text, file.mtime, ingest.plan.seen).business_date
+        if days_until_removed(day, today) <= _LAST_DAYS:
+            leaving.setdefault(day, []).append(f"{file.folder.path}/{file.text}")
+    for day, paths in sorted(leaving.items()):
+        yield RapWarning(
+            "FileLeavesRap",
+            f"{len(paths)} files of {day} leave RAP on {left_on(day)} and have not landed: {_named(paths)}.",
+            "RAP keeps reports for ten calendar days (§4.1).",
+            "The log of the task says why they did not land. If that cannot be mended in time, fetch them by"
+            " hand.",
+        )
+
+
+def _of_republished_files(judging: Judging) -> Iterator[RapWarning]:
+    again = [entry for entry in judging.landed_in_run() if entry.supersedes]
+    if again:
+        days = ", ".join(sorted({entry.business_date for entry in again}))
+        yield RapWarning(
+            "Republished",
+            f"RAP has published {len(again)} files of {days} with new content:"
+            f" {_named([f'{entry.folder}/{entry.text}' for entry in again])}.",
+            "HKEX has corrected them. The new content has landed beside the old one.",
+            "If somebody has used the old content, process these reports again.",
+        )
+
+
+def _of_monthly_reports(ingest: Ingest, judging: Judging, today: pendulum.Date) -> Iterator[RapWarning]:
+    days = judging.known_days()
+    for report, earlier in asyncio.run(_earlier_days(ingest, judging, today)).items():
+        days.setdefault(report, set()).update(earlier)
+    for late in late_monthly_reports(days, today):
+        yield RapWarning(
+            "MonthlyReportLate",
+            f"{late}.",
+            "It came once a month before, so this month's should be there.",
+            "Ask HKEX if it still comes; 'airflow hkex-rap ls' shows what RAP has.",
+        )
+
+
+async def _earlier_days(ingest: Ingest, judging: Judging, today: pendulum.Date) -> dict[Report, set[date]]:
+    """Return the business dates of reports that landed before the window of the ledger."""
+    from airflow_provider_hkex_rap.lake.manifest import (
+        READERS,
+        WINDOW_DAYS_BACK,
+        days_between,
+        read_manifests,
+    )
+    from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+
+    days = days_between(today.subtract(days=MONTHLY_DAYS_BACK), today.subtract(days=WINDOW_DAYS_BACK + 1))
+    lake, customer = ingest.request.lake, ingest.ledger.customer
+    found: dict[Report, set[date]] = {}
+    async with StorageCalls(READERS) as calls:
+        for folder in ingest.request.folders:
+            async for manifest in read_manifests(calls, lake, customer, folder, days):
+                for entry in manifest.entries:
+                    if entry.uri and judging.covers(entry.folder, entry.text):
+                        report = Report(Folder(entry.folder), entry.report)
+                        found.setdefault(report, set()).add(date.fromisoformat(entry.business_date))
+    return found
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + _more(len(names), "files")
+
+
+def _more(number: int, what: str) -> str:
+    return f" and {number - _NAMED} more {what}" if number > _NAMED else ""

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 from airflow.sdk import DAG, Param, task
 
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.rap.calendar import trading_days
 
@@ -36,7 +37,8 @@ with DAG(
         ),
     },
     max_active_runs=1,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=15)},
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=15), "on_failure_callback": alert},
+    on_failure_callback=alert,
     tags=["hkex", "rap"],
     doc_md=__doc__,
 ):

@@ -3,7 +3,8 @@
 Set the Airflow Variable ``hkex_rap_lake`` to the root of the lake, such as ``s3://aws_default@bucket/rap``,
 and create the connection ``hkex_rap_default``. Each run lands all new files, so the next run makes up for a
 missed day. A green task means that the lake has every usual report of the trading day: those that came on
-nearly every day before. If one is missing, the task retries; it fails when no retry is left.
+nearly every day before. If one is missing, the task retries; it fails when no retry is left. It then alerts
+the notifier that the Variable ``hkex_rap_notifier`` names.
 
 To judge another day, trigger the DAG with its ``business_date``.
 """
@@ -13,6 +14,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, Param
 
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.timetables import RapTradingDayTimetable
 
@@ -34,7 +36,9 @@ COMMON = {
     "start_date": pendulum.datetime(2026, 1, 1, tz="UTC"),
     "catchup": False,
     "max_active_runs": 1,
-    "default_args": {"retries": 8, "retry_delay": timedelta(minutes=15)},
+    "default_args": {"retries": 8, "retry_delay": timedelta(minutes=15), "on_failure_callback": alert},
+    # The DAG alerts if a task could not, since its process was killed.
+    "on_failure_callback": alert,
     "tags": ["hkex", "rap"],
     "doc_md": __doc__,
 }

@@ -8,6 +8,7 @@ HKEX asks participants to download all other reports once per day only (guide §
 import pendulum
 from airflow.sdk import DAG
 
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 
 # Patterns of file names. Name only the intraday margin reports of your own subscription.
@@ -19,6 +20,8 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="Asia/Hong_Kong"),
     catchup=False,
     max_active_runs=1,
+    default_args={"on_failure_callback": alert},
+    on_failure_callback=alert,
     tags=["hkex", "rap"],
     doc_md=__doc__,
 ):

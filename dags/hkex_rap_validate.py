@@ -8,6 +8,8 @@ report fails a check, the task fails after it has written the other reports. The
 from airflow.sdk import DAG, Asset, ObjectStoragePath, Variable, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_hkex_rap.notifications.alerts import alert
+
 CUSTOMER = "CXYZ"
 FOLDERS = ["DCASS", "DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"]
 # The columns that a report must have, and its least number of rows, by report code: {"TP001": 1}.
@@ -73,6 +75,8 @@ with DAG(
     "hkex_rap_validate",
     schedule=ASSETS["DCASS"] | ASSETS["DCASS_OTHERS"] | ASSETS["HKCC_SEOCH_CCMS_GLOB"],
     max_active_runs=1,
+    default_args={"on_failure_callback": alert},
+    on_failure_callback=alert,
     tags=["hkex", "rap"],
     doc_md=__doc__,
 ):

@@ -63,6 +63,7 @@ def _findings(args: Namespace) -> Iterator[Finding]:
     yield from check_pools()
     yield from _check_lock_directory(source)
     yield from _check_lake(args.lake)
+    yield from _check_notifiers()
     if args.login and login and now:
         yield from _check_login(source, now)
 
@@ -256,6 +257,24 @@ def _check_lake(given: str | None) -> Iterator[Finding]:
         yield Finding(
             NOTE, "lake", f"{leftover} was written by this check and may not be removed; it is harmless."
         )
+
+
+def _check_notifiers() -> Iterator[Finding]:
+    """Build the notifiers of alerts; nothing is sent."""
+    from airflow_provider_hkex_rap.notifications.notifiers import VARIABLE, read_notifiers
+
+    try:
+        notifiers = read_notifiers()
+        for notifier in notifiers:
+            notifier.build()
+    except RapConfigurationError as error:
+        yield Finding(FAIL, "alerts", str(error))
+        return
+    if notifiers:
+        found = f"They go to {', '.join(notifier.path for notifier in notifiers)}; none was sent."
+        yield Finding(OK, "alerts", found)
+    else:
+        yield Finding(NOTE, "alerts", f"Nobody gets them: there is no Variable {VARIABLE}.")
 
 
 def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:

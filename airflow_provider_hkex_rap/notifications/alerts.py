@@ -156,9 +156,13 @@ def _make(
     from airflow_provider_hkex_rap.operators.links import board_url, run_url
     from airflow_provider_hkex_rap.rap.account import Account
 
-    dag_id, run_id = context["dag"].dag_id, context["run_id"]
-    ti: Any = context.get("ti") if "reason" not in context else None
-    task_id, map_index = (ti.task_id, ti.map_index) if ti else key[1:] if key else ("", -1)
+    ti: Any = context.get("ti")
+    dag_id, run_id = (ti.dag_id, ti.run_id) if ti else (context["dag"].dag_id, context["run_id"])
+    task_id, map_index = ("", -1)
+    if key:
+        _, task_id, map_index = key
+    elif "reason" not in context:
+        task_id, map_index = ti.task_id, ti.map_index
     texts = {
         name: printable(str(redact(text)), limit=_CHARACTERS)
         for name, text in {"what": facts.what, "why": facts.why, "todo": facts.todo}.items()

@@ -1,4 +1,8 @@
-"""Landings trigger the DAGs that are scheduled on a folder's reports; it is Friday 15 January 2027, 20:00."""
+"""What a run hands on, and whom it tells; it is Friday 15 January 2027, 20:00.
+
+Landings trigger the DAGs that are scheduled on a folder's reports. Each task has links and sends metrics, and
+failures reach a mailbox.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pendulum
 import pytest
@@ -15,6 +19,7 @@ import pytest
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.folders import Folder
 
+from .listeners import NOTIFIER, MailServer, Metric, StatsdServer
 from .real_airflow import missing_faketime
 from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial
 
@@ -38,9 +43,14 @@ class Events:
 
     :param summaries: the results of the task ``land``, by the name of the landing.
     :param seen: for each consumer, the extras of the events of each of its runs.
+    :param runs: the ids of the runs of ``land``, by the name of the landing.
+    :param alerts: the alerts that were mailed, by DAG.
     """
 
     trial: Trial
+    runs: dict[str, str] = field(default_factory=dict)
+    alerts: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    metrics: list[Metric] = field(default_factory=list)
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
 
@@ -53,7 +63,21 @@ class Events:
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+def mail() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def statsd() -> Iterator[StatsdServer]:
+    with StatsdServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def trial(
+    tmp_path_factory: pytest.TempPathFactory, mail: MailServer, statsd: StatsdServer
+) -> Iterator[Trial]:
     home = tmp_path_factory.mktemp("events")
     lineage = {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
     with Trial(
@@ -64,13 +88,20 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
             "TRIAL_SEEN": str(home),
             "AIRFLOW_VAR_HKEX_RAP_PARQUET": (home / "parquet").as_uri(),
             "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(lineage),
+            "AIRFLOW__API__BASE_URL": "https://airflow.example.com",
+            "AIRFLOW_CONN_SMTP_DEFAULT": mail.connection,
+            "AIRFLOW_VAR_HKEX_RAP_NOTIFIER": json.dumps(NOTIFIER),
+            # Seconds after which a worker without a heartbeat counts as lost.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            **statsd.environment,
         },
     ) as trial:
         yield trial
 
 
 @pytest.fixture(scope="module")
-def events(trial: Trial) -> Events:
+def events(trial: Trial, mail: MailServer, statsd: StatsdServer) -> Events:
     airflow, rap, played = trial.airflow, trial.rap, Events(trial)
 
     def publish(report: str, day: str, folder: Folder = Folder.DCASS, account: str = ACCOUNT) -> None:
@@ -83,6 +114,7 @@ def events(trial: Trial) -> Events:
         run = airflow.trigger("land")
         assert trial.end_of("land", run) == "success", trial.log("land", run, "land")
         played.summaries[name] = airflow.xcom("land", run, "land")
+        played.runs[name] = run
 
     def wait_for_runs(consumer: str, count: int) -> None:
         path = Path(airflow.home, f"{consumer}.jsonl")
@@ -97,6 +129,8 @@ def events(trial: Trial) -> Events:
         "land_and_fail",
         "land_by_two",
         "land_mapped",
+        "kill_task",
+        "kill_worker",
         VALIDATE,
         *(f"consume_{name}" for name in consumers),
     )
@@ -133,11 +167,31 @@ def events(trial: Trial) -> Events:
 
     airflow.wait_until(lambda: parquet(trial, NEXT_DAY).exists(), "the Parquet file of the last day")
     airflow.wait_until_idle()
+    played.metrics = statsd.metrics()
+
+    played.alerts = alerts_of_killed_tasks(trial, mail)
     played.seen = {
         name: [json.loads(line) for line in Path(airflow.home, f"{name}.jsonl").read_text().splitlines()]
         for name in consumers
     }
     return played
+
+
+def alerts_of_killed_tasks(trial: Trial, mail: MailServer) -> dict[str, list[dict[str, str]]]:
+    """Kill a task and a worker, and return by DAG all alerts that have come so far."""
+    alerts: dict[str, list[dict[str, str]]] = {}
+    # A second alert of the lost worker would come before the alert of the killed task.
+    killed = ("kill_worker", "kill_task")
+
+    def all_alerted() -> bool:
+        for alert in mail.alerts():
+            alerts.setdefault(alert["dag_id"], []).append(alert)
+        return set(killed) <= alerts.keys()
+
+    for dag_id in killed:
+        assert trial.end_of(dag_id, trial.airflow.trigger(dag_id)) == "failed"
+    trial.airflow.wait_until(all_alerted, "the alerts of killed tasks")
+    return alerts
 
 
 def parquet(trial: Trial, day: str, folder: str = "DCASS", report: str = "TP001") -> Path:
@@ -227,5 +281,60 @@ def test_openlineage_gets_the_files_of_each_landing(events: Events) -> None:
         and event["eventType"] in ("COMPLETE", "FAIL")
     ]
     landed = sorted(len(event["outputs"]) for event in landings)
-    assert landed == [0, 1, 1, 4]
+    # The second try of the failed run has landed nothing.
+    assert landed == [0, 0, 1, 1, 4]
     assert all(len(event["inputs"]) == len(event["outputs"]) for event in landings)
+
+
+def test_a_download_links_to_its_day_on_the_board_and_to_its_manifest_files(events: Events) -> None:
+    run = events.runs["several days"]
+    links = events.trial.airflow.request("GET", f"dags/land/dagRuns/{run}/taskInstances/land/links")
+    base = "https://airflow.example.com"
+    assert links["extra_links"] == {
+        "Board": f"{base}/hkex-rap/?customer=CXYZ&folder=DCASS&day=2027-01-15",
+        "Manifest files": f"{base}/dags/land/runs/{quote(run)}/tasks/land/xcom",
+    }
+    run = events.runs["nothing new"]
+    links = events.trial.airflow.request("GET", f"dags/land/dagRuns/{run}/taskInstances/land/links")
+    assert links["extra_links"]["Board"]
+    assert links["extra_links"]["Manifest files"] is None
+
+
+def test_a_failure_alerts_once_after_its_last_try(events: Events) -> None:
+    (alert,) = events.alerts["land_and_fail"]
+    (task,) = events.trial.airflow.task_instances("land_and_fail")
+    assert task["try_number"] == 2
+    assert (alert["severity"], alert["kind"], alert["account"]) == ("error", "RapReportMissing", ACCOUNT)
+    assert "NEVER_*" in alert["what"]
+    assert alert["why"]
+    assert alert["todo"]
+    assert alert["business_date"] == "2027-01-15"
+    assert alert["link"].endswith(f"/runs/{quote(task['dag_run_id'])}/tasks/land")
+    assert alert["board"].endswith("/hkex-rap/?customer=CXYZ&day=2027-01-15")
+
+
+def test_a_killed_task_and_a_lost_worker_alert_once(events: Events) -> None:
+    for dag_id in ("kill_task", "kill_worker"):
+        (alert,) = events.alerts[dag_id]
+        assert (alert["severity"], alert["kind"]) == ("error", "TaskKilled")
+        assert alert["what"].startswith(f"{dag_id}.die ")
+        assert (alert["task_id"], alert["link"].rpartition("/")[2]) == ("die", "die")
+
+
+def test_a_success_alerts_nobody(events: Events) -> None:
+    assert events.alerts.keys() == {"land_and_fail", "kill_task", "kill_worker"}
+
+
+def test_the_metrics_of_each_landing_reach_statsd(events: Events) -> None:
+    tags = {"dag_id": "land", "task_id": "land", "account": ACCOUNT, "customer": "CXYZ"}
+
+    def total(name: str, **more: str) -> float:
+        return sum(m.value for m in events.metrics if m.name == name and m.tags == {**tags, **more})
+
+    assert total("hkex_rap.files.landed", folder="DCASS") == len(DAYS) + 1
+    assert total("hkex_rap.files.landed", folder="DCASS_OTHERS") == 1
+    assert total("hkex_rap.bytes.landed", folder="DCASS_OTHERS") == len(CSV)
+    assert total("hkex_rap.sessions.superseded") == 0
+    durations = [m for m in events.metrics if m.name == "hkex_rap.landing.duration" and m.tags == tags]
+    assert [m.kind for m in durations] == ["ms"] * len(events.summaries)
+    assert all(0 < m.value < 60_000 for m in durations)

@@ -2,18 +2,22 @@
 
 import json
 import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Asset, task
 
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 
 LAKE = "{{ var.value.hkex_rap_lake }}"
 SEEN = Path(os.environ["TRIAL_SEEN"])
 
+ALERTING = {"retry_delay": timedelta(seconds=1), "retries": 1, "on_failure_callback": alert}
+
 for dag_id, expect in (("land", []), ("land_and_fail", ["NEVER_*"])):
-    with DAG(dag_id, schedule=None, default_args={"retry_delay": timedelta(seconds=1)}):
+    with DAG(dag_id, schedule=None, default_args=ALERTING, on_failure_callback=alert):
         RapDownloadOperator(task_id="land", folders=["DCASS", "DCASS_OTHERS"], lake=LAKE, expect=expect)
 
 # Two accounts of one customer, in pools of their own, at the same time. If two tasks emit the first events of
@@ -34,6 +38,19 @@ with DAG("land_mapped", schedule=None):
     RapDownloadOperator.partial(
         task_id="land", folders=["HKCC_SEOCH_CCMS_GLOB"], lake=LAKE, expect=[], pool="hkex_rap"
     ).expand(business_date=["2027-01-13", "2027-01-14"])
+
+
+@task
+def die(of_whom):
+    """Kill this process, and before it the supervisor too if a worker is to be lost."""
+    if of_whom == "worker":
+        os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+for of_whom in ("task", "worker"):
+    with DAG(f"kill_{of_whom}", schedule=None, default_args=ALERTING, on_failure_callback=alert):
+        die.override(retries=0)(of_whom)
 
 
 @task

@@ -1,0 +1,361 @@
+"""What a run tells a notifier, and the metrics that it sends; Airflow's own notifier mails to localhost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+
+from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
+from airflow_provider_hkex_rap.notifications import notifiers
+from airflow_provider_hkex_rap.notifications.alerts import alert
+from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
+from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapTransferError
+from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+
+from ..simulated_rap import NOW, download, in_a_run, use
+from .listeners import NOTIFIER, MailServer, StatsdServer
+
+DAYS = [pendulum.date(2026, 11, day) for day in (11, 12, 13, 16, 17, 18, 19, 20)]
+FRIDAY = DAYS[-1]
+NOBODY = "alerts.never.Notifier"
+
+
+@pytest.fixture
+def mail(monkeypatch: pytest.MonkeyPatch) -> Iterator[MailServer]:
+    with MailServer() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", server.connection)
+        name(monkeypatch, NOTIFIER)
+        yield server
+
+
+def name(monkeypatch: pytest.MonkeyPatch, notifier: object) -> None:
+    """Set the Variable that names the notifiers."""
+    text = notifier if isinstance(notifier, str) else json.dumps(notifier)
+    monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_NOTIFIER", text)
+
+
+def put(rap: RapSimulator, report: str, day: pendulum.Date, content: bytes = b"x") -> None:
+    at = pendulum.datetime(day.year, day.month, day.day, 19, tz="Asia/Hong_Kong")
+    rap.put(Folder.DCASS, f"{report}_CXYZ_{day:%Y%m%d}.csv", content, at)
+
+
+def land(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any]:
+    return download(lake, context or run(), **{"folders": ["DCASS"], "expect": ["usual"], **arguments})
+
+
+@pytest.fixture
+def complete(rap: RapSimulator) -> RapSimulator:
+    """RAP lists a report of every day."""
+    for day in DAYS:
+        put(rap, "TP001", day)
+    return rap
+
+
+def run(day: pendulum.Date = FRIDAY, *, try_number: int = 1) -> Any:
+    """Return the context of a task with one retry, in a run for a day."""
+    context = in_a_run()
+    context["ti"].__dict__.update(try_number=try_number, max_tries=1, map_index=-1)
+    context["dag_run"].conf["business_date"] = day.isoformat()
+    return context
+
+
+def failing(error: BaseException) -> Any:
+    """Return the context of a failure callback."""
+    task = RapDownloadOperator(task_id="land", folders=["DCASS"], lake="file:///lake")
+    made = run(try_number=2) | {"exception": error, "dag": DAG("daily"), "logical_date": None}
+    made["ti"].task = task
+    return made
+
+
+def one_line(error: BaseException, mail: MailServer) -> str:
+    alert(failing(error))
+    (sent,) = mail.alerts()
+    return sent["what"]
+
+
+# Warnings.
+
+
+def test_a_complete_ordinary_day_alerts_nobody(complete: RapSimulator, lake: Path, mail: MailServer) -> None:
+    land(lake)
+    assert mail.alerts() == []
+
+
+def test_without_a_notifier_nothing_happens(
+    complete: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    threads = threading.active_count()
+    caplog.set_level(logging.WARNING, "airflow_provider_hkex_rap.notifications")
+    for notifier in ("", " ", "[]"):
+        with pytest.MonkeyPatch.context() as patch:
+            name(patch, notifier)
+            land(lake)
+            alert(failing(RuntimeError("x")))
+    alert(failing(RuntimeError("x")))
+    assert [record for record in caplog.records if "notifications" in record.name] == []
+    assert threading.active_count() <= threads + 1
+
+
+def test_a_missing_report_of_a_holiday_is_a_warning_once_in_the_run(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    # 25 December 2026 is a public holiday.
+    for day in (18, 21, 22, 23, 24):
+        put(rap, "TP001", pendulum.date(2026, 12, day))
+        put(rap, "RPI03", pendulum.date(2026, 12, day))
+    put(rap, "TP001", pendulum.date(2026, 12, 25))
+    now = pendulum.datetime(2026, 12, 25, 23, 40, tz="Asia/Hong_Kong")
+    rap.clock.set(now)
+    use(monkeypatch, rap.connection("DCXYZ001"), now)
+    context = run(now.date())
+    # The first try fails, and a retry follows: it is the last try that warns.
+    rap.faults.add(Fault("deny", path="*/TP001_CXYZ_20261225.csv", times=None))
+    with pytest.raises(RapTransferError):
+        land(lake, context)
+    assert mail.alerts() == []
+    rap.faults.clear()
+    land(lake, run(now.date(), try_number=2))
+    (warning,) = mail.alerts()
+    assert (warning["severity"], warning["kind"]) == ("warning", "UnusualDay")
+    assert "on a public holiday: RPI03 in DCASS" in warning["what"]
+    assert (warning["account"], warning["business_date"]) == ("DCXYZ001", "2026-12-25")
+    assert warning["board"].endswith("/hkex-rap/?customer=CXYZ&day=2026-12-25")
+
+
+def test_republished_content_is_a_warning_unless_versions_are_collected(
+    complete: RapSimulator, lake: Path, mail: MailServer
+) -> None:
+    land(lake)
+    put(complete, "TP001", FRIDAY, b"corrected")
+    land(lake)
+    (warning,) = mail.alerts()
+    assert warning["kind"] == "Republished"
+    assert "DCASS/TP001_CXYZ_20261120.csv" in warning["what"]
+    put(complete, "TP001", FRIDAY, b"corrected again")
+    land(lake, expect=[])
+    assert mail.alerts() == []
+
+
+def test_a_file_that_leaves_rap_without_having_landed_is_a_warning(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    put(complete, "OLD", pendulum.date(2026, 11, 10))
+    complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
+    with pytest.raises(RapTransferError):
+        land(lake, run(try_number=2), expect=[])
+    (warning,) = mail.alerts()
+    assert warning["kind"] == "FileLeavesRap"
+    assert "2026-11-21" in warning["what"]
+    assert "OLD_CXYZ_20261110.csv" in warning["what"]
+
+
+def test_a_key_that_ends_soon_is_a_warning(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"]["key_expires"] = "2026-12-04"
+    use(monkeypatch, connection)
+    land(lake)
+    assert mail.alerts() == []
+    connection["extra"]["key_expires"] = "2026-12-03"
+    use(monkeypatch, connection)
+    land(lake)
+    (warning,) = mail.alerts()
+    assert warning["kind"] == "KeyExpires"
+    assert "ends on 2026-12-03: days left 14." in warning["what"]
+
+
+def test_the_upload_of_a_key_by_somebody_else_is_a_warning() -> None:
+    current = StoredKey(fingerprint="aa", private_key="")
+    record = KeyRecord(account="DCXYZ001", current=current).with_foreign_upload("bb", NOW)
+    (warning,) = find_warnings(record, NOW.date(), None, None)
+    assert warning.kind == "KeyUploadedElsewhere"
+    assert "the key bb of DCXYZ001 on 2026-11-20" in warning.what
+    assert "ends on 2026-12-03" in warning.why
+    assert any(entry.what is Happened.UPLOADED_ELSEWHERE for entry in record.history)
+
+
+def test_a_monthly_report_that_fails_to_come_is_a_warning(
+    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    for month, day, hour in ((8, 31, 22), (9, 30, 22), (11, 6, 20)):
+        now = pendulum.datetime(2026, month, day, hour, tz="Asia/Hong_Kong")
+        rap.clock.set(now)
+        use(monkeypatch, rap.connection("DCXYZ001"), now)
+        put(rap, "TP001", now.date())
+        if month != 11:
+            put(rap, "MT001", now.date())
+        land(lake, run(now.date()))
+    (late,) = [sent for sent in mail.alerts() if sent["kind"] == "MonthlyReportLate"]
+    assert "MT001 in DCASS came on 2026-08-31 and 2026-09-30" in late["what"]
+
+
+# Failures.
+
+
+def test_a_failure_says_what_why_and_what_to_do(rap: RapSimulator, mail: MailServer) -> None:
+    error = RapReportMissing("It is missing.", why="It came before.", todo="Ask HKEX.")
+    failure = AirflowFailException("RapReportMissing: ...")
+    failure.__cause__ = error
+    for raised in (error, failure):
+        alert(failing(raised))
+        (sent,) = mail.alerts()
+        assert (sent["severity"], sent["kind"]) == ("error", "RapReportMissing")
+        assert (sent["what"], sent["why"], sent["todo"]) == ("It is missing.", "It came before.", "Ask HKEX.")
+        assert (sent["dag_id"], sent["run_id"], sent["task_id"]) == ("daily", "run", "land")
+        assert (sent["account"], sent["business_date"]) == ("DCXYZ001", "2026-11-20")
+        assert sent["link"] == "http://localhost:8080/dags/daily/runs/run/tasks/land"
+
+
+def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(
+    rap: RapSimulator, mail: MailServer
+) -> None:
+    from airflow.sdk.log import mask_secret
+
+    mask_secret("correct horse battery")
+    said = one_line(ValueError("It is correct horse battery.\nBcc: x@example.com " + "y" * 5000), mail)
+    assert "correct horse" not in said
+    assert "***" in said
+    assert "\n" not in said
+    assert len(said) <= 1500
+
+
+def test_a_notifier_for_errors_gets_no_warnings(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    name(monkeypatch, [NOTIFIER | {"severity": "error"}, NOTIFIER])
+    land(lake)
+    put(complete, "TP001", FRIDAY, b"corrected")
+    land(lake)
+    assert len(mail.alerts()) == 1
+    alert(failing(RuntimeError("x")))
+    assert len(mail.alerts()) == 2
+
+
+@pytest.mark.parametrize(
+    ("notifier", "said"),
+    [
+        ("{", "It is not JSON"),
+        ({"kwargs": {}}, "with a 'notifier'"),
+        ({"notifier": NOBODY}, "alerts.never.Notifier cannot be imported"),
+        ({**NOTIFIER, "kwargs": {"whom": "x", "password": "hunter2"}}, "does not take these kwargs"),
+        ({**NOTIFIER, "kwarg": {}}, "Unknown: 'kwarg'"),
+        ({**NOTIFIER, "severity": "info"}, "'severity' must be"),
+        ({"notifier": "json.loads", "kwargs": {"s": "1"}}, "is no notifier"),
+    ],
+)
+def test_a_broken_notifier_is_logged_with_the_next_step_and_fails_nothing(
+    complete: RapSimulator,
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    notifier: object,
+    said: str,
+) -> None:
+    name(monkeypatch, notifier)
+    alert(failing(RuntimeError("x")))
+    (record,) = [r for r in caplog.records if r.name == notifiers.__name__]
+    assert record.levelname == "ERROR"
+    assert said in record.getMessage()
+    assert "hkex-rap doctor" in record.getMessage()
+    assert "hunter2" not in caplog.text
+    assert land(lake)["landed"] == len(DAYS)
+
+
+def test_a_notifier_that_does_not_answer_delays_a_task_by_a_bound_only(
+    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(notifiers, "SECONDS", 0.2)
+    name(monkeypatch, {"notifier": "hanging_notifier.Hanging"})
+    module = ModuleType("hanging_notifier")
+    monkeypatch.setattr(module, "Hanging", Hanging, raising=False)
+    monkeypatch.setitem(sys.modules, "hanging_notifier", module)
+    alert(failing(RuntimeError("x")))
+    Hanging.released.set()
+    assert "were not sent within 0.2 s" in caplog.text
+
+
+class Hanging:
+    released = threading.Event()
+
+    def __call__(self, context: Any) -> None:
+        self.released.wait(60)
+
+
+# Metrics.
+
+
+@pytest.fixture
+def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[StatsdServer]:
+    """Let this process send Airflow's metrics as the process of a task does."""
+    with StatsdServer() as server:
+        for key, value in server.environment.items():
+            monkeypatch.setenv(key, value)
+        stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+        yield server
+    stats.initialize(factory=None, export_legacy_names=True)  # type: ignore[arg-type]
+
+
+def test_the_metrics_of_a_download(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, statsd: StatsdServer
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"]["key_expires"] = "2026-12-03"
+    use(monkeypatch, connection)
+    for day in DAYS[:-1]:
+        put(complete, "RPI03", day)
+    complete.faults.add(Fault("drop", path="*/TP001_CXYZ_20261111.csv", at_byte=0))
+    with pytest.raises(RapReportMissing):
+        land(lake)
+    sent = {(m.name, m.tags.get("folder")): m for m in statsd.metrics()}
+    account = {"account": "DCXYZ001", "customer": "CXYZ"}
+    assert all(m.tags.items() >= account.items() for m in sent.values())
+    files = len(DAYS) * 2 - 1
+    values = {key: (m.kind, m.value) for key, m in sent.items() if m.kind != "ms"}
+    assert values == {
+        ("hkex_rap.files.landed", "DCASS"): ("c", files),
+        ("hkex_rap.bytes.landed", "DCASS"): ("c", files),
+        ("hkex_rap.days.missing", "DCASS"): ("g", 1),
+        ("hkex_rap.key.days_left", None): ("g", 14),
+        ("hkex_rap.sessions.superseded", None): ("c", 1),
+    }
+    assert 0 < sent["hkex_rap.landing.duration", None].value < 60_000
+
+
+def test_a_metric_that_cannot_be_sent_fails_no_task(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def incr(self, *arguments: object, **tags: object) -> None:
+            raise OSError("no buffer")
+
+    stats.initialize(factory=Broken, export_legacy_names=True)  # type: ignore[arg-type]
+    try:
+        assert land(lake)["landed"] == len(DAYS)
+    finally:
+        stats.initialize(factory=None, export_legacy_names=True)  # type: ignore[arg-type]
+    assert "OSError: no buffer" in caplog.text
+
+
+def test_the_page_names_each_metric_and_no_other() -> None:
+    root = Path(__file__).parents[2]
+    code = (root / "airflow_provider_hkex_rap/operators/metrics.py").read_text()
+    names = {f"hkex_rap.{name}" for name in re.findall(r'"([a-z]+\.[a-z_]+)",', code)}
+    assert len(names) == 6
+    assert set(re.findall(r"`(hkex_rap\.[a-z_.]+)`", (root / "docs/metrics.md").read_text())) == names

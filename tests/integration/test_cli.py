@@ -169,6 +169,7 @@ def test_doctor_checks_everything_and_does_not_authenticate(
         "pool": ["ok"],
         "lock": ["ok"],
         "lake": ["ok"],
+        "alerts": ["-"],
     }
     assert "open until Sat 2026-11-21 03:30 HKT" in doctor.out
     assert not lake.exists()
@@ -261,6 +262,19 @@ def test_doctor_finds_a_lake_that_lets_files_be_overwritten(
     assert (doctor.status, states(doctor.out)["lake"]) == (1, ["FAIL"])
     assert "overwritten" in doctor.out
     assert not lake.exists()
+
+
+def test_doctor_builds_the_notifiers_of_alerts(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    smtp = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+    for kwargs, state, said in (
+        ({"to": "desk@example.com"}, "ok", f"They go to {smtp}; none was sent."),
+        ({"whom": "desk@example.com"}, "FAIL", "does not take these kwargs"),
+    ):
+        named = json.dumps({"notifier": smtp, "kwargs": kwargs})
+        monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_NOTIFIER", named)
+        doctor = airflow("hkex-rap", "doctor", "--conn-id", "none")
+        assert states(doctor.out)["alerts"] == [state]
+        assert said in doctor.out
 
 
 def test_doctor_names_a_missing_connection_and_an_unusable_lake(airflow: Airflow, tmp_path: Path) -> None:

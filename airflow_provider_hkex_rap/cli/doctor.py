@@ -11,7 +11,7 @@ from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONN
 from airflow_provider_hkex_rap.cli.finding import FAIL, NOTE, OK, WARN, Finding
 from airflow_provider_hkex_rap.cli.pools import check_pools
 from airflow_provider_hkex_rap.cli.reach import check_reach, source_finding
-from airflow_provider_hkex_rap.cli.status import describe_end, describe_warning
+from airflow_provider_hkex_rap.keystore.status import describe_end, describe_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.lake.preflight import check_lake, is_missing

@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.keystore.offers import (
 )
 from airflow_provider_hkex_rap.keystore.record import StoredKey
 from airflow_provider_hkex_rap.keystore.store import AccountKeys, KeyStoreError
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.store import KeyStore
     from airflow_provider_hkex_rap.rap.account import Account
     from airflow_provider_hkex_rap.rap.clock import Clock
-    from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError, RapError
+    from airflow_provider_hkex_rap.rap.errors import RapAuthenticationError
 
 log = logging.getLogger(__name__)
 
@@ -152,11 +152,24 @@ class LoginKeys:
             record = without_passed_day(record, self._key_expires, self._clock().date())
         record = self._with_readable_copy(self.with_known_expiry(record), keys)
         self._warn_if_expired(record)
-        if record != keys.record and self._save(
-            keys, record, f"the login of {self._account} with key {fingerprint}"
-        ):
+        shows_more = record != keys.record
+        record = record.logged_in(self._clock())
+        if record == keys.record:
+            return record
+        if self._save(keys, record, f"the login of {self._account} with key {fingerprint}") and shows_more:
             log.info("The key store has %s as a key of %s.", fingerprint, self._account)
         return record
+
+    def note_superseded(self) -> None:
+        """Store that another login has ended a session of ours (§4.3); if the store fails, log a warning."""
+        try:
+            # The session may have changed the record since it was read for the login.
+            keys = self.read()
+        except RapError as error:
+            log.warning("The key store could not save the superseded session of %s: %s", self._account, error)
+            return
+        record = keys.record.with_superseded_session(self._clock())
+        self._save(keys, record, f"the superseded session of {self._account}")
 
     def note_refusal(self, chosen: ChosenKeys, error: RapAuthenticationError) -> RapError:
         """Store that RAP has refused the offered keys, and return the error to raise.

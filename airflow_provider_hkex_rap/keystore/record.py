@@ -29,6 +29,8 @@ SCHEMA = 1
 # Airflow's log masker adds every text of every variable that a task reads to one pattern. Keep records small.
 _HISTORY = 40
 _RESULTS = 20
+_SUPERSEDED = 10
+_SECONDS_OF_ONE_LOGIN = 3600
 
 
 def _parse_day(value: object) -> pendulum.Date:
@@ -239,6 +241,10 @@ class KeyRecord:
     :param warning: RAP's last warning.
     :param results: result files, oldest first; the last 20 are kept.
     :param history: events, oldest first: all that made a key current, and the last 40 others.
+    :param last_login: the time of the last login (ISO 8601, Hong Kong); logins within an hour of it are not
+        recorded, so that a sensor does not write the store at every poke. None if it is not known.
+    :param superseded: the times at which another login ended a session of ours (§4.3), oldest first; the last
+        10 are kept.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(hide_input_in_errors=True)
@@ -253,6 +259,8 @@ class KeyRecord:
     warning: KeptWarning | None = None
     results: tuple[ResultFile, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+    last_login: _Time | None = None
+    superseded: tuple[_Time, ...] = ()
 
     @property
     def keys(self) -> Iterator[StoredKey | PendingKey]:
@@ -324,6 +332,19 @@ class KeyRecord:
             at=now.to_iso8601_string(), what=what, fingerprint=fingerprint, run=run, note=note
         )
         return replace(self, history=_shortened((*self.history, entry)))
+
+    def logged_in(self, now: pendulum.DateTime) -> KeyRecord:
+        """Return the record after a login; unchanged within an hour of the last login that it has."""
+        if (
+            self.last_login
+            and 0 <= (now - pendulum.DateTime.fromisoformat(self.last_login)).total_seconds() < 3600
+        ):
+            return self
+        return replace(self, last_login=now.to_iso8601_string())
+
+    def with_superseded_session(self, now: pendulum.DateTime) -> KeyRecord:
+        """Return the record after another login has ended a session of ours (§4.3)."""
+        return replace(self, superseded=(*self.superseded, now.to_iso8601_string())[-_SUPERSEDED:])
 
     def has_result(self, name: str, content: bytes) -> bool:
         """Return whether the record has this result file; names repeat on other days (§6)."""

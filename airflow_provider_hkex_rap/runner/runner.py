@@ -177,6 +177,9 @@ class SessionRunner:
                         noting = in_thread(keys.note_login, chosen, session.client_key_fingerprint)
                         self.key_record = await finish(noting)
                     yield session
+                except RapSessionSuperseded:
+                    await finish(in_thread(keys.note_superseded))
+                    raise
                 finally:
                     self._session = None
 

@@ -20,6 +20,8 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+from airflow_provider_hkex_rap.keystore.record import KeyRecord
+from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapSessionSuperseded, RapUnavailable
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
 from airflow_provider_hkex_rap.runner.account_lock import account_lock
@@ -124,6 +126,28 @@ def test_a_superseded_session_is_an_error_once_the_retries_are_used_up(rap: RapS
     with pytest.raises(RapSessionSuperseded):
         runner.run(work)
     assert len(rap.events.of("login")) == 3
+
+
+def test_the_key_store_has_the_last_login_and_the_superseded_sessions(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = rap.connection("DCXYZ001")
+    use(monkeypatch, {**connection, "extra": {**connection["extra"], "key_store": tmp_path.as_uri()}}, NOW)
+    rap.put(Folder.DCASS, "R_20261120.csv", b"x", NOW)
+    rap.faults.add(Fault("drop", at_byte=0))
+    runner = SessionRunner(source(), unattended(0.05, superseded_retries=1))
+
+    async def work() -> None:
+        async with runner.session() as session:
+            (listed,) = await session.list_folder(Folder.DCASS)
+            await session.read(listed, lambda data: None)
+
+    runner.run(work)
+    record = KeyRecord.from_json((tmp_path / "DCXYZ001.json").read_text(), Account("DCXYZ001"))
+    assert record.last_login
+    assert len(record.superseded) == 1
+    for time in (record.last_login, *record.superseded):
+        assert 0 <= (pendulum.DateTime.fromisoformat(time) - NOW).total_seconds() < 60
 
 
 def in_the_lock(rap: RapSimulator, runner: SessionRunner, reached: threading.Event) -> Work:

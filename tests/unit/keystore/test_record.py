@@ -75,6 +75,8 @@ records = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    last_login=st.none() | times,
+    superseded=st.lists(times, max_size=2).map(tuple),
 )
 
 
@@ -232,3 +234,20 @@ def test_the_previous_key_is_kept_as_long_as_rap_may_hold_it() -> None:
     record = record.adopted(stored(2), NOW)
     assert record.without_expired(NOW.add(days=13)).previous
     assert not record.without_expired(NOW.add(days=14)).previous
+
+
+def test_logins_within_an_hour_count_as_one() -> None:
+    record = KeyRecord(account=ACCOUNT.name).logged_in(NOW)
+    assert record.last_login == NOW.to_iso8601_string()
+    assert record.logged_in(NOW.add(minutes=59)) is record
+    assert record.logged_in(NOW.add(minutes=60)).last_login == NOW.add(minutes=60).to_iso8601_string()
+    # A clock that was set back does not stop the record.
+    assert record.logged_in(NOW.subtract(days=1)).last_login == NOW.subtract(days=1).to_iso8601_string()
+
+
+def test_the_last_ten_superseded_sessions_are_kept() -> None:
+    record = KeyRecord(account=ACCOUNT.name)
+    for minute in range(12):
+        record = record.with_superseded_session(NOW.add(minutes=minute))
+    assert len(record.superseded) == 10
+    assert record.superseded[-1] == NOW.add(minutes=11).to_iso8601_string()

@@ -146,8 +146,8 @@ def test_the_key_store_has_the_last_login_and_the_superseded_sessions(
     record = KeyRecord.from_json((tmp_path / "DCXYZ001.json").read_text(), Account("DCXYZ001"))
     assert record.last_login
     assert len(record.superseded) == 1
-    for time in (record.last_login, *record.superseded):
-        assert 0 <= (pendulum.DateTime.fromisoformat(time) - NOW).total_seconds() < 60
+    for at in (record.last_login, *record.superseded):
+        assert 0 <= (pendulum.DateTime.fromisoformat(at) - NOW).total_seconds() < 60
 
 
 def in_the_lock(rap: RapSimulator, runner: SessionRunner, reached: threading.Event) -> Work:

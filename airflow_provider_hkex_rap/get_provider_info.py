@@ -149,6 +149,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/run/hkex-rap",
                         "default": "",
                     },
+                    "board_lakes": {
+                        "description": "URIs of the lakes that the RAP board shows, separated by commas or"
+                        " line breaks. Default: the lake of the Airflow Variable hkex_rap_lake.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "file:///data/rap, s3://aws_default@bucket/rap",
+                        "default": "",
+                    },
                     "pools": {
                         "description": "Pools to create besides hkex_rap, with one slot each, separated by"
                         " commas. List one for each account that should work in parallel.",

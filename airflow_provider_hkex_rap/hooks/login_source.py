@@ -17,6 +17,7 @@ from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import parse_key_expires
+from airflow_provider_hkex_rap.rap.sites import Site
 from airflow_provider_hkex_rap.rap.workstations import parse_registered_addresses
 from airflow_provider_hkex_rap.transport.extras import Extras
 from airflow_provider_hkex_rap.transport.login import Login, read_login
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_hkex_rap.keystore.store import KeyStore
-    from airflow_provider_hkex_rap.rap.sites import Site
 
 
 class AirflowLoginSource:
@@ -106,6 +106,14 @@ class AirflowLoginSource:
         :raises RapConfigurationError: if the login field is not a RAP user account.
         """
         return Account(self.connection.login or "")
+
+    @property
+    def site(self) -> Site:
+        """The site that the connection names, even if another field of it is not valid.
+
+        :raises RapConfigurationError: if the field names no site.
+        """
+        return Site.parse(self._extra("site") or Site.PRIMARY)
 
     @cached_property
     def clock(self) -> Clock:

@@ -37,6 +37,11 @@ class DirectoryKeyStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    @property
+    def directory(self) -> Path:
+        """The directory of the files."""
+        return self._directory
+
     def read(self, account: str) -> str | None:
         """Return the text of an account; None if there is no file.
 

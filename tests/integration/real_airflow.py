@@ -182,7 +182,7 @@ class RealAirflow:
 
     def _make_database(self) -> None:
         if self._database is None:
-            shutil.copy(_migrated_database(), self.home / "airflow.db")
+            shutil.copy(migrated_database(), self.home / "airflow.db")
         else:
             done = self.command("db", "migrate")
             assert not done.returncode, done.stderr
@@ -452,7 +452,7 @@ def _day(run: Mapping[str, Any]) -> str | None:
 
 
 @cache
-def _migrated_database() -> Path:
+def migrated_database() -> Path:
     """Return the path of an empty Airflow database; it is created once per process."""
     home = Path(os.environ["AIRFLOW_HOME"]) / "migrated"
     environment = os.environ | {"AIRFLOW_HOME": str(home)}

@@ -72,7 +72,9 @@ function hongKong(time, day = "") {
   );
   const date = `${parts.year}-${parts.month}-${parts.day}`;
   const clock = `${parts.hour}:${parts.minute}`;
-  return date === day ? clock : `${date} ${clock}`;
+  if (date === day) return clock;
+  // Beside a day of the same year, the year says nothing.
+  return day.slice(0, 4) === parts.year ? `${clock} on ${date.slice(5)}` : `${date} ${clock}`;
 }
 
 // Requests.
@@ -165,8 +167,9 @@ function dayHeader(day) {
 
 function summary(cell) {
   if (!cell.files) return "no file";
-  const times = cell.first ? `, ${hongKong(cell.first, cell.day)}–${hongKong(cell.last, cell.day)}` : "";
-  return `${count(cell.files, "file")}, ${bytes(cell.bytes)}${times}`;
+  const [first, last] = [cell.first, cell.last].map((time) => time && hongKong(time, cell.day));
+  const times = first === last ? first : `${first} to ${last}`;
+  return `${count(cell.files, "file")}, ${bytes(cell.bytes)}${first ? `, landed ${times}` : ""}`;
 }
 
 function lines(cell, day) {
@@ -276,7 +279,7 @@ function detailBody(chosen, found) {
 
 function filesTable(found) {
   const shows = found.files.some((file) => file.login);
-  const names = ["File", "Report", "Size", "Landed", "SHA-256", "In the lake", "Run", ...(shows ? ["Login"] : [])];
+  const names = ["File", "Report", "Size", "Landed", "Run", ...(shows ? ["Login"] : [])];
   return element("table", {},
     element("caption", {}, `${count(found.files.length, "file")}. Times are Hong Kong's.`),
     element("thead", {}, element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)))),
@@ -288,14 +291,15 @@ function fileRow(file, showsLogin, day) {
   if (!file.uri) about.push("not in the lake");
   else if (!file.current) about.push("superseded by a later version");
   return element("tr", {},
-    element("th", { scope: "row" }, file.name, ...about.filter(Boolean).map(
-      (text) => element("span", { className: "quiet" }, text))),
+    element("th", { scope: "row" }, file.name,
+      ...about.filter(Boolean).map((text) => element("span", { className: "wait" }, text)),
+      file.uri ? element("code", {}, file.uri) : null,
+      file.sha256 ? element("code", {}, `SHA-256 ${file.sha256}`) : null,
+      file.supersedes ? element("span", { className: "quiet" }, "supersedes ", element("code", {}, file.supersedes))
+        : null),
     element("td", {}, file.report),
     element("td", {}, bytes(file.size)),
     element("td", {}, file.committed ? hongKong(file.committed, day) : "–"),
-    element("td", { className: "hash" }, file.sha256 ?? "–"),
-    element("td", {}, file.uri ? element("code", {}, file.uri) : "–",
-      file.supersedes ? element("p", { className: "quiet" }, "supersedes ", element("code", {}, file.supersedes)) : null),
     element("td", {}, file.run ? runLink(file.run) : "–"),
     showsLogin ? element("td", {}, loginText(file.login)) : null);
 }

@@ -1,6 +1,6 @@
 # Needs Python 3.11 to 3.13, make and git. Everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo azurite test trials test-cluster lowest newest coverage lint words lock clean
+.PHONY: help setup demo demo-ui azurite test trials test-cluster lowest newest coverage lint words lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -12,6 +12,9 @@ help: ## Show the targets
 
 demo: .venv/.installed ## Land one trading day from a simulated RAP with Airflow, and show the lake
 	@$(BIN)/python -m airflow_provider_hkex_rap.testing.demo
+
+demo-ui: .venv/.installed ## Show the board of the demo in Airflow's UI, until Ctrl-C
+	@exec $(BIN)/python -m airflow_provider_hkex_rap.testing.demo_ui
 
 azurite: $(AZURITE) ## Install the Azure Storage server of the tests, which are skipped without it; needs npm
 

@@ -78,7 +78,7 @@ def _environment(rap: RapSimulator, now: pendulum.DateTime) -> dict[str, str]:
     """Return the demo's environment, with a key that ends soon and a UI without a login on a free port."""
     connection = rap.connection(ACCOUNT)
     connection["extra"]["key_expires"] = now.date().add(days=_KEY_DAYS - 1).isoformat()
-    # Each simulated RAP has new keys, and a day that was typed belongs to the key that it was first applied to.
+    # Each simulated RAP has new keys, and a typed day belongs to the key that it was first applied to.
     shutil.rmtree(_KEYS, ignore_errors=True)
     connection["extra"]["key_store"] = _KEYS.absolute().as_uri()
     with socket.socket() as listener:

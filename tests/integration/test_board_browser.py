@@ -142,7 +142,7 @@ def save(browser: Any, name: str) -> None:
             " each.textContent = each.textContent.replace(/file:.*\\/lake\\//, 'file:///data/rap/')"
         )
         height = browser.execute_script("return document.documentElement.scrollHeight")
-        browser.set_window_size(1280, min(height, 1100) + 90)
+        browser.set_window_size(1280, min(height, 880) + 90)
         browser.save_screenshot(str(Path(directory) / name))
 
 

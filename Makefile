@@ -1,6 +1,6 @@
 # Needs Python 3.11 to 3.13, make and git. Everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui azurite test trials test-cluster lowest newest coverage lint words lock clean
+.PHONY: help setup demo demo-ui azurite test trials test-cluster lowest newest dist docs coverage lint words lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -48,6 +48,14 @@ lint: .venv/.installed ## Check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: .venv/.installed ## Build the documentation as a site in build/site; a broken link is an error
+	@rm -rf build/site
+	@mkdir -p build/docs
+	@$(BIN)/python -m pytest --quiet --quiet --collect-only -m "" --guide-page=build/docs/guide.md tests \
+		>build/docs/collected || { grep -v '^tests.*: [0-9]*$$' build/docs/collected; exit 1; }
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/docs/doctrees docs build/site
+	@echo "Open build/site/index.html."
+
 words: .venv/.installed ## Count conditions and question words in the prose; IN="path path" for other directories
 	@$(BIN)/python tests/style/words.py $(IN)
 
@@ -55,7 +63,7 @@ setup: .venv/.installed ## Install the package, editable, and its locked depende
 
 lock: $(BIN)/uv ## Lock the dependencies in constraints.txt; LOCK=--upgrade for the newest versions
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-emit-index-url --extra s3 --group test --group lint --group build \
+		--generate-hashes --no-annotate --no-emit-index-url --extra s3 --group test --group lint --group docs --group dist --group build \
 		--output-file constraints.txt $(LOCK) pyproject.toml
 
 clean: ## Remove all files that the other targets created

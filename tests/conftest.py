@@ -1,4 +1,4 @@
-"""Settings of every test: a private Airflow home, and the option ``--no-skips``."""
+"""Settings of every test: a private Airflow home, and the options ``--no-skips`` and ``--guide-page``."""
 
 import os
 import shutil
@@ -6,8 +6,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+
+from .guide import rules_of, write_page
 
 # Airflow reads its environment once, when it is first imported. The user's settings must not reach a test.
 for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
@@ -26,6 +29,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="Fail if a test would be skipped.")
+    parser.addoption("--guide-page", type=Path, help="Write the page of the guide's rules and their tests.")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        rules_of(item)
+    if page := session.config.getoption("guide_page"):
+        write_page(page, session.items)
 
 
 def pytest_unconfigure() -> None:

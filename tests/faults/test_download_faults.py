@@ -74,6 +74,7 @@ def test_a_file_that_differs_from_its_listing_is_deferred(rap: RapSimulator, lak
     assert by_name(lake) == published(rap)
 
 
+@pytest.mark.guide("4.3 one login")
 def test_a_superseded_task_backs_off_and_lands_the_rest(
     rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_task_superseded_a_fourth_time_fails(
     assert len(rap.events.of("login")) == 4
 
 
+@pytest.mark.guide("4.3 one login")
 def test_tasks_of_one_account_log_in_one_after_another(rap: RapSimulator, tmp_path: Path) -> None:
     """Fault 8: several tasks use one account."""
     for number in range(50):

@@ -123,6 +123,7 @@ STEPS = 19
 """The number of steps of a renewal, plus one: before and after each write, login and upload."""
 
 
+@pytest.mark.guide("6.3 two keys")
 def test_killed_before_and_after_each_step_a_rerun_converges(tmp_path: Path) -> None:
     accounts = [Account(f"DC{chr(65 + number)}ZZ001") for number in range(STEPS)]
     names = [account.name for account in accounts]
@@ -162,6 +163,7 @@ def _renew_and_kill(parties: list[Party]) -> list[int]:
 # Fault 27: the answers of RAP.
 
 
+@pytest.mark.guide("6 results")
 def test_a_rejected_key_leaves_the_old_one(party: Party) -> None:
     party.rap.faults.add(Fault("reject", code="4003", message="Key is too short"))
     with pytest.raises(RapKeyRejected, match=r"4003 Key is too short.*old key still works") as caught:
@@ -183,6 +185,7 @@ def test_without_a_result_file_a_login_with_the_new_key_decides(party: Party) ->
     assert party.rap.clock() > NOW.add(minutes=9)
 
 
+@pytest.mark.guide("6 results")
 def test_a_late_result_file_is_awaited(party: Party) -> None:
     party.rap.faults.add(Fault("delay_result", seconds=500))
     party.renew()
@@ -258,6 +261,7 @@ def test_a_rerun_after_a_cut_upload_converges(party: Party, kind: str) -> None:
     party.check_converged()
 
 
+@pytest.mark.guide("4.2 key folder")
 def test_a_key_file_that_is_still_in_the_folder_is_not_overwritten(party: Party) -> None:
     for kind in ("drop_after_upload", "no_result"):
         party.rap.faults.add(Fault(kind))
@@ -270,6 +274,7 @@ def test_a_key_file_that_is_still_in_the_folder_is_not_overwritten(party: Party)
     assert not party.rap.events.of("denied")
 
 
+@pytest.mark.guide("6.3 two keys")
 def test_a_key_uploaded_by_hand_is_not_replaced(party: Party) -> None:
     foreign = PrivateKey.generate(2048)
 

@@ -47,6 +47,7 @@ def test_a_login_stalled_at_any_stage_times_out(rap: RapSimulator, stage: str) -
 
 
 @pytest.mark.parametrize("supersede", ["disconnect", "cut"])
+@pytest.mark.guide("4.3 one login")
 def test_a_second_login_supersedes_the_first(supersede: Any) -> None:
     """Fault 7: a second login closes our session, with a disconnect message or without."""
 
@@ -62,6 +63,7 @@ def test_a_second_login_supersedes_the_first(supersede: Any) -> None:
         assert caught.value.account == "DCXYZ001"
 
 
+@pytest.mark.guide("7.1 addresses")
 def test_the_next_address_is_tried_if_one_fails_before_authentication(
     rap: RapSimulator, unused_port: int
 ) -> None:
@@ -73,6 +75,7 @@ def test_the_next_address_is_tried_if_one_fails_before_authentication(
     assert asyncio.run(fetch(login_to(connection, connect_timeout=0.5))) == {}
 
 
+@pytest.mark.guide("2.2 sites")
 def test_a_failed_login_does_not_switch_the_site(rap: RapSimulator, unused_port: int) -> None:
     """Fault 10: every address of the site refuses."""
     connection = {**rap.connection("DCXYZ001"), "host": f"127.0.0.1:{unused_port}"}
@@ -85,6 +88,7 @@ def test_a_failed_login_does_not_switch_the_site(rap: RapSimulator, unused_port:
     )
 
 
+@pytest.mark.guide("3.2 public key")
 def test_a_refused_key_is_offered_in_one_connection_only(rap: RapSimulator) -> None:
     """Fault 11: RAP rejects the key."""
     fault = rap.faults.add(Fault("refuse_login", times=None))
@@ -137,6 +141,7 @@ async def fetch_from(**options: Any) -> None:
         await fetch(login_to(connection_to(server.get_port(), key, key)))
 
 
+@pytest.mark.guide("2.1 algorithms")
 def test_no_common_algorithm_has_its_own_error() -> None:
     """Fault 13: no common algorithm."""
     with pytest.raises(RapAlgorithmError, match="chacha20"):

@@ -66,6 +66,7 @@ def test_it_says_who_holds_the_account_and_survives_a_kill(tmp_path: Path) -> No
     asyncio.run(hold("DCXYZ001"))
 
 
+@pytest.mark.guide("4.3 one login")
 def test_logins_take_turns_within_one_process_too() -> None:
     async def two() -> list[str]:
         order: list[str] = []

@@ -371,6 +371,7 @@ def test_doctor_probes_the_site_that_is_not_active(
     assert at(f"127.0.0.1:{rap.port}")[:2] == (0, ["ok"])
 
 
+@pytest.mark.guide("4.3 addresses")
 def test_doctor_compares_this_machines_address_with_the_registered_ones(
     rap: RapSimulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def assert_no_secret(store: Path, *texts: str) -> None:
 # The kit.
 
 
+@pytest.mark.guide("3.2.2 private keys", "5 registration")
 def test_register_packs_what_the_form_asks_for_and_keeps_the_private_keys(
     airflow: Airflow, store: Path, kit: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_register_packs_what_the_form_asks_for_and_keeps_the_private_keys(
     assert_no_secret(store, *raw, result.out, result.err)
 
 
+@pytest.mark.guide("3.2.2 fingerprints", "5 registration")
 def test_the_kit_shows_the_fingerprints_that_openssh_computes(
     airflow: Airflow, store: Path, kit: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_the_private_keys_are_encrypted_by_the_passphrase(
     ],
     ids=str,
 )
+@pytest.mark.guide("5 registration", "7 workstations")
 def test_register_refuses_what_hkex_would_and_makes_nothing(
     airflow: Airflow, store: Path, kit: Path, arguments: tuple[str, ...], message: str
 ) -> None:

@@ -29,6 +29,7 @@ from ..simulated_rap import FOLDERS, MTIME, NOW, by_name, download, entries, in_
 from .openssh import missing, openssh
 
 
+@pytest.mark.guide("4.1 once")
 def test_a_trading_day_lands_once(rap: RapSimulator, lake: Path) -> None:
     rap.publish_day(NOW.date(), reports=60)
     summary = download(lake)
@@ -51,6 +52,7 @@ def test_a_trading_day_lands_once(rap: RapSimulator, lake: Path) -> None:
     assert not rap.events.of("open")
 
 
+@pytest.mark.guide("4.1 once")
 def test_the_other_account_of_the_customer_fetches_nothing_again(
     rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_business_date_lands_alone(rap: RapSimulator, lake: Path) -> None:
     ]
 
 
+@pytest.mark.guide("4.1 ten days")
 def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulator, lake: Path) -> None:
     with pytest.raises(RapRetentionExpired, match="left RAP on 2026-11-20") as caught:
         download(lake, business_date="2026-11-09", expect=["usual"])
@@ -116,6 +119,7 @@ def test_a_business_date_past_the_ten_days_fails_without_retries(rap: RapSimulat
     assert missing_day.value.retryable
 
 
+@pytest.mark.guide("4.2 subscription")
 def test_a_folder_out_of_reach_fails_after_the_others_have_landed(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +240,7 @@ def test_bad_arguments_are_refused_before_any_network(
 
 
 @pytest.mark.parametrize("login", ["dcxyz001", "DCXYZ005", "DXYZ001", "", "DCXYZ001 "])
+@pytest.mark.guide("3.1 accounts")
 def test_a_login_that_is_no_account_is_refused_before_any_network(
     rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, login: str
 ) -> None:
@@ -254,6 +259,7 @@ def test_a_login_that_is_no_account_is_refused_before_any_network(
         ("2027-01-01 12:00", "2027-01-04 07:15"),
     ],
 )
+@pytest.mark.guide("4.1 hours")
 def test_while_rap_is_shut_the_task_waits_for_the_opening_without_a_login(
     rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, now: str, opening: str
 ) -> None:
@@ -327,6 +333,7 @@ def test_two_customers_share_a_lake_and_nothing_else(lake: Path, monkeypatch: py
         assert path.read_bytes() == content
 
 
+@pytest.mark.guide("2.2 sites")
 def test_one_field_switches_the_site_and_nothing_lands_twice(
     rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +354,7 @@ def test_one_field_switches_the_site_and_nothing_lands_twice(
     assert {entry["site"] for entry in entries(lake)} == {"primary", "secondary"}
 
 
+@pytest.mark.guide("3.2.2 private keys")
 def test_no_secret_shows_in_anything_that_the_task_says(
     rap: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

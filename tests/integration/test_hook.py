@@ -54,6 +54,7 @@ def test_what_users_know_of_the_sftp_hook_reads_over_one_login(rap: RapSimulator
     rap.events.wait_for("logout")
 
 
+@pytest.mark.guide("4.3 one login")
 def test_a_session_is_one_login(rap: RapSimulator) -> None:
     async def read() -> bytes:
         content = bytearray()
@@ -101,6 +102,7 @@ def test_within_a_session_the_hooks_methods_share_its_login(rap: RapSimulator, t
         lambda hook: hook.delete_directory("/download/DCASS"),
     ],
 )
+@pytest.mark.guide("4.2 key folder")
 def test_what_rap_denies_is_refused_before_the_network(rap: RapSimulator, call: Any) -> None:
     with pytest.raises(RapPermissionDenied):
         asyncio.run(call(RapHook()))
@@ -175,6 +177,7 @@ def call(name: str, path: object, parameters: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(methods().keys() - NO_PATH))
+@pytest.mark.guide("4.2 folders")
 def test_a_path_outside_of_raps_folders_is_refused_before_the_network(rap: RapSimulator, name: str) -> None:
     error = RapPermissionDenied if name in DENIED else RapConfigurationError
     for path in OUTSIDE:

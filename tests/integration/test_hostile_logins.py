@@ -83,6 +83,7 @@ async def refused(login: Login) -> RapAuthenticationError:
     return caught.value
 
 
+@pytest.mark.guide("3.2 public key")
 def test_a_login_without_a_key_ends_with_an_error_and_is_not_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

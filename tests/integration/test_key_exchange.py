@@ -140,6 +140,7 @@ def test_bytes_that_are_no_ssh_are_a_typed_error(sent: bytes) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.guide("2.1 algorithms")
 def test_this_client_offers_the_guides_algorithms_and_no_others() -> None:
     offered: list[list[str]] = []
 

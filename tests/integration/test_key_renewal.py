@@ -282,6 +282,7 @@ def test_a_record_that_names_another_key_is_refused(site: Site) -> None:
         site.log_in()
 
 
+@pytest.mark.guide("3.2 public key")
 def test_one_key_on_two_accounts_is_refused_before_the_network(site: Site) -> None:
     site.log_in()
     site.rap.events.clear()
@@ -340,6 +341,7 @@ def test_a_last_day_that_is_no_date_is_refused(site: Site, text: str) -> None:
 # The operator.
 
 
+@pytest.mark.guide("2.1 endurance", "3.2.1 names", "6 renewal")
 def test_a_key_that_is_due_is_renewed_over_two_logins(site: Site) -> None:
     site.connect(key_expires=TODAY.add(days=20).isoformat())
     outcome = site.renew()
@@ -396,6 +398,7 @@ def test_a_key_that_is_not_due_costs_one_login(site: Site) -> None:
     assert not site.rap.uploads
 
 
+@pytest.mark.guide("6.2 warning")
 def test_a_key_of_unknown_expiry_is_renewed_once_rap_warns(site: Site) -> None:
     assert not site.renew()["renewed"]
     site.advance(days=6)
@@ -430,6 +433,7 @@ def test_arguments_may_come_from_templates(site: Site) -> None:
         assert not caught.value.retryable
 
 
+@pytest.mark.guide("4.1 hours")
 def test_while_rap_is_shut_the_task_waits_without_a_login(site: Site) -> None:
     site.rap.clock.set(NOW.set(hour=3))
     site.set_clock()
@@ -442,6 +446,7 @@ def test_while_rap_is_shut_the_task_waits_without_a_login(site: Site) -> None:
     assert not site.rap.events
 
 
+@pytest.mark.guide("6 renewal")
 def test_each_account_renews_its_own_key(site: Site) -> None:
     first, second = site.renew(force=True), site.renew("DCXYZ002", force=True)
     assert (first["account"], second["account"]) == (ACCOUNT, "DCXYZ002")
@@ -451,6 +456,7 @@ def test_each_account_renews_its_own_key(site: Site) -> None:
 
 @pytest.mark.parametrize("results", ["at_once", "delayed", "fresh_listing", "absent"])
 @pytest.mark.parametrize("uploaded_file", ["lingers", "consumed", "stays"])
+@pytest.mark.guide("2.1 endurance", "4.2 key folder", "6 results")
 def test_however_rap_answers_the_key_is_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, uploaded_file: Any
 ) -> None:
@@ -473,6 +479,7 @@ def test_however_rap_answers_the_key_is_renewed(
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.guide("2.1 endurance")
 def test_a_denied_upload_is_an_error_that_speaks_of_endurance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,6 +516,7 @@ def test_the_sensor_looks_once_and_skips_where_rap_does_not_warn(site: Site) -> 
     assert len(site.rap.events.of("login")) == 1
 
 
+@pytest.mark.guide("6.2 warning")
 def test_the_sensor_finds_the_warning_and_ignores_its_repeat_after_a_renewal(site: Site) -> None:
     site.advance(days=10)
     found = look()
@@ -549,6 +557,7 @@ def test_an_error_is_no_reason_to_skip(site: Site) -> None:
 # Secrets, and time.
 
 
+@pytest.mark.guide("3.2.2 private keys")
 def test_no_key_material_leaves_the_store(
     site: Site, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -603,6 +612,7 @@ def _next_day(site: Site, accounts: tuple[str, ...]) -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.guide("4.2 key folder", "6 renewal", "6.3 two keys")
 def test_ten_years_of_four_accounts_pass_unattended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accounts = tuple(f"DCXYZ00{number}" for number in range(1, 5))
     with RapSimulator(accounts, NOW) as rap:

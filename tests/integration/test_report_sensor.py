@@ -109,6 +109,7 @@ def test_past_the_ten_days_it_fails_without_retries(rap: RapSimulator) -> None:
 
 
 @pytest.mark.parametrize("now", ["2026-11-20 05:00", "2026-11-22 12:00"])
+@pytest.mark.guide("4.1 hours")
 def test_while_rap_is_shut_nobody_logs_in_and_no_timeout_counts(
     rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, now: str
 ) -> None:

@@ -152,6 +152,7 @@ def test_every_report_lands_once_on_its_business_date(week: Week) -> None:
     assert set(published.values()) == {1}
 
 
+@pytest.mark.guide("4.1 once", "4.3 one login")
 def test_every_report_is_opened_once_and_logins_never_overlap(week: Week) -> None:
     events = week.trial.rap.events
     published = [file for files in week.published.values() for file in files]
@@ -163,6 +164,7 @@ def test_every_report_is_opened_once_and_logins_never_overlap(week: Week) -> Non
     assert len(events.of("login", account=ACCOUNT)) == 8
 
 
+@pytest.mark.guide("4.1 hours")
 def test_no_task_connects_while_rap_is_shut(week: Week) -> None:
     events = week.trial.rap.events
     assert not events.of("refused", "denied", "missing")

@@ -423,6 +423,7 @@ def uploaded(decade: Decade, account: str) -> list[tuple[pendulum.Date, str]]:
     ]
 
 
+@pytest.mark.guide("6 renewal")
 def test_each_account_renews_its_key_five_times_with_one_upload_each(decade: Decade) -> None:
     due = [visit.day for visit in visits(decade, "due")]
     assert len(due) == 5
@@ -434,6 +435,7 @@ def test_each_account_renews_its_key_five_times_with_one_upload_each(decade: Dec
     assert all(result.accepted for result in decade.rap.keys.results)
 
 
+@pytest.mark.guide("6 renewal")
 def test_no_day_without_a_valid_key(decade: Decade) -> None:
     days = [START.date().add(days=number) for number in range((END - START).days)]
     assert list(decade.valid) == days
@@ -444,6 +446,7 @@ def test_no_day_without_a_valid_key(decade: Decade) -> None:
     assert len(days) > 3650
 
 
+@pytest.mark.guide("6.1 validity", "6.3 two keys")
 def test_every_old_key_ends_after_fourteen_days_and_there_is_never_a_third_key(decade: Decade) -> None:
     for account in decade.rap.accounts:
         uploads = uploaded(decade, account)
@@ -555,6 +558,7 @@ def test_the_search_covers_every_private_key(decade: Decade, secrets: Secrets) -
             )
 
 
+@pytest.mark.guide("3.2.2 private keys")
 def test_key_material_is_only_in_the_store(decade: Decade, secrets: Secrets) -> None:
     found = dict(contents(decade.home))
     # The logs of all parts and tasks, the database, the lake and the kit.

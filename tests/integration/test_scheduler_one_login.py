@@ -248,6 +248,7 @@ def kinds(events: list[Event]) -> list[str]:
     return [event.kind.value for event in events]
 
 
+@pytest.mark.guide("4.3 one login")
 def test_eight_tasks_in_a_large_pool_do_not_overlap_although_the_scheduler_is_killed(story: Story) -> None:
     assert story.rap.events.peak_sessions(EIGHT_TASKS) == 1
     logins = Counter(kinds(story.logins(EIGHT_TASKS)[:-16]))
@@ -261,6 +262,7 @@ def test_eight_tasks_in_a_large_pool_do_not_overlap_although_the_scheduler_is_ki
     assert story.landed(EIGHT_TASKS) == story.published(EIGHT_TASKS)
 
 
+@pytest.mark.guide("4.3 one login")
 def test_eight_tasks_in_a_pool_of_one_slot_log_in_one_after_another(story: Story) -> None:
     assert story.tries(*POOLED) == [1] * 8
     assert kinds(story.logins(EIGHT_TASKS)[-16:]) == ["login", "logout"] * 8

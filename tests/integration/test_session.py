@@ -46,6 +46,7 @@ FILES[b"large_20261120.zip"] = hashlib.sha256(b"seed").digest() * 200_000
     ],
     ids=str,
 )
+@pytest.mark.guide("2.1 algorithms")
 def test_reads_what_was_listed_from_any_server_of_the_guide(variant: dict[str, Any]) -> None:
     with RapSimulator(now=NOW, server=ServerBehaviour(**variant)) as rap:
         for name, content in FILES.items():
@@ -60,6 +61,7 @@ def test_reads_what_was_listed_from_any_server_of_the_guide(variant: dict[str, A
 
 @pytest.mark.parametrize("accepted", [("ssh-rsa",), ("rsa-sha2-512",), ("rsa-sha2-256",)], ids=str)
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.guide("2.1 algorithms")
 def test_reads_what_was_listed_from_openssh(accepted: tuple[str, ...]) -> None:
     with openssh(accepted=accepted) as server:
         for name, content in FILES.items():
@@ -69,6 +71,7 @@ def test_reads_what_was_listed_from_openssh(accepted: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.guide("4.3 addresses")
 def test_the_errors_of_a_login_are_those_of_openssh_too() -> None:
     other_key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
     with openssh() as server:
@@ -104,6 +107,7 @@ def test_one_of_several_pinned_host_keys_is_enough(rap: RapSimulator) -> None:
 
 
 @pytest.mark.parametrize("unsubscribed", ["missing", "denied"])
+@pytest.mark.guide("4.2 subscription")
 def test_a_folder_without_subscription_is_an_error_of_its_own(unsubscribed: Any) -> None:
     subscriptions = {"DCXYZ001": (Service.DCASS,)}
     with RapSimulator(

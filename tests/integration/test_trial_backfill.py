@@ -124,6 +124,7 @@ def test_the_runs_are_exactly_the_trading_days(backfill: Backfill) -> None:
     assert {(run["run_type"], run["state"]) for run in runs} == {("backfill", "success")}
 
 
+@pytest.mark.guide("4.1 ten days")
 def test_every_report_lands_once_on_its_business_date(backfill: Backfill) -> None:
     assert {day for day, _ in backfill.listed} == set(DAYS)
     entries = [
@@ -136,6 +137,7 @@ def test_every_report_lands_once_on_its_business_date(backfill: Backfill) -> Non
     )
 
 
+@pytest.mark.guide("4.1 once", "4.3 one login")
 def test_no_file_is_fetched_twice_and_logins_never_overlap(backfill: Backfill) -> None:
     trial = backfill.trial
     assert trial.fetched(ACCOUNT) == Counter(file.text for _, file in backfill.listed)

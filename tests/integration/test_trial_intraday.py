@@ -106,6 +106,7 @@ def test_every_new_version_lands_beside_the_last(morning: Morning) -> None:
     }
 
 
+@pytest.mark.guide("4.1 once")
 def test_unchanged_reports_are_not_opened_again_and_other_reports_never(morning: Morning) -> None:
     assert morning.opened == {
         "10:00": Counter([YESTERDAYS]),

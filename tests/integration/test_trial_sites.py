@@ -111,6 +111,7 @@ def move(trial: Trial) -> Iterator[Move]:
         yield played
 
 
+@pytest.mark.guide("2.2 sites")
 def test_a_running_task_finishes_on_its_site_and_the_next_login_goes_to_the_other(move: Move) -> None:
     kinds = ("login", "open", "logout", "refused", "denied", "missing", "superseded", "lost")
     on = {site: site.events.of(*kinds) for site in (move.primary, move.secondary)}

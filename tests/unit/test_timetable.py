@@ -64,6 +64,7 @@ def test_a_run_is_that_of_its_day():
     ],
     ids=lambda argument: getattr(argument, "summary", None),
 )
+@pytest.mark.guide("4.1 hours")
 def test_the_days_of_a_range_with_holidays_and_saturdays(timetable, expected):
     assert days(timetable, "2026-12-24", "2027-01-04") == expected.split()
 

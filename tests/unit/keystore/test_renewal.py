@@ -68,6 +68,7 @@ def test_a_key_that_is_due_is_renewed() -> None:
     assert not rap.refusals
 
 
+@pytest.mark.guide("6.1 validity")
 def test_the_old_key_ends_fourteen_days_after_the_upload_and_is_then_forgotten() -> None:
     rap = rap_with(TODAY.add(days=25))
     outcome = renew(rap)
@@ -81,6 +82,7 @@ def test_the_old_key_ends_fourteen_days_after_the_upload_and_is_then_forgotten()
 
 
 @pytest.mark.parametrize(("days", "due"), [(30, False), (29, True), (0, True)])
+@pytest.mark.guide("6 renewal")
 def test_a_key_is_renewed_on_its_last_thirty_days(days: int, due: bool) -> None:
     rap = rap_with(TODAY.add(days=days))
     assert renew(rap).renewed == due
@@ -93,6 +95,7 @@ def warn(rap: ModelRap, text: str = "Your key will expire soon") -> None:
     rap.put("SSHKeyExpireWarning.txt", text)
 
 
+@pytest.mark.guide("6.2 warning")
 def test_a_key_of_unknown_expiry_is_renewed_when_rap_warns_of_it() -> None:
     rap = rap_with(None)
     outcome = renew(rap)
@@ -131,6 +134,7 @@ def test_a_warning_that_names_the_current_key_beats_its_last_day() -> None:
     assert len(rap.uploads) == 1
 
 
+@pytest.mark.guide("6.2 warning")
 def test_a_warning_that_names_another_key_is_ignored_and_the_last_one_is_kept() -> None:
     rap = rap_with(TODAY.add(years=2))
     warn(rap, f"{key(50).fingerprint} will expire")
@@ -149,6 +153,7 @@ def test_force_acts_once_in_a_run() -> None:
     assert len(rap.uploads) == 1
 
 
+@pytest.mark.guide("6.3 two keys")
 def test_no_third_key_goes_up_within_fourteen_days() -> None:
     rap = rap_with(TODAY.add(days=500))
     renew(rap, force=True, run="first")
@@ -205,6 +210,7 @@ def test_a_result_for_another_account_counts_for_nothing() -> None:
     assert renew(rap).renewed
 
 
+@pytest.mark.guide("6 results")
 def test_a_rejected_key_is_forgotten_and_the_old_one_stays() -> None:
     rap = rap_with()
     rap.answer = "rej"

@@ -58,10 +58,12 @@ def day(text: str) -> pendulum.Date:
     ],
     ids=["key exchange", "MAC", "cipher", "public and host key"],
 )
+@pytest.mark.guide("2.1 algorithms")
 def test_algorithms_2_1(ours: tuple[str, ...], guides: str) -> None:
     assert sorted(ours) == sorted(name.strip() for name in guides.split(","))
 
 
+@pytest.mark.guide("3.1 accounts")
 def test_accounts_3_1() -> None:
     for number in ("001", "002", "003", "004"):
         account = Account(f"DCXYZ{number}")
@@ -94,11 +96,13 @@ def test_accounts_3_1() -> None:
         "",
     ],
 )
+@pytest.mark.guide("3.1 accounts")
 def test_other_names_are_no_accounts_3_1(text: str) -> None:
     with pytest.raises(RapConfigurationError):
         Account(text)
 
 
+@pytest.mark.guide("3.2.1 key sizes")
 def test_key_sizes_3_2_1() -> None:
     assert sorted(KEY_SIZES) == [2048, 4096]
     for bits in (1024, 2047, 3072, 8192):
@@ -106,6 +110,7 @@ def test_key_sizes_3_2_1() -> None:
             PrivateKey.generate(bits)
 
 
+@pytest.mark.guide("2.1 key files", "3.2.1 names")
 def test_the_form_of_a_public_key_file_3_2_1() -> None:
     assert public_key_file_name(Account("DCXYZ001")) == "DCXYZ001.pub"
     public = PrivateKey.load(PEM).public_key
@@ -116,6 +121,7 @@ def test_the_form_of_a_public_key_file_3_2_1() -> None:
     assert {len(line) for line in lines[2:-2]} == {70}
 
 
+@pytest.mark.guide("3.2.2 fingerprints")
 def test_the_form_of_a_fingerprint_3_2_2() -> None:
     key = PrivateKey.load(PEM)
     pairs = key.fingerprint.split(":")
@@ -135,6 +141,7 @@ def test_the_form_of_a_fingerprint_3_2_2() -> None:
         (KEY_WORK, "2026-11-20", "2026-11-20 07:15", "2026-11-21 00:00"),
     ],
 )
+@pytest.mark.guide("4.1 hours")
 def test_service_hours_4_1(service: Service, date: str, opens: str, closes: str) -> None:
     found = window(service, day(date))
     assert found is not None
@@ -151,16 +158,19 @@ def test_service_hours_4_1(service: Service, date: str, opens: str, closes: str)
         (KEY_WORK, "2026-11-21"),
     ],
 )
+@pytest.mark.guide("4.1 hours")
 def test_closed_days_4_1(service: Service, date: str) -> None:
     assert window(service, day(date)) is None
 
 
+@pytest.mark.guide("4.1 ten days")
 def test_reports_stay_for_10_calendar_days_4_1() -> None:
     assert retention.RETENTION_DAYS == 10
     assert retention.first_kept(day("2026-11-20")) == day("2026-11-10")
     assert retention.left_on(day("2026-11-10")) == day("2026-11-21")
 
 
+@pytest.mark.guide("4.2 folders")
 def test_folders_4_2() -> None:
     assert {folder.path: folder.service.value for folder in Folder} == {
         "/download/DCASS": "DCASS",
@@ -192,10 +202,12 @@ def test_folders_4_2() -> None:
         ("DCXYZ001.pub.093000.rejected", None),
     ],
 )
+@pytest.mark.guide("6 results")
 def test_names_of_result_files_6(name: str, expected: tuple[object, ...] | None) -> None:
     assert ResultName.parse(name) == expected
 
 
+@pytest.mark.guide("6 results")
 def test_contents_of_result_files_6() -> None:
     received = b"2e:6c:9f:34:55:5a:dd:cf:7d:18:55:31:72:40:ff:bd      key002.pub\n"
     assert Received.parse(received) == ("2e:6c:9f:34:55:5a:dd:cf:7d:18:55:31:72:40:ff:bd", "key002.pub")
@@ -207,6 +219,7 @@ def test_result_files_stay_for_24_hours_6() -> None:
     assert RESULT_KEPT.total_seconds() == 24 * 3600
 
 
+@pytest.mark.guide("6.1 validity")
 def test_the_example_of_1_march_2024_6_1() -> None:
     """From 1 to 14 March both keys are valid; from 15 March to 28 Feb 2026 only key B; then none."""
     key_a = RegisteredKey("A", day("2024-06-30"))
@@ -218,11 +231,13 @@ def test_the_example_of_1_march_2024_6_1() -> None:
     assert not new.is_valid(day("2026-03-01"))
 
 
+@pytest.mark.guide("6.1 validity")
 def test_a_key_that_ends_within_14_days_is_not_extended_6_1() -> None:
     old, _ = key_lifecycle.keys_after_upload((RegisteredKey("A", day("2024-03-07")),), "B", day("2024-03-01"))
     assert old.last_day == day("2024-03-07")
 
 
+@pytest.mark.guide("6.1 validity", "6.2 warning", "6.3 two keys")
 def test_days_6_1_to_6_3() -> None:
     assert key_lifecycle.OVERLAP_DAYS == 14
     assert key_lifecycle.WARNING_DAYS == 14
@@ -237,14 +252,17 @@ def test_days_6_1_to_6_3() -> None:
     )
 
 
+@pytest.mark.guide("6.2 warning")
 def test_the_warning_file_6_2() -> None:
     assert EXPIRY_WARNING_FILE == "SSHKeyExpireWarning.txt"
 
 
+@pytest.mark.guide("7 workstations")
 def test_workstations_7() -> None:
     assert MAX_WORKSTATIONS == 4
 
 
+@pytest.mark.guide("7.1 addresses")
 def test_addresses_7_1() -> None:
     assert RAP_PORT == 18801
     assert {site.value: [str(it) for it in addresses] for site, addresses in GUIDE_ADDRESSES.items()} == {
@@ -255,6 +273,7 @@ def test_addresses_7_1() -> None:
 
 
 @pytest.mark.parametrize("site", list(Site))
+@pytest.mark.guide("7.1 addresses")
 def test_a_connection_without_hosts_goes_to_the_guides_addresses_7_1(site: Site) -> None:
     public = PrivateKey.load(PEM).public_key.to_openssh()
     login = read_login(
@@ -268,6 +287,7 @@ def test_a_connection_without_hosts_goes_to_the_guides_addresses_7_1(site: Site)
     assert [str(it) for it in login.addresses] == [f"{net}.141:18801", f"{net}.142:18801"]
 
 
+@pytest.mark.guide("3.1 accounts")
 def test_every_character_of_a_customer_code_3_1() -> None:
     for character in string.ascii_uppercase + string.digits:
         assert Account(f"DC{character * 3}001").customer == f"C{character * 3}"

@@ -28,6 +28,7 @@ def valid(keys: tuple[RegisteredKey, ...], day: Date) -> str:
     return "".join(key.fingerprint for key in keys if key.is_valid(day))
 
 
+@pytest.mark.guide("6.1 validity")
 def test_the_timeline_in_the_guide() -> None:
     """§6.1: key A renewed by key B on 1 March 2024."""
     keys = keys_after_upload((RegisteredKey("A", Date(2024, 6, 30)),), "B", Date(2024, 3, 1))
@@ -52,6 +53,7 @@ def test_the_timeline_in_the_guide() -> None:
         ("2025-01-01", "2026-12-31"),
     ],
 )
+@pytest.mark.guide("6.1 validity")
 def test_two_years_less_a_day(uploaded: str, last_day: str) -> None:
     assert last_day_of_new_key(Date.fromisoformat(uploaded)) == Date.fromisoformat(last_day)
 
@@ -64,6 +66,7 @@ def test_a_key_uploaded_later_never_ends_earlier(earlier: Date, later: Date) -> 
 
 
 @given(uploaded=days, left=st.none() | st.integers(0, 800))
+@pytest.mark.guide("6.1 validity")
 def test_the_old_key_has_fourteen_days_or_its_own_earlier_end(uploaded: Date, left: int | None) -> None:
     before = None if left is None else uploaded.add(days=left)
     after = last_day_of_old_key(uploaded, before)
@@ -71,6 +74,7 @@ def test_the_old_key_has_fourteen_days_or_its_own_earlier_end(uploaded: Date, le
 
 
 @given(last_day=days)
+@pytest.mark.guide("6.2 warning")
 def test_rap_warns_on_each_of_the_last_fourteen_days(last_day: Date) -> None:
     assert len(every_day(first_warning_day(last_day), last_day)) == 14
 
@@ -106,6 +110,7 @@ def test_a_third_key_takes_the_place_of_the_second() -> None:
 
 
 @given(start=days, own_end=st.none() | st.integers(0, 729), waits=st.lists(st.integers(0, 60), max_size=12))
+@pytest.mark.guide("6.3 two keys")
 def test_any_sequence_of_uploads_keeps_the_two_key_rule(
     start: Date, own_end: int | None, waits: list[int]
 ) -> None:

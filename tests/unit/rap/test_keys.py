@@ -77,6 +77,7 @@ def private_file(path: Path, text: str) -> Path:
 # What we write, OpenSSH reads.
 
 
+@pytest.mark.guide("2.1 key files")
 def test_ssh_keygen_imports_our_public_key_file(key: PrivateKey, tmp_path: Path) -> None:
     file = tmp_path / "DCXYZ001.pub"
     file.write_text(key.public_key.to_rfc4716(comment="DCXYZ001"))
@@ -97,6 +98,7 @@ def test_ssh_keygen_reads_our_encrypted_private_key_with_its_passphrase_only(
         ssh_keygen("-y", "-P", PASSPHRASE[:-1], "-f", file)
 
 
+@pytest.mark.guide("3.2.2 fingerprints")
 def test_the_fingerprints_are_those_that_ssh_keygen_prints(key: PrivateKey, tmp_path: Path) -> None:
     file = tmp_path / "id.pub"
     file.write_text(key.public_key.to_openssh())
@@ -139,6 +141,7 @@ def test_we_read_the_private_keys_that_ssh_keygen_writes(
 # The form of the files.
 
 
+@pytest.mark.guide("2.1 key files")
 def test_a_public_key_file_has_the_form_of_rfc_4716(key: PrivateKey) -> None:
     text = key.public_key.to_rfc4716(comment="DCXYZ001")
     assert max(len(line.encode()) for line in text.splitlines()) <= 72
@@ -172,6 +175,7 @@ def test_a_comment_that_does_not_fit_is_refused(small: PrivateKey, comment: str)
         small.public_key.to_rfc4716(comment)
 
 
+@pytest.mark.guide("3.2.1 names")
 def test_the_file_is_named_after_the_account() -> None:
     assert public_key_file_name(Account("DCXYZ001")) == "DCXYZ001.pub"
 
@@ -180,6 +184,7 @@ def test_the_file_is_named_after_the_account() -> None:
 
 
 @pytest.mark.parametrize("bits", [1024, 3072, 4097, 0, -1])
+@pytest.mark.guide("3.2.1 key sizes")
 def test_no_key_of_another_size_is_generated(bits: int) -> None:
     with pytest.raises(RapConfigurationError, match="2048 or 4096 bits") as refused:
         PrivateKey.generate(bits)
@@ -187,6 +192,7 @@ def test_no_key_of_another_size_is_generated(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1024, 3072])
+@pytest.mark.guide("3.2.1 key sizes")
 def test_no_key_of_another_size_is_read(bits: int, tmp_path: Path) -> None:
     other = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     text = other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -198,6 +204,7 @@ def test_no_key_of_another_size_is_read(bits: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["ed25519", "ecdsa"])
+@pytest.mark.guide("3.2.1 key sizes")
 def test_only_rsa_keys_are_read(algorithm: str, tmp_path: Path) -> None:
     ssh_keygen("-q", "-t", algorithm, "-N", "", "-f", tmp_path / "id")
     text = (tmp_path / "id").read_text()
@@ -328,6 +335,7 @@ def assert_says_nothing_of(error: BaseException, text: str, *secrets: str) -> No
     assert not [secret for secret in (*lines, *secrets) if secret in shown]
 
 
+@pytest.mark.guide("3.2.2 private keys")
 def test_a_private_key_shows_its_public_side_only(small: PrivateKey) -> None:
     shown = f"{small} {small!r} {[small]} {small.public_key}"
     assert shown.count(small.fingerprint) == 4

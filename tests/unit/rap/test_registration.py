@@ -21,12 +21,14 @@ octet = st.integers(1, 254)
 
 
 @given(st.tuples(st.just(10), octet, octet), st.lists(octet, min_size=1, max_size=4, unique=True))
+@pytest.mark.guide("7 workstations")
 def test_up_to_four_addresses_of_one_subnet_are_taken(net: tuple[int, ...], hosts: list[int]) -> None:
     texts = [".".join(map(str, (*net, host))) for host in hosts]
     assert [str(address) for address in parse_workstations(texts)] == texts
 
 
 @given(st.lists(st.tuples(st.just(10), octet, octet, octet), min_size=2, max_size=6, unique=True))
+@pytest.mark.guide("7 workstations")
 def test_addresses_are_taken_just_where_the_rules_of_the_guide_hold(hosts: list[tuple[int, ...]]) -> None:
     texts = [".".join(map(str, host)) for host in hosts]
     if len(hosts) <= 4 and len({host[:3] for host in hosts}) == 1:
@@ -48,6 +50,7 @@ def test_what_is_no_address_of_a_workstation_is_refused(text: str) -> None:
         parse_workstations([text])
 
 
+@pytest.mark.guide("5 registration")
 def test_a_kit_takes_public_keys_only() -> None:
     private = PrivateKey.generate(2048)
     with pytest.raises(AttributeError):

@@ -21,6 +21,7 @@ days = st.dates(date(2018, 1, 1), date(2032, 12, 31))
         ("2027-01-01", 0),
     ],
 )
+@pytest.mark.guide("4.1 ten days")
 def test_a_report_is_kept_for_ten_days_after_its_own(today, left):
     business_date = date(2026, 11, 20)
     assert left_on(business_date) == date(2026, 12, 1)

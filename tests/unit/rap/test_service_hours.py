@@ -47,6 +47,7 @@ def hkt(text):
         (KEY_WORK, "2026-11-20", "2026-11-20 07:15", "2026-11-21 00:00"),
     ],
 )
+@pytest.mark.guide("4.1 hours")
 def test_windows_of_the_guide(service, day, opens, closes):
     found = window(service, date.fromisoformat(day))
     assert (found.opens, found.closes) == (hkt(opens), hkt(closes))
@@ -104,6 +105,7 @@ def test_open_means_inside_a_window_and_windows_never_overlap(service, at):
 
 
 @given(days)
+@pytest.mark.guide("4.1 hours")
 def test_hours_follow_from_the_kind_of_day(day):
     trading = is_trading_day(day)
     saturday = day.isoweekday() == 6 and not is_public_holiday(day)

@@ -27,6 +27,7 @@ def read(extra: dict[str, Any] | None = None, **fields: Any) -> Login:
     return read_login(**arguments, extra={"host_key": PUBLIC, "private_key": PEM, **(extra or {})})
 
 
+@pytest.mark.guide("2.2 sites", "7.1 addresses")
 def test_blank_fields_mean_the_guides_addresses_of_the_primary_site() -> None:
     login = read()
     assert login.site is Site.PRIMARY
@@ -41,6 +42,7 @@ def test_blank_fields_mean_the_guides_addresses_of_the_primary_site() -> None:
     assert (login.connect_timeout, login.idle_timeout) == (30, 60)
 
 
+@pytest.mark.guide("2.2 sites")
 def test_one_field_switches_the_site() -> None:
     assert read({"site": "secondary"}).addresses == (
         Address("10.152.14.141", 18801),
@@ -220,6 +222,7 @@ def test_a_passphrase_that_only_looks_blank_is_refused(passphrase: str, private_
         read({"private_key": private_key, "private_key_passphrase": passphrase})
 
 
+@pytest.mark.guide("3.2.1 key sizes")
 def test_a_key_that_is_not_rsa_is_refused_with_the_rule() -> None:
     pem = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
     with pytest.raises(RapConfigurationError, match="2048 or 4096"):

@@ -37,6 +37,13 @@ lowest newest:
 		--group test --editable .
 	build/$@/bin/python -m pytest -n auto tests/unit
 
+dist: .venv/.installed ## Build sdist and wheel in dist, install the wheel into build/installed, and check all of it
+	@rm -rf dist
+	$(BIN)/uv build --quiet --no-config --no-build-isolation --python $(BIN)/python
+	@$(BIN)/python -m venv --clear --without-pip build/installed
+	@$(BIN)/uv pip install --quiet --no-config --python build/installed/bin/python --constraint constraints.txt dist/*.whl
+	$(BIN)/python -m pytest tests/distribution.py
+
 coverage: .venv/.installed ## Run the tests, and report the lines that no test runs
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n auto --dist worksteal

@@ -5,6 +5,10 @@
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+# The newest supported Python that this machine has, on the PATH or in pyenv.
+NEWEST_PYTHON = $(shell for python in python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python \
+	python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python $(BIN)/python; do \
+	$$python -c '' 2>/dev/null && echo $$python && break; done)
 AZURITE := build/azurite/node_modules/.package-lock.json
 
 help: ## Show the targets
@@ -27,15 +31,21 @@ trials: .venv/.installed ## Run the slow tests with a running Airflow; takes abo
 test-cluster: .venv/.installed ## Run the trial of workers that are killed; needs PostgreSQL and Redis
 	$(BIN)/python -m pytest -m cluster
 
+# The bounds of the versions: the unit tests, and one session, download, sensor, renewal and lake at a time.
+AT_THE_BOUNDS = tests/unit $(patsubst %,tests/integration/test_%.py,session download download_s3 report_sensor \
+	key_exchange key_renewal lake_contract lake_s3)
 lowest: RESOLUTION = lowest-direct
-lowest: .venv/.installed ## Run the unit tests with the lowest versions of the direct dependencies
+lowest: AT = $(BIN)/python
+lowest: .venv/.installed ## Run the main tests with the lowest versions of the direct dependencies
 newest: RESOLUTION = highest
-newest: .venv/.installed ## Run the unit tests with the newest versions of all dependencies
+newest: AT = $(NEWEST_PYTHON)
+newest: .venv/.installed ## Run the main tests with the newest versions of all dependencies, and the newest Python
 lowest newest:
-	@$(BIN)/python -m venv build/$@
+	@$(AT) -m venv --clear --without-pip build/$@
 	@$(BIN)/uv pip install --quiet --no-config --python build/$@/bin/python --resolution $(RESOLUTION) \
-		--group test --editable .
-	build/$@/bin/python -m pytest -n auto tests/unit
+		--group test --editable '.[s3]'
+	@build/$@/bin/python --version
+	build/$@/bin/python -m pytest -n auto --dist worksteal $(AT_THE_BOUNDS)
 
 dist: .venv/.installed ## Build sdist and wheel in dist, install the wheel into build/installed, and check all of it
 	@rm -rf dist

@@ -21,7 +21,7 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 
 from .listeners import NOTIFIER, MailServer, Metric, StatsdServer
 from .real_airflow import missing_faketime
-from .trial import ACCOUNT, SHARING_ACCOUNTS, Trial
+from .trial import ACCOUNT, DAGS, SHARING_ACCOUNTS, Trial
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +31,7 @@ pytestmark = [
 
 NOW = pendulum.datetime(2027, 1, 15, 20, tz=HONG_KONG)
 EVENT_DAGS = Path(__file__).with_name("trial_event_dags.py")
+RECIPE = DAGS.parent / "docs" / "recipes" / "downstream.py"
 VALIDATE = "hkex_rap_validate"
 CSV = b"series,quantity\r\nHSI27A,1\r\nHSI27B,2\r\n"
 DAYS = ["2027-01-12", "2027-01-13", "2027-01-14"]
@@ -83,7 +84,7 @@ def trial(
     with Trial(
         home,
         NOW,
-        dags={EVENT_DAGS.name: EVENT_DAGS.read_text()},
+        dags={path.name: path.read_text() for path in (EVENT_DAGS, RECIPE)},
         environment={
             "TRIAL_SEEN": str(home),
             "AIRFLOW_VAR_HKEX_RAP_PARQUET": (home / "parquet").as_uri(),
@@ -132,6 +133,7 @@ def events(trial: Trial, mail: MailServer, statsd: StatsdServer) -> Events:
         "kill_task",
         "kill_worker",
         VALIDATE,
+        "rows_of_tp001",
         *(f"consume_{name}" for name in consumers),
     )
 
@@ -269,6 +271,17 @@ def test_the_validating_dag_writes_each_report_as_parquet(events: Events) -> Non
         assert table.to_pydict() == {"series": ["HSI27A", "HSI27B"], "quantity": [1, 2]}
     assert parquet(events.trial, DAYS[-1], "DCASS_OTHERS", "RPI03").exists()
     assert {run["state"] for run in events.trial.airflow.runs(VALIDATE)} == {"success"}
+
+
+def test_the_recipe_counts_the_rows_of_each_new_report(events: Events) -> None:
+    airflow = events.trial.airflow
+    runs = sorted(airflow.runs("rows_of_tp001"), key=lambda run: str(run["run_after"]))
+    assert {run["state"] for run in runs} == {"success"}
+    counted = [airflow.xcom("rows_of_tp001", run["dag_run_id"], "count_rows") for run in runs]
+    assert [set(rows.values()) for rows in counted] == [{2}, {2}]
+    assert [sorted(Path(uri).name for uri in rows) for rows in counted] == [
+        [f"TP001_{day.replace('-', '')}.csv" for day in days] for days in events.days("dcass")
+    ]
 
 
 def test_openlineage_gets_the_files_of_each_landing(events: Events) -> None:

@@ -54,16 +54,12 @@ def main(arguments: Sequence[str], works: Mapping[str, Callable[[], Work]] = WOR
                 site.prepare()
                 results[case] = _measure(case, site, published[name], options.peers, options.runs)
                 phases[case] = _phases(site, published[name], options)
+            _keep(case, results[case], phases[case], options)
             _add_earlier(results[case], case, options.store)
             print(f"\n## {case}\n\n{report.case_table(results[case])}", flush=True)
             if phases[case]:
                 print(f"\n{report.phase_table(phases[case])}", flush=True)
     print(f"\n{report.own_table(results)}\n\n{report.target_table(results)}")
-    _store(results, options.store)
-    if options.write:
-        from benchmarks.results_page import write_page
-
-        write_page(results, phases, options.write, arguments)
     return 0
 
 
@@ -85,7 +81,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"peers, separated by commas, or none: {', '.join(names)}",
     )
     parser.add_argument("--no-phases", action="store_true", help="do not time the phases of a download")
-    parser.add_argument("--write", type=Path, help="write RESULTS.md and results.svg into this directory")
     parser.add_argument(
         "--store",
         type=Path,
@@ -175,22 +170,28 @@ def _progress(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def _keep(case: str, rows: dict[str, report.Row], phases: list[Any], options: argparse.Namespace) -> None:
+    """Keep a case whole if every peer ran in it, for the page, and each of its peers, for later runs."""
+    stored = _stored(options.store)
+    kept = report.as_json({case: rows})[case]
+    stored["peers"].setdefault(case, {}).update(kept)
+    if {peer.name for peer in (*PEERS, *LIMITS)} <= set(options.peers):
+        stored["cases"][case] = {"rows": kept, "phases": phases}
+    options.store.parent.mkdir(parents=True, exist_ok=True)
+    options.store.write_text(json.dumps(stored))
+
+
+def _stored(store: Path) -> dict[str, Any]:
+    return json.loads(store.read_text()) if store.exists() else {"peers": {}, "cases": {}}
+
+
 def _add_earlier(rows: dict[str, report.Row], case: str, store: Path) -> None:
     """Add the peers that did not run now, as an earlier run has measured them."""
-    if not store.exists():
-        return
-    for name, row in report.from_json(json.loads(store.read_text())).get(case, {}).items():
+    earlier = report.from_json({case: _stored(store)["peers"].get(case, {})})[case]
+    for name, row in earlier.items():
         if name not in rows and row.runs:
             row.earlier = True
             rows[name] = row
-
-
-def _store(results: report.Results, store: Path) -> None:
-    stored = json.loads(store.read_text()) if store.exists() else {}
-    for case, rows in report.as_json(results).items():
-        stored[case] = rows
-    store.parent.mkdir(parents=True, exist_ok=True)
-    store.write_text(json.dumps(stored))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # Needs Python 3.11 to 3.13, make and git. Everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui azurite test trials test-cluster bench lowest newest dist docs coverage lint words lock clean
+.PHONY: help setup demo demo-ui azurite test trials test-cluster bench bench-scale lowest newest dist docs coverage lint words lock clean
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -31,8 +31,12 @@ trials: .venv/.installed ## Run the slow tests with a running Airflow; takes abo
 test-cluster: .venv/.installed ## Run the trial of workers that are killed; needs PostgreSQL and Redis
 	$(BIN)/python -m pytest -m cluster
 
-bench: .venv/.installed ## Compare the speed with other programs; ARGS="--only S-20 --runs 3 --peers none"
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv/.installed ## Compare the speed with other programs, and write benchmarks/RESULTS.md; see benchmarks/README.md
+	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --constraints constraints.txt --group bench
+	$(BIN)/python -m benchmarks $(or $(ARGS),--parse --write benchmarks)
+
+bench-scale: .venv/.installed ## Measure work that grows: days, accounts, history, long listings, a large file
+	$(BIN)/python -m benchmarks --scale $(ARGS)
 
 # The bounds of the versions: the unit tests, and one session, download, sensor, renewal and lake at a time.
 AT_THE_BOUNDS = tests/unit $(patsubst %,tests/integration/test_%.py,session download download_s3 report_sensor \

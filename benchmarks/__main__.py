@@ -12,22 +12,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import report, work
+from benchmarks import report, results_page, scale, storage, work
 from benchmarks.measure import FailedError, Measured
-from benchmarks.peers import LIMITS, OURS, PEERS, Peer, Site, fetch_with_operator
+from benchmarks.parse import parse_seconds
+from benchmarks.peers import LIMITS, OURS, PEERS, S3_PEERS, Peer, Site, fetch_with_operator
 from benchmarks.proxy import delayed
 from tests.integration.openssh import OpenSSH, missing, openssh
 
 if TYPE_CHECKING:
     from benchmarks.work import Work
 
-CASES = ("S-0", "S-20", "B-0", "B-20", "L-0", "L-20")
+CASES = ("S-0", "S-20", "B-0", "B-20", "L-0", "L-20", "S3-0")
 _PHASE_RUNS = 3
 # A run that waits for round trips only takes nearly the same time each time.
 _SLOW_SECONDS = 30
 _SLOW_RUNS = 2
 
-WORKS: Mapping[str, Callable[[], Work]] = {"S": work.small, "B": work.big, "L": work.listing}
+WORKS: Mapping[str, Callable[[], Work]] = {
+    "S": work.small,
+    "B": work.big,
+    "L": work.listing,
+    "S3": work.small,
+}
 
 
 def main(arguments: Sequence[str], works: Mapping[str, Callable[[], Work]] = WORKS) -> int:
@@ -43,16 +49,13 @@ def main(arguments: Sequence[str], works: Mapping[str, Callable[[], Work]] = WOR
         return 1
     results: report.Results = {}
     phases: dict[str, list[Any]] = {}
-    with _server([works[name]() for name in _works_of(options.only)]) as (server, published):
+    if options.scale:
+        return _measure_scale(options)
+    with _server({name: works[name]() for name in _works_of(options.only)}) as (server, published):
         for case in options.only:
             name, _, round_trip = case.partition("-")
-            with (
-                tempfile.TemporaryDirectory(prefix="rap-benchmark-") as home,
-                delayed(server.port, float(round_trip)) as port,
-            ):
-                site = Site(server, port, Path(home))
-                site.prepare()
-                results[case] = _measure(case, site, published[name], options.peers, options.runs)
+            with _site(server, float(round_trip), with_s3=name == "S3") as site:
+                results[case] = _measure(case, site, published[name], options)
                 phases[case] = _phases(site, published[name], options)
             _keep(case, results[case], phases[case], options)
             _add_earlier(results[case], case, options.store)
@@ -60,6 +63,21 @@ def main(arguments: Sequence[str], works: Mapping[str, Callable[[], Work]] = WOR
             if phases[case]:
                 print(f"\n{report.phase_table(phases[case])}", flush=True)
     print(f"\n{report.own_table(results)}\n\n{report.target_table(results)}")
+    if options.parse:
+        times = parse_seconds(options.runs)
+        keep(options.store, "parse", times)
+        print(f"\n{report.parse_table(times)}")
+    if options.write:
+        results_page.write(stored(options.store), options.write)
+    return 0
+
+
+def _measure_scale(options: argparse.Namespace) -> int:
+    steps = []
+    for step in scale.measure(scale.TINY if options.tiny else scale.Size()):
+        steps.append(step)
+        print(f"{step['name']}, {step['amount']}: {step['seconds']:.2f} s, {step['rss']:.0f} MB", flush=True)
+    keep(options.store, "scale", steps)
     return 0
 
 
@@ -69,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Measure the provider beside other ways to fetch the same files from OpenSSH's sshd.",
         epilog="In a minute: --only S-20 --runs 3 --peers none compares with the peers of an earlier run.",
     )
-    names = [peer.name for peer in (*PEERS, *LIMITS)]
+    names = [peer.name for peer in (*PEERS, *S3_PEERS, *LIMITS)]
     parser.add_argument("--runs", type=int, default=5, help="how often each peer runs, in turn (default: 5)")
     parser.add_argument(
         "--only", type=_list_of(CASES), default=CASES, help=f"cases, separated by commas: {', '.join(CASES)}"
@@ -81,6 +99,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"peers, separated by commas, or none: {', '.join(names)}",
     )
     parser.add_argument("--no-phases", action="store_true", help="do not time the phases of a download")
+    parser.add_argument("--parse", action="store_true", help="time the parsing of the DAG files too")
+    parser.add_argument("--scale", action="store_true", help="measure work that grows, and nothing else")
+    parser.add_argument("--tiny", action="store_true", help="with --scale: little work, as a test of itself")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        help="write RESULTS.md and results.svg, of all kept results, into this directory",
+    )
     parser.add_argument(
         "--store",
         type=Path,
@@ -105,18 +131,35 @@ def _works_of(cases: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _server(works: Sequence[Work]) -> Iterator[tuple[OpenSSH, dict[str, Work]]]:
-    """Run a server with the files of some works; yield it, and the works by their name."""
+def _server(works: dict[str, Work]) -> Iterator[tuple[OpenSSH, dict[str, Work]]]:
+    """Run a server with the files of some works; yield it and them."""
     # By default sshd turns away logins if ten are under way.
     with openssh(settings="MaxStartups 100") as server:
-        for one in works:
+        for one in {one.folder: one for one in works.values()}.values():
             one.publish(server)
-        yield server, {one.name: one for one in works}
+        yield server, works
 
 
-def _measure(case: str, site: Site, files: Work, names: Sequence[str], runs: int) -> dict[str, report.Row]:
+@contextlib.contextmanager
+def _site(server: OpenSSH, round_trip: float, *, with_s3: bool) -> Iterator[Site]:
+    with (
+        tempfile.TemporaryDirectory(prefix="rap-benchmark-") as home,
+        delayed(server.port, round_trip) as port,
+        storage.s3() if with_s3 else contextlib.nullcontext("") as url,
+    ):
+        site = Site(server, port, Path(home), url)
+        site.prepare()
+        yield site
+
+
+def _peers_of(case: str) -> Sequence[Peer]:
+    return S3_PEERS if case.startswith("S3") else (*PEERS, *LIMITS)
+
+
+def _measure(case: str, site: Site, files: Work, options: argparse.Namespace) -> dict[str, report.Row]:
     """Run the peers in turn, so that a change of the machine's speed meets all of them."""
-    peers = [OURS, *(peer for peer in (*PEERS, *LIMITS) if peer.name in names)]
+    runs = options.runs
+    peers = [OURS, *(peer for peer in _peers_of(case) if peer.name in options.peers)]
     rows = {peer.name: report.Row(peer.title, problem=peer.missing, is_limit=peer.is_limit) for peer in peers}
     for number in range(1, runs + 1):
         for peer in peers:
@@ -148,6 +191,8 @@ def _in_new_directory(site: Site, fetch: Callable[[Path], Measured]) -> Measured
         return fetch(target)
     finally:
         shutil.rmtree(target)
+        if site.s3:
+            storage.empty(site.s3)
 
 
 def _phases(site: Site, files: Work, options: argparse.Namespace) -> list[Any]:
@@ -172,22 +217,36 @@ def _progress(text: str) -> None:
 
 def _keep(case: str, rows: dict[str, report.Row], phases: list[Any], options: argparse.Namespace) -> None:
     """Keep a case whole if every peer ran in it, for the page, and each of its peers, for later runs."""
-    stored = _stored(options.store)
     kept = report.as_json({case: rows})[case]
-    stored["peers"].setdefault(case, {}).update(kept)
-    if {peer.name for peer in (*PEERS, *LIMITS)} <= set(options.peers):
-        stored["cases"][case] = {"rows": kept, "phases": phases}
-    options.store.parent.mkdir(parents=True, exist_ok=True)
-    options.store.write_text(json.dumps(stored))
+    known = stored(options.store)
+    keep(options.store, "peers", {**known["peers"], case: known["peers"].get(case, {}) | kept})
+    if {peer.name for peer in _peers_of(case)} <= set(options.peers):
+        keep(options.store, "cases", {**known["cases"], case: {"rows": kept, "phases": phases}})
 
 
-def _stored(store: Path) -> dict[str, Any]:
-    return json.loads(store.read_text()) if store.exists() else {"peers": {}, "cases": {}}
+def keep(store: Path, section: str, content: Any) -> None:
+    """Keep results in the file that later runs and the page read.
+
+    :param store: the file.
+    :param section: the kind of results.
+    :param content: the results, as JSON can hold them.
+    """
+    store.parent.mkdir(parents=True, exist_ok=True)
+    store.write_text(json.dumps({**stored(store), section: content}))
+
+
+def stored(store: Path) -> dict[str, Any]:
+    """Return all results that were kept.
+
+    :param store: the file.
+    """
+    nothing: dict[str, Any] = {"peers": {}, "cases": {}}
+    return nothing | (json.loads(store.read_text()) if store.exists() else {})
 
 
 def _add_earlier(rows: dict[str, report.Row], case: str, store: Path) -> None:
     """Add the peers that did not run now, as an earlier run has measured them."""
-    earlier = report.from_json({case: _stored(store)["peers"].get(case, {})})[case]
+    earlier = report.from_json({case: stored(store)["peers"].get(case, {})})[case]
     for name, row in earlier.items():
         if name not in rows and row.runs:
             row.earlier = True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from benchmarks import storage
 from benchmarks.measure import FailedError, Measured, run
 from benchmarks.work import NOW, Work, file_name
 
@@ -28,11 +29,13 @@ class Site:
     :param server: the server.
     :param port: the port of the server, or of a proxy before it.
     :param home: a directory for settings and logs.
+    :param s3: the URL of the S3 server that the files are for; empty for the local disk.
     """
 
     server: OpenSSH
     port: int
     home: Path
+    s3: str = ""
 
     def prepare(self) -> None:
         """Write the files that OpenSSH and rclone read."""
@@ -74,6 +77,7 @@ class Site:
             "AIRFLOW__HKEX_RAP__LOCK_DIR": str(self.home / "locks"),
             "AIRFLOW_CONN_HKEX_RAP_DEFAULT": json.dumps({"conn_type": "hkex_rap", **ours}),
             "AIRFLOW_CONN_RAP_SFTP": json.dumps({"conn_type": "sftp", **stock}),
+            **(storage.environment(self.s3) if self.s3 else {}),
         }
 
 
@@ -123,11 +127,10 @@ def arguments_of(site: Site, work: Work) -> dict[str, Any]:
     return {"folders": [work.folder.value], "include": include}
 
 
-def fetch_with_operator(
-    site: Site, work: Work, target: Path, *, phases: bool = False, lakes: Sequence[str] = ()
-) -> Measured:
+def fetch_with_operator(site: Site, work: Work, target: Path, *, phases: bool = False) -> Measured:
     """Land a work with the operator, twice in one process, and then let it look for new files."""
-    lakes = lakes or [(target / "first").as_uri(), *[(target / "second").as_uri()] * 2]
+    root = f"s3://lake@{storage.BUCKET}" if site.s3 else target.as_uri()
+    lakes = [f"{root}/first", *[f"{root}/second"] * 2]
     job = {"kind": "ours", "arguments": arguments_of(site, work), "phases": phases}
     result = run_child(site, job, lakes[:1] if phases else lakes)
     first, *later = result["calls"]
@@ -180,6 +183,24 @@ def _one_file(site: Site, work: Work, target: Path) -> Measured:
     (site.server.root / "submission/one.csv").write_bytes(b"1")
     call = run_child(site, job, [""])["calls"][0]
     return Measured(call["seconds"], call["cpu"], call["rss"])
+
+
+def _aws(site: Site, work: Work, target: Path) -> Measured:
+    """Copy the files to S3 from the local disk."""
+    files = site.server.root / work.path[1:]
+    command = [
+        "aws",
+        "s3",
+        "cp",
+        "--recursive",
+        "--only-show-errors",
+        str(files),
+        f"s3://{storage.BUCKET}/copy",
+    ]
+    measured = run(command, site.home / "aws.log", storage.environment(site.s3))
+    if storage.count_objects(site.s3, "copy/") != (work.fetched, work.bytes):
+        raise FailedError(f"{storage.count_objects(site.s3, 'copy/')} objects and bytes arrived.")
+    return measured
 
 
 def _sftp(site: Site, work: Work, target: Path) -> Measured:
@@ -261,6 +282,7 @@ PEERS = (
     Peer("hook", "stock `SFTPHook`", _stock("stock")),
     Peer("async-hook", "stock `SFTPHookAsync`", _stock("stock-async")),
 )
+S3_PEERS = (Peer("aws", "`aws s3 cp --recursive` from the local disk", _aws, "aws"),)
 LIMITS = (
     Peer("raw", "raw asyncssh reads, nothing kept", _raw, is_limit=True),
     Peer("one-file", "raw asyncssh, one file of one byte", _one_file, is_limit=True),

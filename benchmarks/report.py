@@ -136,6 +136,18 @@ def phase_table(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     return table(["phase", "begins s", "ends s", "in calls s", "calls"], rows)
 
 
+def parse_table(seconds: Mapping[str, float]) -> str:
+    """Return the table of the DAG files: the seconds of parsing beyond the import of `airflow.sdk`."""
+    rows = [[f"`{name}`", f"{one:.3f}"] for name, one in seconds.items()]
+    return table(["DAG file", "parse s"], rows)
+
+
+def scale_table(steps: Iterable[Mapping[str, Any]]) -> str:
+    """Return the table of the work that grows."""
+    rows = [[step["name"], step["amount"], f"{step['seconds']:.2f}", f"{step['rss']:.0f}"] for step in steps]
+    return table(["work", "amount", "seconds", "peak MB"], rows)
+
+
 def target_table(results: Results, limits: Iterable[tuple[str, float, float]] = ()) -> str:
     """Return the targets, and whether they are met.
 

@@ -47,8 +47,8 @@ def _head() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return f"""# Results
 
-Written by `make bench` on {datetime.date.today():%Y-%m-%d}; [README.md](README.md) says what is measured and how.
-Seconds are medians. "× ours" is the time of a peer divided by that of the provider: above 1, the provider is faster.
+Written by `make bench` on {datetime.date.today():%Y-%m-%d}. [README.md](README.md) says what is measured.
+Seconds are medians. "× ours" is the time of a peer divided by ours: above 1, the provider is faster.
 
 - Machine: {os.cpu_count()} processors ({platform.machine()}), {memory:.0f} GB,
   Linux {platform.release().split("-")[0]}, Python {platform.python_version()}.

@@ -144,8 +144,10 @@ def parse_table(seconds: Mapping[str, float]) -> str:
 
 def scale_table(steps: Iterable[Mapping[str, Any]]) -> str:
     """Return the table of the work that grows."""
-    rows = [[step["name"], step["amount"], f"{step['seconds']:.2f}", f"{step['rss']:.0f}"] for step in steps]
-    return table(["work", "amount", "seconds", "peak MB"], rows)
+    names = ("name", "amount", "seconds", "cpu", "rss")
+    forms = ("", "", ".2f", ".2f", ".0f")
+    rows = [[format(step[name], form) for name, form in zip(names, forms, strict=True)] for step in steps]
+    return table(["work", "amount", "seconds", "CPU s", "peak MB"], rows)
 
 
 def target_table(results: Results, limits: Iterable[tuple[str, float, float]] = ()) -> str:

@@ -51,12 +51,14 @@ class Step:
     :param name: what was done.
     :param amount: how much of it there was, in words.
     :param seconds: how long it took.
+    :param cpu: seconds of processor time of the process.
     :param rss: peak memory above an interpreter with Airflow, in MB.
     """
 
     name: str
     amount: str
     seconds: float
+    cpu: float
     rss: float
 
 
@@ -85,7 +87,7 @@ def _land(site: Site, folder: Folder, lake: Path, include: str = "*") -> dict[st
 
 
 def _step(name: str, amount: str, call: dict[str, Any]) -> Step:
-    return Step(name, amount, call["seconds"], call["rss"])
+    return Step(name, amount, call["seconds"], call["cpu"], call["rss"])
 
 
 def _publish_days(server: OpenSSH, days: int, files: int) -> None:

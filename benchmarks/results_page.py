@@ -43,7 +43,9 @@ def write(kept: dict[str, Any], directory: Path) -> None:
 
 def _head() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    programs = "; ".join(text for command in _PROGRAMS if (text := version_of(command)))
+    versions = [text for command in _PROGRAMS if (text := version_of(command))]
+    # The AWS CLI adds the versions of Python and of the kernel.
+    programs = "; ".join(text.split(" Python/")[0] for text in versions)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return f"""# Results
 

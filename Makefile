@@ -25,7 +25,7 @@ azurite: $(AZURITE) ## Install the Azure Storage server of the tests, which are 
 test: .venv/.installed ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about ten minutes
+trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about fifteen minutes
 	$(BIN)/python -m pytest -m slow
 
 test-cluster: .venv/.installed ## Run the trial of workers that are killed; needs PostgreSQL and Redis

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import secrets
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
-from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
+from airflow_provider_hkex_rap.rap.files import NAME_BYTES, Kind, RemoteFile, is_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,6 @@ MANIFESTS = "manifest"
 """The directory of the manifest. Without a leading underscore, since readers of lakes skip those."""
 MARKS = "_marks"
 """The directory of the marks of one folder; its leading underscore hides it from readers of lakes."""
-NAME_BYTES = 255
-"""The longest name, in bytes of UTF-8, that common file systems accept."""
 PART_PREFIX, PART_SUFFIX = ".rap-", ".part"
 """How the name of every unfinished file or directory begins and ends."""
 VERSIONS = 10_000
@@ -66,20 +65,27 @@ def safe_name(file: RemoteFile) -> str | Refused:
 
     :param file: an entry of a folder's listing.
     """
-    name = file.text
     if file.kind is not Kind.FILE:
         return Refused(_KINDS[file.kind])
+    return refuse_name(file.text) or landing_name(file.text)
+
+
+def refuse_name(name: str) -> Refused | None:
+    """Return why a file of a name may not be written to a directory; None if it may.
+
+    :param name: the name on RAP, as `RemoteFile.text`.
+    """
     if name in ("", ".", ".."):
         return Refused("Its name is empty, . or .., which is no file name.")
     if "/" in name or "\\" in name:
         return Refused("Its name contains a path separator.")
+    if is_too_long(name):
+        return Refused(f"Its name is longer than {NAME_BYTES} bytes.")
     if any(unicodedata.category(character) == "Cc" for character in name):
         return Refused("Its name contains a control character.")
-    if len(name.encode()) > NAME_BYTES:
-        return Refused(f"Its name is longer than {NAME_BYTES} bytes.")
     if is_part(name):
         return Refused("Its name has the form that the lake uses for unfinished files.")
-    return landing_name(name)
+    return None
 
 
 def is_part(name: str) -> bool:
@@ -201,9 +207,9 @@ def report_code_directory(report: str) -> str:
     if len(directory.encode()) <= _CODE_BYTES:
         return directory
     digest = hashlib.sha256(report.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS]
-    while len("".join(pieces).encode()) > _CODE_BYTES - 1 - _HASH_DIGITS:
-        pieces.pop()
-    return f"{''.join(pieces)}~{digest}"
+    lengths = itertools.accumulate(len(piece.encode()) for piece in pieces)
+    kept = sum(length <= _CODE_BYTES - 1 - _HASH_DIGITS for length in lengths)
+    return f"{''.join(pieces[:kept])}~{digest}"
 
 
 def _is_unsafe(character: str) -> bool:

@@ -11,7 +11,7 @@ from airflow_provider_hkex_rap.lake.committing import WholeFile, share
 from airflow_provider_hkex_rap.lake.entry import NO_ENTRY, Disposition
 from airflow_provider_hkex_rap.lake.spool import Spool
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransferError
-from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile, ReportSource
+from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile, ReportSource, unsettled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -161,7 +161,7 @@ class Reading:
                 raise
             return None
         after = end.attributes
-        if reason := _unsettled(file, spool.size, after) or await self._still_listed(file, spool.size):
+        if reason := unsettled(file, spool.size, after) or await self._still_listed(file, spool.size):
             self._outcomes.add(file, Disposition.DEFERRED, reason)
             return None
         return ReadEnd(Attributes(spool.size, file.mtime if after.mtime is None else after.mtime), end.error)
@@ -190,17 +190,6 @@ class Reading:
         else:
             self._outcomes.add(target.listed, Disposition.FAILED, NO_ENTRY)
         return True
-
-
-def _unsettled(listed: RemoteFile, size: int, after: Attributes) -> str:
-    """Return why a file that was read may be incomplete or changed; an empty text if it is neither."""
-    if listed.size is not None and size < listed.size:
-        return f"{size} bytes arrived, but {listed.size} were listed: RAP may still be writing it."
-    if after.size is not None and after.size not in (size, listed.size):
-        return f"{size} bytes arrived, but it has {after.size} now: RAP may still be writing it."
-    if None not in (listed.mtime, after.mtime) and listed.mtime != after.mtime:
-        return "RAP rewrote it while it was read."
-    return ""
 
 
 class _Relisting:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.folders import Folder
 
+NAME_BYTES = 255
+"""The longest name, in bytes of UTF-8, that common file systems accept; a longer one cannot land."""
+
 _PERCENT = "hkex_rap_percent"
 
 
@@ -30,6 +33,16 @@ def name_text(name: bytes) -> str:
     :param name: the name or path, in the bytes that RAP sent.
     """
     return name.decode("utf-8", _PERCENT)
+
+
+def is_too_long(name: str) -> bool:
+    """Return whether a name is longer than `NAME_BYTES`.
+
+    A server may send names of megabytes: check this before work that costs more than the length.
+
+    :param name: the name as text, as `name_text` returns it.
+    """
+    return len(name) > NAME_BYTES or len(name.encode(errors="surrogatepass")) > NAME_BYTES
 
 
 class Kind(StrEnum):
@@ -83,6 +96,22 @@ class ReadEnd(NamedTuple):
     """Its size and mtime then."""
     error: str = ""
     """The error by which RAP answered at the end of the file, instead of saying that it is the end."""
+
+
+def unsettled(listed: RemoteFile | Attributes, size: int, after: Attributes) -> str:
+    """Return why a file that was read may be incomplete or changed; an empty text if it is neither.
+
+    :param listed: the file as it was listed, or its size and mtime, before it was read.
+    :param size: how many bytes arrived.
+    :param after: its size and mtime once the last byte had been read.
+    """
+    if listed.size is not None and size < listed.size:
+        return f"{size} bytes arrived, but {listed.size} were listed: RAP may still be writing it."
+    if after.size is not None and after.size not in (size, listed.size):
+        return f"{size} bytes arrived, but it has {after.size} now: RAP may still be writing it."
+    if None not in (listed.mtime, after.mtime) and listed.mtime != after.mtime:
+        return "RAP rewrote it while it was read."
+    return ""
 
 
 class ReportSource(Protocol):

@@ -13,6 +13,7 @@ import pendulum
 from airflow_provider_hkex_rap.rap.calendar import previous_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG, is_time
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.files import NAME_BYTES, is_too_long
 from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS
 
@@ -83,7 +84,7 @@ _AFTER_DATE = re.compile(
       | T[0-2][0-9](?=[:._-][0-5][0-9])
     )?
     (?![0-9])
-    (?:[ ._:+-]+(?:[0-9]{{1,4}} | {_HHMM}{_SS}(?:[0-9]{{3}})?)(?:[ ]?[AP]M|Z|HKT)?(?![A-Za-z0-9]))*
+    (?:[ ._:+-]++(?:[0-9]{{1,4}} | {_HHMM}{_SS}(?:[0-9]{{3}})?)(?:[ ]?[AP]M|Z|HKT)?(?![A-Za-z0-9]))*
     """,
     re.VERBOSE,
 )
@@ -96,11 +97,14 @@ _SEPARATORS = " ._-"
 # Stands for a part that was removed; names that land have no control characters.
 _CUT = "\0"
 _BRACKETS = re.compile(rf"[(\[（][ ._-]*{_CUT}[{_CUT} ._-]*[)\]）]")
-_BEFORE_CUT = re.compile(rf"[ ._-]+(?={_CUT})")
+# A run of separators is tried from its start only, and never given back: else it costs its length squared.
+_RUN_START = "(?<![ ._-])"
+_BEFORE_CUT = re.compile(rf"{_RUN_START}[ ._-]++(?={_CUT})")
 # The year of a date that is not near, such as 20-NOV-2024, is no sequence number.
 _NO_MONTH = rf"(?<!(?:{'|'.join(_MONTHS)})[ ._-])"
 _SEQUENCE_AT_END = re.compile(
-    rf"(?i)(?:[ ._-]+{_NO_MONTH}[0-9]{{1,4}}|\.v[0-9]{{1,3}}|[ ._-]*[(\[（][0-9]{{1,4}}[)\]）])+[ ._-]*\Z"
+    rf"(?i)(?:{_RUN_START}[ ._-]++{_NO_MONTH}[0-9]{{1,4}}|\.v[0-9]{{1,3}}"
+    rf"|{_RUN_START}[ ._-]*+[(\[（][0-9]{{1,4}}[)\]）])++[ ._-]*+\Z"
 )
 _SEQUENCE_AT_START = re.compile(rf"\A{_CUT}?[ ._-]*[0-9]{{1,4}}[ ._-]+")
 
@@ -160,14 +164,16 @@ class Naming:
         valid and within ten days of the file's mtime. If there is none, it is the mtime's day in Hong Kong; a
         time before 07:00 belongs to the trading day before.
 
+        A name that is too long to land is not read: its code is its first `NAME_BYTES`, and its mtime gives
+        the date.
+
         :param name: the file's name on RAP.
         :param mtime: the file's modification time, in seconds since the epoch; None if RAP sends none.
         :param first_seen: when the file was first listed; used if *mtime* is None or cannot be the file's
             time, such as one that is more than a day later.
         """
-        if is_time(mtime, first_seen):
-            return self._remembered(name, mtime, None)
-        return self._remembered(name, None, first_seen)
+        read = _unread if is_too_long(name) else self._remembered
+        return read(name, mtime, None) if is_time(mtime, first_seen) else read(name, None, first_seen)
 
     def _read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime | None) -> ReportName:
         written, rule = _written(mtime, first_seen)
@@ -206,6 +212,12 @@ class Naming:
             if any(map(str.isalnum, code)):
                 return code
         return _without_extension(name)
+
+
+def _unread(name: str, mtime: int | None, first_seen: pendulum.DateTime | None) -> ReportName:
+    written, rule = _written(mtime, first_seen)
+    code = name[:NAME_BYTES].encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
+    return ReportName(code, _day(written), rule)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -298,8 +310,10 @@ def _date_in_number(digits: str, written: pendulum.DateTime) -> int | None:
         return 0
     if _TIME_OF_DAY.fullmatch(digits[8:]) and _is_day(digits[4:8], b, a, written):
         return 0
-    is_month = _is_month(digits[:4], digits[4:], written) or _is_month(digits[2:], digits[:2], written)
-    return 0 if len(digits) == 6 and is_month else None
+    is_month = len(digits) == 6 and (
+        _is_month(digits[:4], digits[4:], written) or _is_month(digits[2:], digits[:2], written)
+    )
+    return 0 if is_month else None
 
 
 def _is_day(year: str, month: str, day: str, written: pendulum.DateTime) -> bool:

@@ -378,3 +378,24 @@ def test_names_do_not_follow_the_machines_zone(zone, monkeypatch):
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("TP001_20261119_" + "x" * 241, "TP001_20261119_" + "x" * 240),
+        ("TP001_20261119_" + "é" * 121, "TP001_20261119_" + "é" * 120),
+        ("1" * 5000, "1" * 255),
+        *((f"{part * 50_000}_20261119.csv", (part * 255)[:255]) for part in ("1_", "-1", "(1)", " ", "N")),
+    ],
+    ids=lambda text: text[:4],
+)
+def test_a_name_that_is_too_long_to_land_is_cut_and_not_read(name, code):
+    assert Naming("(?P<report>T)").read(name, NOON, SEEN) == (code, date(2026, 11, 20), "mtime")
+    assert Naming().read(name, None, SEEN) == (code, date(2026, 11, 23), "first_seen")
+
+
+@pytest.mark.parametrize("part", ["1", "_", "1_", "(1)", "20261120_", ".v1", "20-NOV-2026 "])
+def test_the_longest_name_that_can_land_is_read(part):
+    name = (part * 255)[:242] + "_20261120.csv"
+    assert Naming(customer="CXYZ").read(name, NOON, SEEN)[1:] == (date(2026, 11, 20), "name")

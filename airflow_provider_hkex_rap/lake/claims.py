@@ -13,7 +13,9 @@ from airflow_provider_hkex_rap.lake.begun import Place
 from airflow_provider_hkex_rap.lake.creating import create_once
 from airflow_provider_hkex_rap.lake.entry import NO_ENTRY, Disposition
 from airflow_provider_hkex_rap.lake.layout import claim_path, is_part, rap_name_of, versions
+from airflow_provider_hkex_rap.rap.errors import MOST_CHARACTERS
 from airflow_provider_hkex_rap.rap.files import RemoteFile
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -125,7 +127,8 @@ class Claims:
         errors = [error for error in await asyncio.gather(*claims, return_exceptions=True) if error]
         errors += [e for path, e in self._refused.items() if path.rpartition("/")[0] in directories]
         if errors:
-            log.warning("The files that a killed run left could not be claimed: %s", errors[0])
+            error = printable(str(errors[0]), MOST_CHARACTERS)
+            log.warning("The files that a killed run left could not be claimed: %s", error)
         return not errors
 
     async def add_found(self, target: Target, landed: Landed, downloaded: pendulum.DateTime | None) -> None:

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pendulum
 
-from airflow_provider_hkex_rap.lake.entry import SCHEMA_VERSION, Disposition, Entry, rap_path, to_line, utc
+from airflow_provider_hkex_rap.lake.entry import (
+    MOST_INTEGER,
+    SCHEMA_VERSION,
+    Disposition,
+    Entry,
+    rap_path,
+    to_line,
+    utc,
+)
 from airflow_provider_hkex_rap.lake.layout import report_directory, versions
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.ledger import Content, Ledger
@@ -128,7 +137,12 @@ class Entries:
         :param entry: the entry, and the reason.
         """
         file, reason = entry
-        log.warning("Quarantined %r of %s; it is not read: %s", file.name, file.folder.path, reason)
+        log.warning(
+            "Quarantined %s of %s; it is not read: %s", printable(file.text), file.folder.path, reason
+        )
+        if file.size is not None and file.size > MOST_INTEGER:
+            # Nothing proves the size of a file that is not read, and readers of the manifest take 64 bits.
+            file, reason = replace(file, size=None), f"{reason} RAP says that it has {file.size} bytes."
         if not self.ledger.quarantined(file):
             self._record(self._entry(self.target(file), Disposition.QUARANTINED, reason))
 
@@ -279,7 +293,7 @@ class Entries:
         try:
             line = to_line(entry)
         except ValueError as error:
-            log.error("%s gets no manifest entry: %s.", ascii(entry.uri or entry.rap_path), error)
+            log.error("%s gets no manifest entry: %s.", printable(entry.uri or entry.rap_path), error)
             return False
         self.ledger.add(entry)
         self._manifest.add(entry, line)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.files import RemoteFile
 
 SCHEMA_VERSION: Literal[1] = 1
+MOST_INTEGER = 2**63 - 1
+"""The largest number in an entry: readers of the manifest take its numbers as signed integers of 64 bits."""
 
 
 class Disposition(StrEnum):

@@ -10,6 +10,7 @@ from airflow_provider_hkex_rap.aio.together import run_all
 from airflow_provider_hkex_rap.lake.layout import relative_path
 from airflow_provider_hkex_rap.lake.manifest import ManifestFile, read_manifests, window
 from airflow_provider_hkex_rap.lake.refusals import refusing
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -126,7 +127,7 @@ class Ledger:
         async for manifest in read_manifests(calls, lake, self.customer, folder, days, known):
             for number, reason in manifest.bad:
                 uri = lake.uri_of(manifest.path)
-                log.warning("Ignoring line %d of the manifest file %s: %s.", number, uri, reason)
+                log.warning("Ignoring line %d of the manifest file %s: %s.", number, uri, printable(reason))
             for entry in manifest.entries:
                 self.add(entry)
             self.manifests[manifest.path] = manifest

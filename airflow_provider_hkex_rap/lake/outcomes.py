@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
 from airflow_provider_hkex_rap.lake.refusals import refusal, same_cause
-from airflow_provider_hkex_rap.rap.errors import LakeError
+from airflow_provider_hkex_rap.rap.errors import MOST_CHARACTERS, LakeError
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,5 +139,9 @@ class Outcomes:
         if cause not in self.refusals:
             refused = error if isinstance(error, LakeError) else refusal(f"{uri} was refused", uri, error)
             self.refusals[cause] = refused
-            log.warning("%s did not land. Other files with the same cause are not logged: %s", uri, refused)
+            log.warning(
+                "%s did not land. Other files with the same cause are not logged: %s",
+                printable(uri, MOST_CHARACTERS),
+                refused,
+            )
         self.add(file, Disposition.FAILED, f"The lake refused the file: {cause}.")

@@ -25,6 +25,7 @@ from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
+from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.entry import Entry
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _PROGRESS_SECONDS = 10.0
 # A folder has about forty reports; names of an unknown form may have a code each.
 _REPORTS_NAMED = 200
+_OTHERS = {"*": "others"}
 
 log = logging.getLogger(__name__)
 
@@ -278,8 +280,9 @@ class Ingest:
                 log.warning("%s was not listed: %s", folder.path, listed)
                 continue
             times = [time for file in listed if (time := time_of(file.mtime, now))]
-            counts = Counter(self.request.naming.read(f.text, f.mtime, now).report for f in listed)
-            reports = ", ".join(f"{report} {count}" for report, count in sorted(counts.items()))
+            names = (self.request.naming.read(file.text, file.mtime, now) for file in listed)
+            counts = _bounded(Counter(printable(name.report) for name in names))
+            reports = ", ".join(f"{_OTHERS.get(code, code)} {count}" for code, count in counts.items())
             log.info(
                 "%s lists %d entries, the newest of %s. Files per report: %s.",
                 folder.path,
@@ -296,10 +299,10 @@ class Ingest:
 
 
 def _count_by_report(landed: Sequence[Entry]) -> dict[str, dict[str, int]]:
-    """Return how many files landed, by folder and report code."""
+    """Return how many files landed, by folder and printable report code."""
     counts: dict[str, Counter[str]] = {}
     for entry in landed:
-        counts.setdefault(entry.folder, Counter())[entry.report] += 1
+        counts.setdefault(entry.folder, Counter())[printable(entry.report)] += 1
     return {folder: _bounded(reports) for folder, reports in sorted(counts.items())}
 
 

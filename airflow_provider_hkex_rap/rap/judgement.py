@@ -20,6 +20,7 @@ import pendulum
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_saturday
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.service_hours import window
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Report(NamedTuple):
     code: str
 
     def __str__(self) -> str:
-        return f"{self.code} in {self.folder}"
+        return f"{printable(self.code)} in {self.folder}"
 
 
 class Sighting(NamedTuple):

@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.transport.session import RapSession, open_session
 
-from ..simulated_rap import login_to, use
+from ..simulated_rap import MTIME, download, login_to, use
 from .test_other_servers import Notice, serving
 
 CONTROLS = "\x1b]0;owned\x07\x1b[2J\u202egpj.exe\u2066\r\n2026-11-20 INFO forged\u2028\x00\x9b31m"
@@ -147,3 +147,34 @@ def test_names_of_files_are_printable_in_errors(tmp_path: Path) -> None:
     assert_clean(str(error))
     assert_clean(error.what)
     assert "forged%FF.csv" in str(error)
+
+
+def test_a_download_logs_and_returns_hostile_names_in_printable_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "root/download/DCASS"
+    folder.mkdir(parents=True)
+    names = [NAME, "TP\u202e001\u2028_20261120.csv".encode(), b"TP001_20261120.csv"]
+
+    class Listing(asyncssh.SFTPServer):
+        """A server that lists names besides, which no directory can have."""
+
+        async def scandir(self, path: bytes) -> Any:
+            async for entry in super().scandir(path):
+                yield entry
+            for part in (b"1_", b"1", b"N", b"(1)"):
+                yield asyncssh.SFTPName(part * 50_000, b"", asyncssh.SFTPAttrs(size=1, mtime=1))
+
+    for name in names:
+        path = os.fsdecode(bytes(folder) + b"/" + name)
+        Path(path).write_bytes(b"1")
+        os.utime(path, (MTIME.int_timestamp, MTIME.int_timestamp))
+    caplog.set_level(logging.INFO, "airflow_provider_hkex_rap")
+    with serving(tmp_path / "root", Listing) as connection:
+        use(monkeypatch, connection)
+        summary = download(tmp_path / "lake", folders="DCASS")
+    assert (summary["landed"], summary["quarantined"]) == (2, 5)
+    assert summary["by_report"] == {"DCASS": {"TP001": 1, "TP\\u202e001\\u2028": 1}}
+    assert "forged" in caplog.text
+    for record in caplog.records:
+        assert_clean(record.getMessage())

@@ -19,7 +19,7 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 
-from ...in_memory_rap import CUSTOMER, NOW
+from ...in_memory_rap import CUSTOMER, NOW, InMemoryRap, run
 
 DAY, NEXT_DAY = "2026-11-20", "2026-11-23"
 NAME = "TP001_20261120.csv"
@@ -316,3 +316,25 @@ def test_pyarrow_reads_a_manifest_with_a_column_of_nulls(local_lake):
     assert entries.schema == SCHEMA
     assert entries["supersedes"].to_pylist() == [None, manifest.uri(NAME)]
     assert entries["committed"].to_pylist() == [NOW, NOW]
+
+
+def test_pyarrow_reads_the_entry_of_a_file_whose_listed_size_is_beyond_64_bits(local_lake):
+    import pyarrow.dataset
+
+    from airflow_provider_hkex_rap.lake.catalog import SCHEMA
+
+    rap = InMemoryRap()
+    rap.others += [
+        RemoteFile(Folder.DCASS, b"a\\b", 2**64 - 1, MTIME),
+        RemoteFile(Folder.DCASS, b"a/b", 5, MTIME),
+    ]
+    assert run(rap, local_lake).quarantined == 2
+    assert not run(rap, local_lake).entries
+    rows = pyarrow.dataset.dataset(
+        f"{local_lake.uri}/manifest/{CUSTOMER}/DCASS/2026-11-20", format="json", schema=SCHEMA
+    )
+    table = rows.to_table()
+    sizes = dict(zip(table["rap_path"].to_pylist(), table["size"].to_pylist(), strict=True))
+    assert sizes == {"/download/DCASS/a\\b": None, "/download/DCASS/a/b": 5}
+    (reason,) = [text for text in table["reason"].to_pylist() if str(2**64 - 1) in text]
+    assert reason.startswith("Its name contains a path separator.")

@@ -453,6 +453,14 @@ def test_a_full_disk_fails_the_files_that_do_not_fit(local_lake, rap, size):
     assert verify(local_lake, CUSTOMER) == []
 
 
+def test_a_file_that_the_lake_refuses_is_logged_on_one_line(caplog):
+    file = RemoteFile(Folder.DCASS, "TP\u2028\u202e001.csv".encode(), 1, MTIME)
+    Outcomes(None).add_refused(file, f"s3://bucket/{file.text}", OSError(f"no {file.text}"))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(r"s3://bucket/TP\u2028\u202e001.csv did not land.")
+    assert record.getMessage().isprintable()
+
+
 def test_if_a_directory_of_the_lake_cannot_be_listed_its_files_fail(local_lake, monkeypatch):
     names = Lake.names
 

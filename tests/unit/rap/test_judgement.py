@@ -270,3 +270,7 @@ def test_a_year_with_reports_that_fail_to_come(seed: int) -> None:
         false_alarms += bool(found - failing)
     assert missed == 0
     assert false_alarms <= 1
+
+
+def test_a_report_is_named_in_printable_form():
+    assert str(Report(Folder.DCASS, "TP\u202e\n001")) == r"TP\u202e\n001 in DCASS"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pendulum
-
 from airflow_provider_hkex_rap.cli.command import FAILED, agreed, command, printable, say, show
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG
+from airflow_provider_hkex_rap.rap.clock import time_of
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.report_name import Naming
@@ -15,6 +13,8 @@ from airflow_provider_hkex_rap.rap.service_hours import next_opening
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    import pendulum
 
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
@@ -75,7 +75,7 @@ async def _list(
 
 def _row(file: RemoteFile, naming: Naming, now: pendulum.DateTime) -> dict[str, object]:
     name = naming.read(file.text, file.mtime, now)
-    modified = None if file.mtime is None else pendulum.from_timestamp(file.mtime, HONG_KONG)
+    modified = time_of(file.mtime, now)
     return {
         "folder": file.folder.value,
         "name": printable(file.text),

@@ -9,26 +9,27 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import pendulum
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
-from airflow_provider_hkex_rap.rap.clock import NO_TIME
+from airflow_provider_hkex_rap.rap.clock import is_time, time_of
 from airflow_provider_hkex_rap.rap.errors import (
     RapConfigurationError,
     RapSessionSuperseded,
     RapUnavailable,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 from airflow_provider_hkex_rap.sensors.context import sensor_context, skipping_on_absence_only
 
 if TYPE_CHECKING:
+    import pendulum
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
@@ -56,7 +57,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
     :param business_date: the day of the reports (YYYY-MM-DD); by default the run's trading day.
     :param min_files: how many files each glob must match.
     :param stable_for: seconds a file's mtime must be in the past before the file counts; a file without an
-        mtime counts at once. If RAP's clock is ahead of ours, the log says so.
+        mtime, or with one more than a day ahead, counts at once. If RAP's clock is ahead of ours, the log
+        says so.
     :param soft_fail: of Airflow; skips the task only if the reports have not arrived in time. A refused
         login, a wrong argument, and a time-out whose last look failed, fail.
     :param naming: a regular expression with the named groups ``report`` and ``date``, as for the download.
@@ -190,7 +192,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             arrived = {file.name: file for matches in found.values() for file in matches}
             counts = ", ".join(f"{glob} ({len(matches)})" for glob, matches in found.items())
             self.log.info("Arrived in %s for %s: %s.", self._folder.path, self._day.isoformat(), counts)
-            return PokeReturnValue(True, [_facts(file) for file in arrived.values()])
+            return PokeReturnValue(True, [_facts(file, now) for file in arrived.values()])
         self._awaited = " ".join(
             (
                 f"Still waiting in {self._folder.path} for {self._day.isoformat()}: "
@@ -207,7 +209,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 
     def _describe_refused(self, listed: Iterable[tuple[RemoteFile, Refused | None]]) -> Iterator[str]:
         wanted = (
-            f"{file.text!r} does not count, since it may not land: {refused.reason}"
+            f"{printable(file.text)} does not count, since it may not land: {refused.reason}"
             for file, refused in listed
             if refused and any(fnmatchcase(file.text, glob) for glob in self._globs)
         )
@@ -217,11 +219,12 @@ class RapReportSensor(RapTask, BaseSensorOperator):
 def _waits(files: Iterable[RemoteFile], now: pendulum.DateTime, stable_for: float) -> dict[bytes, float]:
     """Return the age in seconds of each file that does not count yet, by name; below 0 if it is ahead of us.
 
-    A file without an mtime counts at once. One whose mtime is in the future does not count.
+    A file without an mtime counts at once, as does one whose mtime cannot be its time, such as one more than
+    a day ahead; the download takes it for no time either. One that is less ahead does not count.
     """
     waits: dict[bytes, float] = {}
     for file in files:
-        if file.mtime is None or file.mtime >= NO_TIME:
+        if file.mtime is None or not is_time(file.mtime, now):
             continue
         age = now.timestamp() - file.mtime
         if age < stable_for:
@@ -240,6 +243,6 @@ def _describe_waits(ages: Collection[float]) -> Iterator[str]:
         )
 
 
-def _facts(file: RemoteFile) -> dict[str, Any]:
-    mtime = None if file.mtime is None else pendulum.from_timestamp(file.mtime).isoformat()
-    return {"name": file.text, "size": file.size, "mtime": mtime}
+def _facts(file: RemoteFile, now: pendulum.DateTime) -> dict[str, Any]:
+    time = time_of(file.mtime, now)
+    return {"name": file.text, "size": file.size, "mtime": time and time.in_timezone("UTC").isoformat()}

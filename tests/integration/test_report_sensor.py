@@ -264,9 +264,26 @@ def test_an_mtime_that_is_no_time_gives_no_business_date(
 
 
 def test_a_file_from_the_future_does_not_count(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    for ahead in (NOW.add(hours=23), NOW.add(days=3)):
-        with pytest.raises(AirflowSensorTimeout, match="synchronise"):
-            judge(monkeypatch, [entry("TP001_20261120.csv", ahead.timestamp())], timeout=0)
+    with pytest.raises(AirflowSensorTimeout, match="synchronise"):
+        judge(monkeypatch, [entry("TP001_20261120.csv", NOW.add(hours=23).timestamp())], timeout=0)
+
+
+@pytest.mark.parametrize("mtime", [NOW.add(hours=25).timestamp(), NOW.add(days=3).timestamp(), 2**32 - 1])
+def test_a_file_with_an_mtime_that_the_download_takes_for_no_time_counts_at_once(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mtime: float
+) -> None:
+    found = judge(monkeypatch, [entry("TP001_20261120.csv", mtime)])
+    assert found == [{"name": "TP001_20261120.csv", "size": 3, "mtime": None}]
+
+
+def test_the_name_of_an_entry_that_may_not_land_is_printable_and_short(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["TP001\r\nINFO forged\u202e_20261120.csv", "TP001" + "x" * 100_000]
+    with pytest.raises(AirflowSensorTimeout, match="forged") as caught:
+        judge(monkeypatch, [entry(name, MTIME.timestamp()) for name in names], timeout=0)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2000
 
 
 def test_soft_fail_skips_a_report_that_has_not_come_and_says_which(rap: RapSimulator) -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from os import PathLike
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.sftp.hooks.sftp import SFTPOperation
 
+from airflow_provider_hkex_rap.hooks.local_file import replacing
 from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 from airflow_provider_hkex_rap.hooks.undocumented import SessionSFTPHook
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError, RapPermissionDenied
-from airflow_provider_hkex_rap.rap.files import RemoteFile
+from airflow_provider_hkex_rap.lake.layout import Refused, refuse_name, safe_name
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapError,
+    RapPermissionDenied,
+    RapTransferError,
+)
+from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, name_text, unsettled
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, parse_path
 from airflow_provider_hkex_rap.runner.policy import ATTENDED
 from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 if TYPE_CHECKING:
-    import os
-
     from airflow_provider_hkex_rap.transport.session import RapSession
 
 
@@ -116,14 +124,19 @@ class RapHook(SessionSFTPHook):
         chunk_size: int = 0,
         prefetch: bool = True,
     ) -> None:
-        """Read one report or result file, with a bound on every wait.
+        """Read one report or result file whole, with a bound on every wait.
+
+        Its end, and its size and mtime after the reading, are proven as for a download. Only then does it
+        replace a file at a local path; after an error, that file is unchanged.
 
         :param remote_full_path: the file's path on RAP.
-        :param local_full_path: a path to write to, or a binary file object.
+        :param local_full_path: a path to write to, or a binary file object, which has a part of the file
+            after an error.
         :param chunk_size: ignored: blocks are as large as RAP allows.
         :param prefetch: ignored: blocks are always requested ahead.
-        :raises RapConfigurationError: if RAP has no such folder to download from (§4.2).
-        :raises RapTransferError: if RAP refused this file.
+        :raises RapConfigurationError: if RAP has no such folder to download from (§4.2), or if
+            *local_full_path* is neither a path nor a file.
+        :raises RapTransferError: if RAP refused this file, or it did not arrive whole.
         :raises RapUnavailable: if RAP gave no answer.
         :raises RapSessionSuperseded: if RAP ended the session.
         """
@@ -134,19 +147,117 @@ class RapHook(SessionSFTPHook):
                 todo="Name a file in it; 'retrieve_directory' reads all files of a folder.",
                 path=remote_full_path,
             )
+        if not isinstance(local_full_path, str | PathLike) and not hasattr(local_full_path, "write"):
+            raise RapConfigurationError(
+                f"{local_full_path!r} is neither a local path nor a file object.",
+                todo="Give a path as text, or a file that is open for writing in binary mode.",
+                path=remote_full_path,
+            )
         async with self.get_managed_conn():
-            session = self.open_session
-            assert session is not None  # noqa: S101 - the managed connection is a session
-            with ExitStack() as stack:
-                if isinstance(local_full_path, str | PathLike):
-                    file = stack.enter_context(open(local_full_path, "wb"))
-                else:
-                    file = local_full_path  # type: ignore[assignment]
-                if folder == KEY_FOLDER:
-                    file.write(await session.read_key_file(name.decode(errors="replace")))
-                else:
-                    listed = RemoteFile(Folder.parse(folder), name, None, None)
-                    await session.read(listed, file.write)
+            if isinstance(local_full_path, str | PathLike):
+                with replacing(local_full_path) as file:
+                    await self._read(folder, name, file.write)
+            else:
+                await self._read(folder, name, local_full_path.write)
+
+    async def _read(self, folder: str, name: bytes, write: Callable[[bytes], object]) -> None:
+        """Read a file inside a session.
+
+        :raises RapTransferError: if it did not arrive whole.
+        """
+        session = self._session()
+        path = folder.encode() + b"/" + name
+        before = await self._attributes(path)
+        size = 0
+
+        def count(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            write(data)
+
+        if folder == KEY_FOLDER:
+            # A result file may leave RAP once it was read (§6).
+            count(await session.read_key_file(name.decode(errors="replace")))
+            reason = unsettled(before, size, before)
+        else:
+            end = await session.read(RemoteFile(Folder.parse(folder), name, *before), count)
+            reason = unsettled(before, size, end.attributes)
+            if not reason and (before.size not in (None, size) or end.attributes.mtime is None):
+                # A server that misstates the size, or lacks FSTAT, shows only here that the file was at rest.
+                reason = unsettled(before, size, await self._attributes(path))
+        if reason:
+            raise RapTransferError(
+                f"{name_text(path)} did not arrive whole: {reason}",
+                todo="Read it again later.",
+                path=name_text(path),
+            )
+
+    async def _attributes(self, path: bytes) -> Attributes:
+        """Return size and mtime of a file; None of each if STAT fails, as it does on some servers."""
+        import asyncssh
+
+        try:
+            attrs = await self._get_open_conn().stat(path)
+        except asyncssh.SFTPError:
+            return Attributes(None, None)
+        return Attributes(attrs.size, int(attrs.mtime) if attrs.mtime else None)
+
+    def _session(self) -> RapSession:
+        assert self.open_session is not None  # noqa: S101 - the managed connection is a session
+        return self.open_session
+
+    async def retrieve_directory(
+        self, remote_full_path: str, local_full_path: str, prefetch: bool = True
+    ) -> None:
+        """Read every file of a folder into a new local directory.
+
+        An entry that may not be written, such as one whose name leads out of the directory, or a file that
+        cannot be read whole, holds up no other. The error at the end names them.
+
+        :param remote_full_path: the folder's path on RAP.
+        :param local_full_path: the directory to create.
+        :param prefetch: ignored: blocks are always requested ahead.
+        :raises RapConfigurationError: if RAP has no such folder (§4.2).
+        :raises FileExistsError: if the local directory exists.
+        :raises RapTransferError: if entries are left out; the other files are in the directory.
+        :raises RapPermissionDenied: if RAP does not show the folder to the account.
+        :raises RapUnavailable: if RAP gave no answer.
+        :raises RapSessionSuperseded: if RAP ended the session.
+        """
+        folder, name = parse_path(remote_full_path)
+        if name:
+            raise RapConfigurationError(
+                f"{remote_full_path!r} is a file in a folder of RAP, not a folder.",
+                todo="Name the folder; 'retrieve_file' reads one file.",
+                path=remote_full_path,
+            )
+        async with self.get_managed_conn():
+            await asyncio.to_thread(Path(local_full_path).mkdir, parents=True)
+            left_out = []
+            for entry, refused in await self._entries(folder):
+                try:
+                    if refused:
+                        raise RapTransferError(f"{folder}/{name_text(entry)} is not read: {refused.reason}")
+                    path = folder.encode() + b"/" + entry
+                    await self.retrieve_file(path, os.path.join(local_full_path, os.fsdecode(entry)))  # type: ignore[arg-type]
+                except (RapTransferError, RapPermissionDenied) as error:
+                    left_out.append(str(error))
+        if left_out:
+            raise RapTransferError(
+                f"{len(left_out)} entries of {folder} are not in {local_full_path}: {' '.join(left_out)}",
+                todo="The other files are there.",
+                path=folder,
+                left_out=tuple(left_out),
+            )
+
+    async def _entries(self, folder: str) -> Sequence[tuple[bytes, Refused | None]]:
+        """Return the name of each entry of a folder, and the reason if it may not be written."""
+        session = self._session()
+        if folder == KEY_FOLDER:
+            names = [file.name for file in await session.list_key_folder()]
+            return [(name.encode(), refuse_name(name)) for name in names]
+        found = [(file.name, safe_name(file)) for file in await session.list_folder(Folder.parse(folder))]
+        return [(name, safe if isinstance(safe, Refused) else None) for name, safe in found]
 
     async def transfer(
         self,
@@ -166,7 +277,7 @@ class RapHook(SessionSFTPHook):
         :raises RapConfigurationError: if a path leads to no folder of RAP and to no file in one (§4.2).
         :raises RapPermissionDenied: if it is another operation.
         """
-        if operation.lower() != SFTPOperation.GET:
+        if str(operation).lower() != SFTPOperation.GET:
             self._refuse(f"transfer ({operation})", str(remote_filepath))
         await super().transfer(operation, local_filepath, remote_filepath, *args, **kwargs)
 

@@ -80,6 +80,16 @@ def parse_folders(folders: str | Iterable[str]) -> tuple[Folder, ...]:
     return tuple(dict.fromkeys(Folder.parse(name) for name in names))
 
 
+def _shortest(path: str | bytes | os.PathLike[str]) -> bytes:
+    """Return the shortest form of a path in bytes; empty if no bytes are that text."""
+    full = posixpath.normpath(os.fspath(path))
+    try:
+        # Like asyncssh, but bytes of a name that are not UTF-8 stay as they are.
+        return full.encode(errors="surrogateescape") if isinstance(full, str) else full
+    except UnicodeEncodeError:
+        return b""
+
+
 def parse_path(path: object) -> tuple[str, bytes]:
     """Return the folder and the name that a path on RAP leads to (§4.2).
 
@@ -93,9 +103,7 @@ def parse_path(path: object) -> tuple[str, bytes]:
     """
     folders = [folder.path for folder in Folder] + [KEY_FOLDER]
     if isinstance(path, str | bytes | os.PathLike):
-        # Like asyncssh, but bytes of a name that are not UTF-8 stay as they are.
-        full = posixpath.normpath(os.fspath(path))
-        raw = full.encode(errors="surrogateescape") if isinstance(full, str) else full
+        raw = _shortest(path)
         # normpath keeps two slashes at the beginning, to which POSIX gives no meaning.
         raw = b"/" + raw.lstrip(b"/") if raw.startswith(b"/") else raw
         for folder in folders:

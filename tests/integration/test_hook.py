@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +19,14 @@ from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_hkex_rap.hooks.rap import RapHook
 from airflow_provider_hkex_rap.hooks.undocumented import SessionSFTPHook
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapPermissionDenied, RapUnavailable
+from airflow_provider_hkex_rap.rap.errors import (
+    RapConfigurationError,
+    RapError,
+    RapPermissionDenied,
+    RapTransferError,
+    RapUnavailable,
+)
+from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
@@ -142,6 +150,7 @@ OUTSIDE = [
     b"/submission",
     b"/download/DCASS/../../submission",
     b"\xff",
+    "/download/DCASS/\ud800x",
     PurePosixPath("/submission"),
     None,
     7,
@@ -189,8 +198,8 @@ def test_a_path_outside_of_raps_folders_is_refused_before_the_network(rap: RapSi
     assert not rap.events
 
 
-@pytest.mark.parametrize("operation", ["put", "delete", "PUT", "other"])
-def test_a_transfer_only_reads(rap: RapSimulator, operation: str) -> None:
+@pytest.mark.parametrize("operation", ["put", "delete", "PUT", "other", "", None, 5, b"get"])
+def test_a_transfer_only_reads(rap: RapSimulator, operation: Any) -> None:
     with pytest.raises(RapPermissionDenied):
         asyncio.run(RapHook().transfer(operation, "local", REPORT))
     assert not rap.events
@@ -231,6 +240,84 @@ def test_files_of_every_form_of_path_are_read(rap: RapSimulator, tmp_path: Path)
         asyncio.run(read("/download/DCASS/"))
     asyncio.run(hook.transfer("get", str(tmp_path / "report"), REPORT))
     assert (tmp_path / "report").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("kind", ["truncate", "rewrite", "grow", "deny", "drop"])
+def test_a_file_that_did_not_arrive_whole_replaces_no_local_file(
+    rap: RapSimulator, tmp_path: Path, kind: str
+) -> None:
+    local = tmp_path / "report"
+    local.write_bytes(b"old")
+    local.chmod(0o640)
+    rap.faults.add(Fault(kind, path=REPORT, at_byte=3))
+    with pytest.raises(RapError, match="TP001_20261120"):
+        asyncio.run(RapHook().retrieve_file(REPORT, local))
+    assert local.read_bytes() == b"old"
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"new", NOW.subtract(hours=1))
+    asyncio.run(RapHook().retrieve_file(REPORT, local))
+    assert local.read_bytes() == b"new"
+    assert local.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["report"]
+
+
+@pytest.mark.parametrize("local", [None, 5, b"report"])
+def test_a_local_path_that_is_none_is_refused_before_the_network(rap: RapSimulator, local: Any) -> None:
+    with pytest.raises(RapConfigurationError, match="neither a local path nor a file"):
+        asyncio.run(RapHook().retrieve_file(REPORT, local))
+    assert not rap.events
+
+
+def test_a_cut_file_is_an_error_for_a_file_object_too(rap: RapSimulator) -> None:
+    rap.faults.add(Fault("truncate", path=REPORT, at_byte=3))
+    with pytest.raises(RapTransferError, match="did not arrive whole: 3 bytes arrived"):
+        asyncio.run(RapHook().retrieve_file(REPORT, io.BytesIO()))
+
+
+def test_a_local_link_is_followed_and_a_device_written_to(rap: RapSimulator, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "report")
+    asyncio.run(RapHook().retrieve_file(REPORT, tmp_path / "link"))
+    asyncio.run(RapHook().retrieve_file(REPORT, os.devnull))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "report").read_bytes() == b"content"
+
+
+def test_a_directory_is_read_without_the_names_that_lead_out_of_it(rap: RapSimulator, tmp_path: Path) -> None:
+    for name in (b"../escaped.csv", b"/escaped.csv", b"a\\b.csv", b"\xff.csv", b"zz.csv"):
+        rap.put(Folder.DCASS, name, b"1", NOW.subtract(hours=1))
+    rap.put(Folder.DCASS, "link", b"", NOW.subtract(hours=1), kind=Kind.SYMLINK)
+    local = tmp_path / "new" / "dcass"
+    with pytest.raises(RapTransferError, match=r"4 entries .*escaped\.csv is not read: Its name") as caught:
+        asyncio.run(RapHook().retrieve_directory("/download/DCASS", str(local)))
+    assert len(caught.value.left_out) == 4
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    names = ("TP001_20261120.csv", "zz.csv", os.fsdecode(b"\xff.csv"))
+    assert found == {f"new/dcass/{name}" for name in names}
+    assert len(rap.events.of("login")) == 1
+    with pytest.raises(FileExistsError):
+        asyncio.run(RapHook().retrieve_directory("/download/DCASS", str(local)))
+    with pytest.raises(RapConfigurationError, match="not a folder"):
+        asyncio.run(RapHook().retrieve_directory(REPORT, str(tmp_path / "x")))
+
+
+def test_one_file_that_cannot_be_read_leaves_no_other_out_of_a_directory(
+    rap: RapSimulator, tmp_path: Path
+) -> None:
+    rap.put(Folder.DCASS, "ZZ001_20261120.csv", b"1", NOW.subtract(hours=1))
+    rap.faults.add(Fault("deny", path=REPORT))
+    with pytest.raises(RapTransferError, match=r"1 entries of /download/DCASS.*TP001_20261120"):
+        asyncio.run(RapHook().transfer("get", str(tmp_path / "dcass"), "/download/DCASS"))
+    assert [path.name for path in (tmp_path / "dcass").iterdir()] == ["ZZ001_20261120.csv"]
+
+
+def test_the_key_folder_is_read_as_a_directory(rap: RapSimulator, tmp_path: Path) -> None:
+    rap.put("/key_management/publickey", "DCXYZ001.pub.120000.rej", b"4007 no", NOW)
+    asyncio.run(RapHook().retrieve_directory("/key_management/publickey", str(tmp_path / "keys")))
+    assert (tmp_path / "keys/DCXYZ001.pub.120000.rej").read_bytes() == b"4007 no"
+    rap.put("/key_management/publickey", "DCXYZ001.pub.120001.rej", b"x" * 100_000, NOW)
+    with pytest.raises(RapTransferError, match="65536 bytes arrived, but 100000 were listed"):
+        asyncio.run(
+            RapHook().retrieve_file("/key_management/publickey/DCXYZ001.pub.120001.rej", io.BytesIO())
+        )
 
 
 def test_the_test_button_logs_in_and_says_what_it_found(rap: RapSimulator) -> None:

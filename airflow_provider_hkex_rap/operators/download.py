@@ -8,6 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk.configuration import conf
 
 from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_patterns
 from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink, board_url
@@ -208,7 +209,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         source.check()
         now = source.clock()
         day = trading_day(context, _services(folders)[0], now, only_day)
-        check_service_day(day, folders, now.date())
+        offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
+        check_service_day(day, folders, now.date(), offset)
         return IngestRequest(
             folders=folders,
             lake=lake,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -47,6 +47,7 @@ class RapTask:
     log: Any
     pool: str
     task_id: str
+    template_fields: Sequence[str]
     _runner: SessionRunner | None = None
     _clock: Clock = staticmethod(system_clock())
     _killed = False
@@ -63,6 +64,7 @@ class RapTask:
         :param context: the task's context; empty outside a run.
         """
         try:
+            self._check_rendered(context)
             self._check_pool(context)
             yield
         except RapClosed as closed:
@@ -99,6 +101,23 @@ class RapTask:
         self._killed = True
         if self._runner:
             self._runner.kill()
+
+    def _check_rendered(self, context: Context) -> None:
+        """Refuse arguments that are still templates, as if `execute` is called without a run.
+
+        :raises RapConfigurationError: if an argument was not rendered.
+        """
+        fields = () if "ti" in context else getattr(self, "template_fields", ())
+        for name in fields:
+            value = getattr(self, name)
+            if isinstance(value, str) and ("{{" in value or "{%" in value):
+                raise RapConfigurationError(
+                    f"The template {value!r} in {name!r} was not rendered.",
+                    why="Airflow renders the arguments of a task in a DAG run, and there is none.",
+                    todo=f"Set task.{name} to the value before execute(), or call"
+                    " task.render_template_fields(context).",
+                    field=name,
+                )
 
     def _check_pool(self, context: Context) -> None:
         """Refuse to run as a mapped task that Airflow has put into the default pool.

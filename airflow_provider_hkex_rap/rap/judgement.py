@@ -289,19 +289,23 @@ def is_ordinary(day: date) -> bool:
     return day.isoweekday() <= 5 and not is_public_holiday(day)
 
 
-def check_service_day(day: date, folders: Iterable[Folder], today: date) -> None:
+def check_service_day(day: date, folders: Iterable[Folder], today: date, clock_offset: float = 0.0) -> None:
     """Check that RAP publishes reports of a day that a user gave (§4.1).
 
     :param day: the business date.
     :param folders: the folders.
     :param today: the date in Hong Kong.
+    :param clock_offset: seconds by which the clock is shifted, for the error.
     :raises RapConfigurationError: if none of the folders' services opens on that day, or it is in the future.
     """
     folders = tuple(folders)
     if day > today:
+        shifted = f"The clock is shifted by {clock_offset:g} s ([hkex_rap] clock_offset)."
         raise RapConfigurationError(
             f"{day.isoformat()} is in the future: it is {today.isoformat()} in Hong Kong.",
-            todo="Give a trading day that has begun.",
+            why=shifted if clock_offset else "",
+            todo="Give a trading day that has begun"
+            + (", in 'business_date', or remove the offset." if clock_offset else "."),
             business_date=day.isoformat(),
         )
     if any(window(folder.service, day) for folder in folders):

@@ -24,7 +24,13 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapSessionSuperseded,
     RapUnavailable,
 )
-from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS, is_near_edge, is_near_opening, next_opening
+from airflow_provider_hkex_rap.rap.service_hours import (
+    DAY_OPENS,
+    KEY_WORK,
+    is_near_edge,
+    is_near_opening,
+    next_opening,
+)
 from airflow_provider_hkex_rap.runner.account_lock import account_lock
 from airflow_provider_hkex_rap.transport.session import open_session
 from airflow_provider_hkex_rap.transport.undocumented import quiet_logging
@@ -116,11 +122,15 @@ class SessionRunner:
         :raises RapClosed: if one of them is closed now.
         """
         now = self._source.clock()
+        wanted = tuple(wanted)
         opens_at = next_opening(wanted, now)
         if opens_at > now:
+            opening = f"{opens_at.format('ddd YYYY-MM-DD HH:mm')} HKT"
+            names = " and ".join(sorted("key work" if one == KEY_WORK else str(one) for one in wanted))
+            closed = "RAP is closed" if len(wanted) == 1 else f"{names} are not open together"
             raise RapClosed(
-                f"RAP is closed until {opens_at.format('ddd YYYY-MM-DD HH:mm')} HKT.",
-                why="It answers in its service hours only (guide §4.1); nothing was sent.",
+                f"{closed} until {opening}.",
+                why=f"These are the service hours of {names} (guide §4.1); nothing was sent.",
                 todo="Try again then.",
                 opens_at=opens_at,
             )

@@ -12,7 +12,11 @@ from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
-from airflow_provider_hkex_rap.sensors.context import sensor_context, skipping_on_absence_only
+from airflow_provider_hkex_rap.sensors.context import (
+    never_waiting_in_a_test_run,
+    sensor_context,
+    skipping_on_absence_only,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,19 +73,30 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look once RAP is open; wait or skip if there is no warning."""
-        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-
         with self.ending(context):
-            self._ignore_if_renewed = parse_flag("ignore_if_renewed", self.ignore_if_renewed)
-            self._source = AirflowLoginSource(self.rap_conn_id)
-            self._sessions = self.session_runner(self._source, context)
+            self._parse(context)
             # Before the base class: its time-out must not end a wait for the opening.
             self._sessions.check_open([KEY_WORK])
-            with skipping_on_absence_only(self):
+            with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
                 return super().execute(sensor_context(context))
 
+    def _parse(self, context: Context) -> None:
+        """Check the arguments before any network traffic.
+
+        :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+        """
+        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+
+        self._ignore_if_renewed = parse_flag("ignore_if_renewed", self.ignore_if_renewed)
+        self._source = AirflowLoginSource(self.rap_conn_id)
+        self._sessions = self.session_runner(self._source, context)
+
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Log in and look once."""
+        """Log in and look once; works alone too, as in a test."""
+        if self._runner is None:
+            with self.ending(context):
+                self._parse(context)
+                return self.poke(context)
         found, record = self._sessions.run(self._look, wanted=[KEY_WORK])
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)

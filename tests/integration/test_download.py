@@ -391,3 +391,19 @@ def test_a_refusal_that_lasts_is_logged_once_and_not_retried_and_the_rest_lands(
     assert not caught.value.retryable
     assert len(landed(lake)) == 20 + 1
     assert len([r for r in caplog.records if "did not land" in r.message]) == 1
+
+
+def test_a_template_that_was_not_rendered_is_named(rap: RapSimulator, tmp_path: Path) -> None:
+    task = RapDownloadOperator(task_id="land", folders="DCASS", lake="{{ var.value.hkex_rap_lake }}")
+    with pytest.raises(RapConfigurationError, match=r"rap_lake }}' in 'lake' was not rendered") as caught:
+        task.execute({})
+    assert "Set task.lake" in str(caught.value)
+    assert not rap.events
+    task.lake = str(tmp_path / "lake")
+    task.expect = []
+    assert task.execute({})["landed"] == 0
+
+
+def test_a_future_day_names_the_shift_of_the_clock(rap: RapSimulator, lake: Path) -> None:
+    with pytest.raises(RapConfigurationError, match=r"in the future.*shifted by -?\d+ s"):
+        download(lake, business_date="2026-11-23")

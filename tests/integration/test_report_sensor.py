@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
     AirflowTaskTimeout,
 )
+from airflow.sdk.execution_time import supervisor, task_runner
 
 from airflow_provider_hkex_rap.rap.errors import (
     RapAuthenticationError,
@@ -316,3 +318,61 @@ def test_soft_fail_does_not_skip_a_look_that_was_cut_short(
     monkeypatch.setattr(made, "poke", cut_short)
     with pytest.raises(AirflowTaskTimeout):
         made.execute({})
+
+
+def test_a_skip_of_the_poke_itself_stays_a_skip(rap: RapSimulator) -> None:
+    class Sensor(RapReportSensor):
+        def poke(self, context: Any) -> Any:
+            raise AirflowSkipException("No margin day.") from KeyError("margin")
+
+    with pytest.raises(AirflowSkipException, match="No margin day"):
+        Sensor(task_id="wait", folder="DCASS", soft_fail=True).execute({})
+
+
+# Test runs, and tests.
+
+
+@pytest.fixture
+def test_run(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run the sensors as ``airflow dags test`` does; Variables would need a real supervisor."""
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["key_store"] = tmp_path.as_uri()
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
+    of_tests = object.__new__(supervisor.InProcessSupervisorComms)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", of_tests, raising=False)
+
+
+@pytest.mark.usefixtures("test_run")
+@pytest.mark.parametrize(
+    ("soft_fail", "ending"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+)
+def test_a_test_run_does_not_wait_for_a_report(
+    rap: RapSimulator, soft_fail: bool, ending: type[Exception]
+) -> None:
+    with pytest.raises(ending, match=r"a test run does not wait.*TP001\* \(0 of 1\)") as caught:
+        look(soft_fail=soft_fail)
+    assert type(caught.value) is ending
+    assert len(rap.events.of("login")) == 1
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    assert look()
+
+
+@pytest.mark.usefixtures("test_run")
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_test_run_does_not_wait_for_a_warning(rap: RapSimulator, mode: str) -> None:
+    sensor = RapKeyExpiryWarningSensor(task_id="warned", timeout=3600, mode=mode)
+    with pytest.raises(AirflowSkipException, match="a test run does not wait"):
+        sensor.execute({})
+
+
+def test_a_poke_works_alone(rap: RapSimulator) -> None:
+    sensor = RapReportSensor(task_id="wait", folder="DCASS", reports=["TP001*"])
+    assert not sensor.poke({})
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
+    assert sensor.poke({})
+    assert not RapKeyExpiryWarningSensor(task_id="warned").poke({})
+
+
+def test_a_poke_alone_ends_as_the_task_does(rap: RapSimulator) -> None:
+    with pytest.raises(RapConfigurationError, match="folder"):
+        RapReportSensor(task_id="wait", folder="nowhere").poke({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ from airflow_provider_hkex_rap.keystore.record import KeyRecord
 from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapSessionSuperseded, RapUnavailable
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
+from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK, Wanted
 from airflow_provider_hkex_rap.runner.account_lock import account_lock
 from airflow_provider_hkex_rap.runner.policy import ATTENDED, Policy, unattended
 from airflow_provider_hkex_rap.runner.runner import SessionRunner
@@ -60,6 +62,23 @@ def account_is_free(rap: RapSimulator) -> bool:
 async def log_in(runner: SessionRunner) -> bool:
     async with runner.session():
         return True
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (list(Service), "CCMS and DCASS are not open together until Mon 2026-11-23 07:15 HKT."),
+        ([Service.CCMS], "RAP is closed until Sat 2026-11-21 07:15 HKT. These are the service hours of CCMS"),
+        ([KEY_WORK], "RAP is closed until Mon 2026-11-23 07:15 HKT. These are the service hours of key work"),
+    ],
+)
+def test_the_services_that_are_shut_are_named(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, wanted: list[Wanted], said: str
+) -> None:
+    # DCASS is open.
+    use(monkeypatch, rap.connection("DCXYZ001"), NOW.add(hours=2))
+    with pytest.raises(RapClosed, match=re.escape(said)):
+        SessionRunner(source(), ATTENDED).check_open(wanted)
 
 
 def test_a_closed_rap_says_when_it_opens_and_sees_no_connection(

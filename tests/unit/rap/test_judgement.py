@@ -199,6 +199,15 @@ def test_a_day_without_service_is_refused(day: date, folders: list[Folder]) -> N
         check_service_day(day, folders, day)
 
 
+def test_a_future_day_names_the_shift_of_the_clock() -> None:
+    today, tomorrow = date(2026, 11, 20), date(2026, 11, 21)
+    with pytest.raises(RapConfigurationError, match="in the future") as caught:
+        check_service_day(tomorrow, [Folder.DCASS], today)
+    assert "clock_offset" not in str(caught.value)
+    with pytest.raises(RapConfigurationError, match=r"shifted by -86400 s \(\[hkex_rap\] clock_offset\)"):
+        check_service_day(tomorrow, [Folder.DCASS], today, -86400.0)
+
+
 @pytest.mark.parametrize(
     ("day", "folder"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_hkex_rap.lake.opening import open_lake
-from airflow_provider_hkex_rap.rap.account import parse_customer
+from airflow_provider_hkex_rap.rap.account import Account, parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 from airflow_provider_hkex_rap.rap.printable import printable as rap_printable
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.store import Lake
 
 FAILED = 1
+_PIPE_CLOSED = 128 + 13
+"""The exit status of a command that SIGPIPE has ended, as a shell reports it."""
 _YES = ("y", "yes")
 _CELL = 4096
 """The most characters of one value in a row; no path that a file system allows is longer."""
@@ -48,6 +52,9 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         _survive_any_terminal()
         try:
             status = run(args)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            status = _end_silently()
         except (RapError, OSError) as error:
             status = _fail(str(error) or type(error).__name__)
         except AirflowNotFoundException as error:
@@ -79,15 +86,28 @@ def _fail(message: str) -> int:
     return FAILED
 
 
+def _end_silently() -> int:
+    """Return the exit status after the reader of our output has gone, as ``head`` does."""
+    # Else Python complains when it flushes the stream at its exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _PIPE_CLOSED
+
+
 def show(rows: Iterable[Mapping[str, object]], output: str) -> None:
-    """Print rows as the other commands of Airflow do.
+    """Print rows as Airflow's own commands do, but with numbers as numbers in ``json`` and ``yaml``.
 
     :param rows: each with the same keys, which are the headings.
     :param output: ``table``, ``json``, ``yaml`` or ``plain``.
     """
-    # Names come from RAP: nothing in them is markup.
-    console = AirflowConsole(markup=False, emoji=False, highlight=False)
-    console.print_as(data=[dict(row) for row in rows], output=output)
+    data = [dict(row) for row in rows]
+    # Airflow's console writes every value as text.
+    if output == "json":
+        print(json.dumps(data, indent=2))
+    elif output == "yaml":
+        print(yaml.dump(data, sort_keys=False))
+    else:
+        # Names come from RAP: nothing in them is markup.
+        AirflowConsole(markup=False, emoji=False, highlight=False).print_as(data=data, output=output)
 
 
 def printable(text: str) -> str:
@@ -130,6 +150,22 @@ def command_lake(given: str | None) -> Lake:
         why=f"There is neither --lake nor the Airflow Variable {LAKE_VARIABLE}.",
         todo="Give the lake's root, such as --lake s3://aws_default@bucket/rap.",
     )
+
+
+def command_account(name: str) -> Account:
+    """Return the RAP user account that ``--account`` names.
+
+    :param name: the text of the option.
+    :raises RapConfigurationError: if it is not a RAP user account.
+    """
+    try:
+        return Account(name)
+    except RapConfigurationError as error:
+        raise RapConfigurationError(
+            error.what.replace("The login", "The value of --account"),
+            why=error.why,
+            todo="Give --account the account as HKEX assigned it, such as DCXYZ001.",
+        ) from None
 
 
 def command_customer(given: str | None, conn_id: str) -> str:

@@ -202,7 +202,7 @@ _COMMANDS = (
         help="Show the reports of the last ten days that have landed, and those that are missing",
         description="Show the landed and the missing reports of each folder, for each trading day that RAP"
         " still keeps (guide, section 4.1). It reads the lake only. Exit status 1 if a report is missing; a"
-        " report is awaited until the service hours of its day end.",
+        " report is awaited until its usual time.",
         func=lazy_load_command(f"{_ROOM}.gaps.gaps"),
         args=(
             _LAKE,
@@ -211,7 +211,7 @@ _COMMANDS = (
             _arg(
                 "--expect",
                 help="Patterns of file names; of each a file must have landed on every trading day"
-                " (default: any file, in each folder)",
+                " (default: the usual reports, and a file in each folder)",
                 nargs="+",
                 metavar="GLOB",
             ),
@@ -282,7 +282,17 @@ _COMMANDS = (
             _arg("--account", help="A RAP user account; repeatable (default: DCXYZ001)", action="append"),
             _arg("--port", help="The port (default: a free one)"),
             _arg("--days", help="How many trading days to publish (default: 3)"),
-            _arg("--now", help="The time that it shows, in Hong Kong (default: the real one)"),
+            _arg(
+                "--now",
+                help="The time that it shows, in Hong Kong, such as 2026-11-21T01:30 (default: the real one)",
+                metavar="TIME",
+            ),
+            _arg(
+                "--missing",
+                help="Leave a report out of the last trading day, such as TP001; repeatable",
+                action="append",
+                metavar="CODE",
+            ),
             _arg(
                 "--hours",
                 help="Refuse logins outside the service hours (guide, section 4.1)",

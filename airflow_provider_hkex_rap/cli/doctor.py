@@ -83,6 +83,11 @@ def _check_connection(source: AirflowLoginSource) -> Generator[Finding, None, Lo
     keys = ", ".join(key.fingerprint for key in login.client_keys)
     own = f"its own key {keys}" if keys else "no key of its own"
     yield Finding(OK, "connection", f"{source.conn_id}: {login.account} at the {login.site} site, {own}.")
+    if (kind := source.connection.conn_type) != "hkex_rap":
+        found = (
+            f"Its type is {kind!r}. Set it to hkex_rap: 'status' and the form in the UI look for that type."
+        )
+        yield Finding(WARN, "connection", found)
     return login
 
 
@@ -111,7 +116,7 @@ def _check_hours(now: pendulum.DateTime) -> Iterator[Finding]:
         else:
             # DCASS may have opened the day before.
             hours = (window(service, day) for day in (now.date(), now.date().subtract(days=1)))
-            closes = next(opened.closes for opened in hours if opened and now in opened)
+            (closes,) = (opened.closes for opened in hours if opened and now in opened)
             found = f"open until {closes:ddd YYYY-MM-DD HH:mm} HKT (§4.1)."
         yield Finding(OK if opening == now else NOTE, f"{service} hours", found)
 
@@ -220,7 +225,9 @@ def _check_lock_directory(source: AirflowLoginSource) -> Iterator[Finding]:
 
 
 def _missing_directory(directory: Path) -> Finding:
-    above = next(parent for parent in directory.absolute().parents if os.path.lexists(parent))
+    above = directory.absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
     if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
         return Finding(OK, "lock", f"{directory} will be created by the first login (§4.3).")
     return Finding(

@@ -19,8 +19,8 @@ from airflow_provider_hkex_rap.cli.command import (
 from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK, days_between
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import Calendar
-from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
-from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL, Report
+from airflow_provider_hkex_rap.rap.folders import Folder, Service, parse_folders
+from airflow_provider_hkex_rap.rap.judgement import USUAL, Report
 from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
 from airflow_provider_hkex_rap.rap.retention import days_until_removed
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.grid import Cell, Landed
     from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.judgement import MissingReport
+
+_DAGS = {Service.DCASS: "hkex_rap_daily_dcass", Service.CCMS: "hkex_rap_daily_ccms"}
 
 
 def _shown(cell: Cell, today: pendulum.Date) -> dict[str, object]:
@@ -41,10 +44,14 @@ def _shown(cell: Cell, today: pendulum.Date) -> dict[str, object]:
         "files": len(cell.files),
         "bytes": sum(file.size or 0 for file in cell.files.values()),
         "judged": cell.judged,
-        "missing": [printable(lacking.missing.description) for lacking in cell.missing],
-        "awaited": [printable(lacking.missing.description) for lacking in cell.awaited],
+        "missing": [_name(lacking.missing) for lacking in cell.missing],
+        "awaited": [_name(lacking.missing) for lacking in cell.awaited],
         "days_left": days_until_removed(cell.business_date, today),
     }
+
+
+def _name(missing: MissingReport) -> str:
+    return printable(missing.report.code if missing.report else missing.description)
 
 
 @command
@@ -72,8 +79,9 @@ def gaps(args: Namespace) -> int:
     first = min(incomplete)
     print(
         f"Trading days with missing reports: {len(set(incomplete))}, the first {first.isoformat()}. Days left"
-        f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Run the download"
-        " task: it lands all that RAP lists and the lake lacks; 'airflow hkex-rap ls' shows what RAP lists.",
+        f" to fetch it, today included: {days_until_removed(first, now.date())} (§4.1). Trigger"
+        f" {_dags_of(row.folder for row in rows if row.missing)}: a run lands all that RAP lists and the lake"
+        " lacks; 'airflow hkex-rap ls' shows what RAP lists.",
         file=sys.stderr,
     )
     return FAILED
@@ -82,16 +90,23 @@ def gaps(args: Namespace) -> int:
 def _format_verdict(rows: Sequence[Cell], *, complete: bool) -> str:
     """Return how many days were judged, and how many were not, in words."""
     judged = {row.business_date for row in rows if row.judged}
-    others = {row.business_date for row in rows} - judged
-    days = f"Days judged by their usual reports: {len(judged)}; not judged: {len(others)}"
-    if others:
-        days += (
-            f" ({', '.join(day.isoformat() for day in sorted(others))}: fewer than {LEAST_BASELINE_DAYS} days"
-            " before are known, 'usual' is not expected, or the day is no trading day)"
-        )
+    others: dict[str, set[str]] = {}
+    for row in rows:
+        if not row.judged:
+            others.setdefault(row.unjudged, set()).add(row.business_date.isoformat())
+    reasons = "; ".join(f"{', '.join(sorted(named))}: {why}" for why, named in others.items())
+    days = f"Days judged: {len(judged)}; not judged: {sum(map(len, others.values()))}"
+    if reasons:
+        days += f" ({reasons})"
     awaited = sum(len(row.awaited) for row in rows)
     verdict = "Every judged day is complete. " if complete and judged else ""
     return f"{verdict}{days}. Awaited reports: {awaited}."
+
+
+def _dags_of(folders: Iterable[Folder]) -> str:
+    """Return the DAGs that land folders, in words."""
+    names = sorted({_DAGS[folder.service] for folder in folders})
+    return f"the DAG that lands them ({' or '.join(names)}, if you use those of the provider's dags/)"
 
 
 def _warn_of_monthly_reports(

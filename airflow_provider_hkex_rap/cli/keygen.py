@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.cli import action_cli
 
-from airflow_provider_hkex_rap.cli.command import command, command_clock
+from airflow_provider_hkex_rap.cli.command import command, command_account, command_clock
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.store import AccountKeys
-from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.keys import PrivateKey, PublicKey, public_key_file_name
 from airflow_provider_hkex_rap.rap.private_key_text import check_passphrase
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     import pendulum
+
+    from airflow_provider_hkex_rap.rap.account import Account
 
 DEFAULT_BITS = 4096
 _TRIAL_BYTES = 64 * 1024
@@ -30,7 +31,7 @@ _TRIAL_BYTES = 64 * 1024
 @command
 def keygen(args: Namespace) -> int:
     """Make a key, keep it in the key store as unregistered, and write its public half to a file."""
-    account = Account(args.account)
+    account = command_account(args.account)
     keys = open_account_keys(account, args)
     if not args.replace:
         keys.check_none_waits()
@@ -39,8 +40,8 @@ def keygen(args: Namespace) -> int:
     write_new(path, public_key.to_rfc4716(account.name).encode("ascii"))
     print(f"{account}: {public_key.fingerprint} ({public_key.bits} bits), public key in {path}.")
     print(
-        "The private key is in the key store. Register the public key and its fingerprint with HKEX (§5);"
-        " packed for the form they are by"
+        "The private key is in the key store. Register the public key and its fingerprint with HKEX (§5)."
+        " To pack them for its form, run"
         f" 'airflow hkex-rap register --account {account} --ip <address> --output <zip>'."
     )
     return 0

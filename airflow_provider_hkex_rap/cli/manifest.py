@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
-
-from airflow.utils import yaml
 
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
@@ -18,12 +15,15 @@ from airflow_provider_hkex_rap.cli.command import (
     show,
 )
 from airflow_provider_hkex_rap.lake.catalog import Day, choose_reports, read_days
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable, Iterator
-    from datetime import date
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pendulum
 
     from airflow_provider_hkex_rap.lake.entry import Entry
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 def manifest(args: Namespace) -> int:
     """Print a row for each entry; fail if a part of the manifest cannot be read."""
     folders = [Folder.parse(args.folder)] if args.folder else list(Folder)
+    dates = _dates(args.business_date or ())
     customer = command_customer(args.customer, args.conn_id)
     lake = command_lake(args.lake)
-    dates: list[date | str | None] = args.business_date or []
-    days = list(read_days(lake, customer, folders, dates[0] if len(dates) == 1 else dates or None))
+    days = list(read_days(lake, customer, folders, dates))
     chosen = choose_reports(days, report=args.report, current=True)
     entries = list(chosen if args.current else _entries(days, args.report))
     _print(entries, args.output)
@@ -50,16 +50,35 @@ def manifest(args: Namespace) -> int:
     return FAILED if problems else 0
 
 
+def _dates(given: Sequence[str]) -> tuple[pendulum.Date | None, pendulum.Date | None]:
+    """Return the first and the last business date; a None leaves that end open.
+
+    :raises RapConfigurationError: if ``--business-date`` has another form.
+    """
+    if len(given) > 2:
+        raise _wrong_dates(given, "These are more than two dates.")
+    dates = [parse_business_date(text, field="--business-date") for text in given] or [None]
+    first, last = dates[0], dates[-1]
+    if first and last and first > last:
+        raise _wrong_dates(given, "The first date is after the last one.")
+    return first, last
+
+
+def _wrong_dates(given: Sequence[str], why: str) -> RapConfigurationError:
+    return RapConfigurationError(
+        f"--business-date {' '.join(given)} is not a first and a last business date.",
+        why=why,
+        todo="Give one date, or the first and the last one: --business-date 2026-11-16 2026-11-20.",
+    )
+
+
 def _entries(days: Iterable[Day], report: str | None) -> Iterator[Entry]:
     return (entry for day in days for entry in day.entries if report in (None, entry.report))
 
 
 def _print(entries: list[Entry], output: str) -> None:
-    # Not by `show`, which writes numbers as text.
-    if output == "json":
-        print(json.dumps([asdict(entry) for entry in entries], indent=2))
-    elif output == "yaml":
-        print(yaml.dump([asdict(entry) for entry in entries], sort_keys=False))
+    if output in ("json", "yaml"):
+        show(map(asdict, entries), output)
     elif entries:
         show(map(_row, entries), output)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.cli import action_cli
 
-from airflow_provider_hkex_rap.cli.command import command, command_clock
+from airflow_provider_hkex_rap.cli.command import command, command_account, command_clock
 from airflow_provider_hkex_rap.cli.keygen import (
     make_key,
     new_file,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @command
 def register(args: Namespace) -> int:
     """Make a key for each account and pack the kit; the private keys stay in the key store."""
-    accounts = parse_accounts(args.account)
+    accounts = parse_accounts([command_account(name).name for name in args.account])
     workstations = parse_workstations(args.ip)
     path = new_file(Path(args.output))
     # Before any key is made, so that a store that cannot be read leaves nothing half-done.

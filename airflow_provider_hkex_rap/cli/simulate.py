@@ -18,4 +18,5 @@ def simulate(args: Namespace) -> int:
     given = {"port": args.port, "days": args.days, "now": args.now}
     arguments = [f"--{name}={value}" for name, value in given.items() if value is not None]
     arguments += [f"--account={account}" for account in args.account or ()]
+    arguments += [f"--missing={code}" for code in args.missing or ()]
     return main([*arguments, "--hours"] if args.hours else arguments)

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command, command_clock, show
+from airflow_provider_hkex_rap.cli.command import (
+    FAILED,
+    NO_CONNECTION,
+    command,
+    command_account,
+    command_clock,
+    show,
+)
 from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.status import AccountStatus
-from airflow_provider_hkex_rap.rap.account import Account
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 
 if TYPE_CHECKING:
@@ -72,7 +79,14 @@ def _of_connection(conn_id: str) -> AccountStatus:
 
 
 def _of_account(name: str, key_store: str | None) -> AccountStatus:
-    return AccountStatus(open_key_store(key_store), Account(name), command_clock()().date(), mask=mask_secret)
+    account, store = command_account(name), open_key_store(key_store)
+    if isinstance(store, DirectoryKeyStore) and not store.directory.is_dir():
+        raise RapConfigurationError(
+            f"There is no directory {store.directory}.",
+            why="--key-store names it, and the keys of the account would be in it.",
+            todo="Correct the path, or run the command on a host that has the directory.",
+        )
+    return AccountStatus(store, account, command_clock()().date(), mask=mask_secret)
 
 
 def _own_fingerprint(source: AirflowLoginSource) -> str | None:

@@ -35,12 +35,7 @@ class DirectoryKeyStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    @property
-    def directory(self) -> Path:
-        """The directory of the files."""
-        return self._directory
+        self.directory = directory
 
     def read(self, account: str) -> str | None:
         """Return the text of an account; None if there is no file.
@@ -74,7 +69,7 @@ class DirectoryKeyStore:
         :raises KeyStoreError: if the file cannot be written.
         """
         try:
-            self._directory.mkdir(mode=_OWNER_ONLY_DIRECTORY, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=_OWNER_ONLY_DIRECTORY, parents=True, exist_ok=True)
             with self._locked(account):
                 if self.read(account) != replacing:
                     raise conflict(account, str(self._path(account)))
@@ -84,7 +79,7 @@ class DirectoryKeyStore:
             raise self._error("write", account, error) from None
 
     def _path(self, account: str) -> Path:
-        return self._directory / f"{Account(account)}.json"
+        return self.directory / f"{Account(account)}.json"
 
     def _is_link(self, path: Path, account: str) -> bool:
         """Return whether a link is there. Its target may be on a disk that is not mounted."""
@@ -98,7 +93,7 @@ class DirectoryKeyStore:
     @contextmanager
     def _locked(self, account: str, flags: int = 0) -> Iterator[None]:
         # Lock a file of its own: the record's file is replaced, so a lock on it would not be seen by others.
-        lock = os.open(self._directory / f".{account}.lock", os.O_CREAT | os.O_RDWR, _OWNER_ONLY)
+        lock = os.open(self.directory / f".{account}.lock", os.O_CREAT | os.O_RDWR, _OWNER_ONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | flags)
             yield
@@ -124,12 +119,12 @@ class DirectoryKeyStore:
 
     def _leftovers(self, account: str) -> list[str]:
         pattern = re.compile(rf"\.{Account(account)}\.json\.{_RANDOM}")
-        with os.scandir(self._directory) as entries:
+        with os.scandir(self.directory) as entries:
             return [entry.path for entry in entries if pattern.fullmatch(entry.name)]
 
     def _replace(self, path: Path, text: str) -> None:
         # mkstemp creates a file that only its owner can read.
-        handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(text)
@@ -140,7 +135,7 @@ class DirectoryKeyStore:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        directory = os.open(self._directory, os.O_RDONLY)
+        directory = os.open(self.directory, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:

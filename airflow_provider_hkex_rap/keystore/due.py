@@ -54,7 +54,9 @@ class DuePolicy:
         if current is None or current.last_day is None:
             return Due(False, "The last day of the current key is not known; RAP's warning decides (§6.2).")
         first = first_renewal_day(current.last_day, self._renew_before_days)
-        reason = f"The last day of {current.fingerprint} is {current.last_day}; it is renewed from {first}."
+        reason = (
+            f"The last day of {current.fingerprint} is {current.last_day}; its renewal is due from {first}."
+        )
         return Due(self._clock().date() >= first, reason)
 
     def by_warning(self, found: ListedWarning | None, record: KeyRecord) -> Due:

@@ -80,8 +80,8 @@ def unclear_warning(account: str, current: StoredKey, day: pendulum.Date) -> Rap
     """
     error = RapKeyVerificationError(
         f"RAP warns that a key of {account} expires soon ({EXPIRY_WARNING_FILE} of {day}) and names none.",
-        why=f"The current key {current.fingerprint} logs in since {current.promoted} only, so the warning may"
-        " be about the key before it.",
+        why=f"The current key {current.fingerprint} has logged in only since {current.promoted}, so it"
+        " may be about the key before it.",
         todo=f"If it is {current.fingerprint}, run 'airflow hkex-rap renew --force' within its last 14 days,"
         " else wait: 14 days after its first login, a warning counts for it. Nothing was uploaded.",
         account=account,

@@ -96,8 +96,7 @@ class AccountStatus:
             self._row("unregistered", record.unregistered, self._about_unregistered()),
         ]
         if self._own and not record.knows(self._own):
-            note = "The next login offers it first, and keeps it in the key store if RAP lets it in."
-            rows.append(self._row("connection", None, note, fingerprint=self._own))
+            rows.append(self._row("connection", self._own_key(), self._about_own()))
         kept = [row for row in rows if row["fingerprint"]]
         return kept or [self._row("none", None, "Register a key (§5): neither store nor connection has one.")]
 
@@ -107,20 +106,39 @@ class AccountStatus:
         key: StoredKey | PendingKey | None,
         warning: str,
         last_renewal: pendulum.Date | None = None,
-        *,
-        fingerprint: str | None = None,
     ) -> dict[str, object]:
         last_day: pendulum.Date | None = getattr(key, "last_day", None)
         return {
             "conn_id": self._conn_id,
             "account": self.record.account,
             "key": role,
-            "fingerprint": key.fingerprint if key else fingerprint,
+            "fingerprint": key.fingerprint if key else None,
             "last_day": last_day and last_day.isoformat(),
             "days_left": None if last_day is None else login_days_left(last_day, self.today),
             "last_renewal": last_renewal and last_renewal.isoformat(),
             "warning": printable(warning, limit=_CELL),
         }
+
+    def _own_key(self) -> StoredKey:
+        """Return the connection's key, which the store does not know, with its last day if it is typed."""
+        typed, last_day = self.record.typed, self._key_expires
+        is_of_other = typed and typed.day == last_day and typed.fingerprint != self._own
+        if is_of_other or (last_day and last_day < self.today):
+            last_day = None
+        return StoredKey(fingerprint=self._own or "", private_key="", last_day=last_day)
+
+    def _about_own(self) -> str:
+        last_day, typed = self._own_key().last_day, self._key_expires
+        return " ".join(
+            filter(
+                None,
+                (
+                    _about_last_day(last_day, self.today) if last_day else "",
+                    _about_passed(typed) if typed and typed < self.today else "",
+                    "The next login offers it first, and keeps it in the key store if RAP lets it in.",
+                ),
+            )
+        )
 
     def _about_current(self) -> str:
         current = self.record.current
@@ -171,8 +189,8 @@ class AccountStatus:
         if not waiting:
             return ""
         made = [entry for entry in self.record.history if entry.fingerprint == waiting.fingerprint]
-        since = f" since {_day(made[0])}" if made else ""
-        return f"It waits{since} for its registration with HKEX (§5); its first login makes it current."
+        waits = f"has waited since {_day(made[0])}" if made else "waits"
+        return f"It {waits} for its registration with HKEX (§5); its first login makes it current."
 
 
 def describe_end(record: KeyRecord, today: pendulum.Date, key_expires: pendulum.Date | None) -> str:
@@ -203,7 +221,9 @@ def _about_last_day(last_day: pendulum.Date | None, today: pendulum.Date) -> str
         return f"It ended on {last_day}: register again (§5)."
     first = first_renewal_day(last_day)
     if today >= first:
-        return f"Its renewal is due since {first} (§6): the next run of RapKeyRenewalOperator renews it."
+        return (
+            f"Its renewal has been due since {first} (§6): the next run of RapKeyRenewalOperator renews it."
+        )
     return ""
 
 
@@ -213,9 +233,13 @@ def _about_typed(record: KeyRecord, today: pendulum.Date, key_expires: pendulum.
     if current is None or key_expires is None or key_expires == current.last_day:
         return ""
     said = f"'key_expires' of the connection ({key_expires})"
+    is_of_other = typed and typed.day == key_expires and typed.fingerprint != current.fingerprint
+    if is_of_other and current.uploaded:
+        # We have renewed that key, and know the last day of this one.
+        return ""
     if key_expires < today:
-        return f"{said} has passed: it is ignored. Correct it, or leave it blank."
-    if typed and typed.day == key_expires and typed.fingerprint != current.fingerprint:
+        return _about_passed(key_expires)
+    if typed and is_of_other:
         whose = f"of the key {typed.fingerprint}" if typed.fingerprint else "of an earlier key"
         return f"{said} is that {whose}: correct it, or leave it blank."
     if record.foreign_upload:
@@ -223,6 +247,13 @@ def _about_typed(record: KeyRecord, today: pendulum.Date, key_expires: pendulum.
     if current.uploaded:
         return f"{said} is later than the last day that follows from the upload on {current.uploaded} (§6.1)."
     return f"{said} is not applied: the connection has another key."
+
+
+def _about_passed(key_expires: pendulum.Date) -> str:
+    return (
+        f"'key_expires' of the connection ({key_expires}) has passed: it is ignored. Correct it, or leave it"
+        " blank."
+    )
 
 
 def describe_warning(record: KeyRecord) -> str:

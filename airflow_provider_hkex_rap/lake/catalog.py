@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import date
 from functools import cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry, from_lines
@@ -179,7 +180,7 @@ def _read_days(lake: Lake, customer: str, folders: Iterable[Folder], first: str,
                 found = list(pool.map(partial(_manifest_files, lake), directories))
                 read = pool.map(partial(_read, lake), [path for paths in found for path in paths])
                 for paths in found:
-                    yield _merged([next(read) for _ in paths])
+                    yield _merged(islice(read, len(paths)))
 
 
 def _days(lake: Lake, customer: str, folder: Folder, first: str, last: str) -> list[str]:

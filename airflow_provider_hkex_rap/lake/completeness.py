@@ -237,11 +237,12 @@ class Completeness:
         :param verdicts: the verdicts of the run.
         :param unfinished: path, size and mtime of the files that were listed and have not landed.
         """
+        (own,) = (verdict for verdict in verdicts if verdict.day == day)
         return {
             "scope": self.scope.key,
             "run": run,
             "day": day.isoformat(),
-            "judged": next(verdict.judged for verdict in verdicts if verdict.day == day),
+            "judged": own.judged,
             "days": [v.day.isoformat() for v in verdicts if not unfinished and self._is_final(v)],
             "lacks": {
                 verdict.day.isoformat(): [_facts(missing) for missing in verdict.missing]

@@ -15,7 +15,7 @@ from airflow_provider_hkex_rap.lake.manifest import READERS, read_manifests
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.rap.judgement import USUAL
+from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL
 from airflow_provider_hkex_rap.rap.retention import first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Landed = dict[tuple[pendulum.Date, "Folder"], dict[str, "Entry"]]
 """The landed files, by business date and folder, then by URI."""
+
+_UNKNOWN = f"fewer than {LEAST_BASELINE_DAYS} ordinary days before are known"
 
 
 class Lacking(NamedTuple):
@@ -44,7 +46,8 @@ class Cell:
     """One business date of one folder.
 
     :param files: the files that have landed, by URI; a report that RAP published again counts again.
-    :param judged: whether enough days before are known to tell which reports are usual.
+    :param judged: whether the day was judged.
+    :param unjudged: why it was not, if so.
     :param missing: the usual reports, and expected globs, without a landed file.
     :param awaited: those that may still come: a report before its usual time, anything else within the day's
         service hours.
@@ -56,6 +59,7 @@ class Cell:
     folder: Folder
     files: Mapping[str, Entry]
     judged: bool = False
+    unjudged: str = "no trading day"
     missing: list[Lacking] = field(default_factory=list)
     awaited: list[Lacking] = field(default_factory=list)
     excused: list[MissingReport] = field(default_factory=list)
@@ -111,12 +115,14 @@ def judge_cells(
         (day, folder): Cell(day, folder, landed.get((day, folder), {})) for day in days for folder in folders
     }
     scope = Scope(account=None, folders=tuple(folders), expect=tuple(expect))
+    by_globs_alone = USUAL not in scope.expect
     entries = (entry for files in landed.values() for entry in files.values())
     completeness = Completeness(scope, entries, (), None, now)
     for day in expected_days:
         verdict = completeness.judge(day)
         for folder in folders:
-            cells[day, folder].judged = verdict.judged
+            cells[day, folder].judged = verdict.judged or by_globs_alone
+            cells[day, folder].unjudged = _UNKNOWN
         _add_lacking(cells, verdict, landed, folders, now)
     return list(cells.values())
 

@@ -26,25 +26,39 @@ def parse_registered_addresses(text: str) -> tuple[IPv4Address, ...]:
     if not texts:
         return ()
     try:
-        return parse_workstations(texts)
-    except RapConfigurationError:
+        return parse_workstations(texts, loopback=True)
+    except RapConfigurationError as error:
         raise RapConfigurationError(
-            "The extra 'registered_addresses' of the connection is not valid.",
-            why=f"HKEX registers at most {MAX_WORKSTATIONS} IPv4 addresses with the same first three octets,"
-            " each once (guide §7).",
+            f"The extra 'registered_addresses' of the connection is not valid: {_fault(texts)}.",
+            why=error.why,
             todo="Write them as 10.1.1.1, 10.1.1.2, or leave the field blank.",
             field="registered_addresses",
         ) from None
 
 
-def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
+def _fault(texts: Sequence[str]) -> str:
+    """Return which rule the addresses break, without a text that may be a secret."""
+    for number, text in enumerate(texts, start=1):
+        try:
+            _parse_workstation(text, loopback=True)
+        except RapConfigurationError:
+            return f"part {number} of {len(texts)}, separated by commas, is not the IPv4 address of a host"
+    if len(texts) > MAX_WORKSTATIONS:
+        return f"it has {len(texts)} addresses"
+    if len(set(texts)) < len(texts):
+        return "it gives an address twice"
+    return "its addresses are of several subnets"
+
+
+def parse_workstations(texts: Sequence[str], *, loopback: bool = False) -> tuple[IPv4Address, ...]:
     """Return the addresses of the RAP client workstations (§7).
 
     :param texts: one to four IPv4 addresses with the same first three octets.
+    :param loopback: allow addresses of this machine itself, for trials against a simulated RAP.
     :raises RapConfigurationError: if one is not the address of a host or is given twice, if there are more
         than four, or if they are of several subnets.
     """
-    addresses = tuple(map(_parse_workstation, texts))
+    addresses = tuple(_parse_workstation(text, loopback=loopback) for text in texts)
     if not 1 <= len(addresses) <= MAX_WORKSTATIONS or len(set(addresses)) < len(addresses):
         raise RapConfigurationError(
             f"The addresses {', '.join(texts)} cannot be registered.",
@@ -62,12 +76,12 @@ def parse_workstations(texts: Sequence[str]) -> tuple[IPv4Address, ...]:
     return addresses
 
 
-def _parse_workstation(text: str) -> IPv4Address:
+def _parse_workstation(text: str, *, loopback: bool) -> IPv4Address:
     try:
         address = IPv4Address(text)
     except AddressValueError:
         address = None
-    if address is None or not _is_a_host(address):
+    if address is None or not (_is_a_host(address) or (loopback and address.is_loopback)):
         raise RapConfigurationError(
             f"{text!r} is not the address of a workstation.",
             why=f"It must be an IPv4 address that other hosts can reach. {_SUBNET_RULE}",

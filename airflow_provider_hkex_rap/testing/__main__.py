@@ -45,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="hkex-rap-") as directory:
         stack.callback(rap.stop)
-        _publish_recent_days(rap, args.days)
+        try:
+            _publish_recent_days(rap, args.days, args.missing)
+        except RapConfigurationError as error:
+            print(error, file=sys.stderr)
+            return _USAGE_ERROR
         _print_connections(rap, Path(directory))
         _print_clock(rap)
         print("Press Ctrl-C to stop.", flush=True)
@@ -63,7 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--days", type=int, default=3, help="number of trading days to publish, up to today (default: 3)"
     )
-    parser.add_argument("--now", type=_parse_time, help="time of its clock, in Hong Kong (default: now)")
+    parser.add_argument(
+        "--now",
+        type=_parse_time,
+        metavar="TIME",
+        help="time of its clock, in Hong Kong, such as 2026-11-21T01:30 (default: now)",
+    )
+    parser.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="leave a report out of the last trading day, such as TP001; repeatable",
+    )
     parser.add_argument(
         "--hours", action="store_true", help="refuse logins outside the service hours (guide §4.1)"
     )
@@ -80,11 +96,15 @@ def _parse_time(text: str) -> pendulum.DateTime:
     return found
 
 
-def _publish_recent_days(rap: RapSimulator, days: int) -> None:
+def _publish_recent_days(rap: RapSimulator, days: int, missing: Sequence[str]) -> None:
+    """Publish the last trading days; leave reports out of the last of them.
+
+    :raises RapConfigurationError: if *missing* names a report that the day does not have.
+    """
     today = rap.clock().date()
     recent = list(trading_days(today.subtract(weeks=days), today))
     for day in recent[-days:] if days > 0 else ():
-        rap.publish_day(day)
+        rap.publish_day(day, missing=missing if day == recent[-1] else ())
 
 
 def _print_connections(rap: RapSimulator, directory: Path) -> None:
@@ -94,7 +114,9 @@ def _print_connections(rap: RapSimulator, directory: Path) -> None:
         path = directory / f"{account}.json"
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(rap.connection_json(account))
-        print(f'To log in as {account}:\nexport AIRFLOW_CONN_HKEX_RAP_DEFAULT="$(cat {path})"')
+        # One connection for each account: the first is the one that the DAGs use.
+        conn_id = "DEFAULT" if account == rap.accounts[0] else account
+        print(f'To log in as {account}:\nexport AIRFLOW_CONN_HKEX_RAP_{conn_id}="$(cat {path})"')
 
 
 def _print_clock(rap: RapSimulator) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +14,7 @@ from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, Service
 from airflow_provider_hkex_rap.rap.keys import PublicKey
+from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.testing._documents import generated_content
 from airflow_provider_hkex_rap.testing._facility import SUBMISSION, Facility
 from airflow_provider_hkex_rap.testing._keys import private_pem, rsa_key
@@ -209,7 +210,9 @@ class RapSimulator:
 
     # Files and events.
 
-    def publish_day(self, business_date: date, reports: int = 40, seed: int = 0) -> list[ServedFile]:
+    def publish_day(
+        self, business_date: date, reports: int = 40, seed: int = 0, *, missing: Collection[str] = ()
+    ) -> list[ServedFile]:
         """Publish the reports of one business date for every customer; return them.
 
         As on RAP, each report appears when the clock reaches its mtime; the last DCASS reports appear at
@@ -218,12 +221,24 @@ class RapSimulator:
         :param business_date: the business date of the reports.
         :param reports: number of reports for each customer.
         :param seed: another seed gives other sizes, times and content.
+        :param missing: codes of reports that do not come, such as ``TP001``.
+        :raises RapConfigurationError: if *missing* names a report that the day would not have.
         """
-        published = []
+        published, codes = [], set()
         for customer, tree in self._facility.downloads.items():
+            naming = Naming(customer=customer)
             for file in generate_day(business_date, customer, reports=reports, seed=seed):
-                tree.put(file)
-                published.append(file)
+                code = naming.read(file.text, file.mtime, self.clock()).report
+                codes.add(code)
+                if code not in missing:
+                    tree.put(file)
+                    published.append(file)
+        if unknown := sorted(set(missing) - codes):
+            raise RapConfigurationError(
+                f"{business_date.isoformat()} has no report {', '.join(unknown)} that could be missing.",
+                why=f"Its reports are {', '.join(sorted(codes))}.",
+                todo="Name one of these.",
+            )
         return published
 
     def put(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,6 +211,15 @@ def test_doctor_says_what_is_wrong_and_what_to_do(
     assert states(doctor.out)[check] == ["FAIL"]
     assert todo in doctor.out
     assert not rap.events.of("login", "refused")
+
+
+def test_doctor_warns_of_a_connection_of_another_type(
+    rap: RapSimulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, rap.connection("DCXYZ001") | {"conn_type": "ssh"})
+    doctor = airflow("hkex-rap", "doctor")
+    assert states(doctor.out)["connection"] == ["ok", "warn"]
+    assert "Its type is 'ssh'. Set it to hkex_rap" in doctor.out
 
 
 def test_doctor_does_not_hang(rap: RapSimulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +509,7 @@ def test_ls_asks_before_it_logs_in(rap: RapSimulator, airflow: Airflow) -> None:
             "folder": "DCASS",
             "name": "\\x1b[2J[red]monthly.pdf",
             "kind": "file",
-            "size": "0",
+            "size": 0,
             "modified_hkt": "2026-11-20 04:00:00",
             "business_date": "2026-11-19",
             "report": "\\x1b[2J[red]monthly",
@@ -508,7 +518,7 @@ def test_ls_asks_before_it_logs_in(rap: RapSimulator, airflow: Airflow) -> None:
             "folder": "DCASS",
             "name": "TP001_CXYZ_20261119.csv",
             "kind": "file",
-            "size": "5",
+            "size": 5,
             "modified_hkt": "2026-11-19 21:40:00",
             "business_date": "2026-11-19",
             "report": "TP001",
@@ -543,7 +553,7 @@ def test_ls_lists_the_rest_where_a_folder_is_denied(
         (("manifest", "--lake", "/lake", "--customer", "cxyz"), "'cxyz' is not a DCASS customer code"),
         (("manifest", "--lake", "/lake", "--folder", "X"), "'X' is not a folder"),
         (("manifest", "--lake", "/lake", "--business-date", "1", "2", "3"), "not a first and a last"),
-        (("manifest", "--lake", "/lake", "--business-date", "today"), "'today' in 'business_date'"),
+        (("manifest", "--lake", "/lake", "--business-date", "today"), "'today' in '--business-date'"),
         (("verify", "--lake", "/lake", "--customer", "CXYZ"), "nothing of CXYZ to verify"),
         (("verify", "--lake", "/lake", "--customer", "CXYZ", "--since", "today"), "'today' in '--since'"),
     ],
@@ -575,6 +585,7 @@ def test_gaps_says_what_landed_is_missing_and_is_awaited(week: Path, airflow: Ai
         assert int(row["bytes"]) == sum(path.stat().st_size for path in landed)
         assert int(row["days_left"]) == 11 - (NOW.date() - pendulum.Date.fromisoformat(day)).days
     assert rows["2026-11-13", "DCASS"]["missing"] == ["TP001_*", "NEVER_*"]
+    assert all(row["judged"] is True for row in rows.values())
     assert rows["2026-11-13", "DCASS_OTHERS"]["missing"] == ["SERIES_*", "NEVER_*"]
     assert rows["2026-11-19", "DCASS"]["missing"] == ["NEVER_*"]
     # SERIES comes after midnight, and until 03:30 it may.
@@ -595,19 +606,25 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert status == 0
     awaited = rows["2026-11-20", "DCASS"]["awaited"]
     assert awaited[0] == "/download/DCASS"
-    assert "TP001 in DCASS" in awaited
-    assert rows["2026-11-14", "DCASS"]["files"] == "1"
+    assert "TP001" in awaited
+    assert rows["2026-11-14", "DCASS"]["files"] == 1
     # Three days before a day must be known to tell which reports are usual.
-    judged = {day for (day, _), row in rows.items() if row["judged"] == "True"}
+    judged = {day for (day, _), row in rows.items() if row["judged"]}
     assert judged == {"2026-11-13", "2026-11-16", "2026-11-17", "2026-11-18", "2026-11-19", "2026-11-20"}
     assert not any(row["missing"] for row in rows.values())
+    said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ").err
+    assert re.search(
+        r"not judged: 4 \(2026-11-10, 2026-11-11, 2026-11-12: fewer than 3 ordinary days before are known;"
+        r" 2026-11-14: no trading day\)",
+        said,
+    )
 
     # In the night, after the usual time of TP001. CCMS has closed at midnight; DCASS closes at 03:30.
     set_clock(monkeypatch, NOW.add(hours=1))
     status, rows = gaps(airflow, lake)
     assert status == 1
     dcass, ccms = rows["2026-11-20", "DCASS"], rows["2026-11-20", "HKCC_SEOCH_CCMS_GLOB"]
-    assert "TP001 in DCASS" in dcass["missing"]
+    assert "TP001" in dcass["missing"]
     assert dcass["awaited"][0] == "/download/DCASS"
     assert ccms["missing"][0] == "/download/HKCC_SEOCH_CCMS_GLOB"
     assert not ccms["awaited"]
@@ -616,6 +633,15 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 0
     set_clock(monkeypatch, NOW.add(hours=4))
     assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("glob", "dag"),
+    [("[TC]*", "hkex_rap_daily_ccms or hkex_rap_daily_dcass"), ("TP001_*", "hkex_rap_daily_dcass")],
+)
+def test_gaps_names_the_dag_to_trigger(airflow: Airflow, week: Path, glob: str, dag: str) -> None:
+    said = airflow("hkex-rap", "gaps", "--lake", str(week), "--customer", "CXYZ", "--expect", glob).err
+    assert f"Trigger the DAG that lands them ({dag}," in said
 
 
 def test_gaps_says_where_a_lake_holds_nothing_of_the_customer(airflow: Airflow, week: Path) -> None:
@@ -710,6 +736,48 @@ def test_manifest_shows_a_row_for_each_entry(republished: Path, airflow: Airflow
         assert all(row["uri"].rpartition("/")[2] in shown for row in rows if row["uri"])
 
 
+@pytest.mark.parametrize(
+    ("dates", "said"),
+    [
+        (("2026-11-20", "2026-11-16"), "The first date is after the last one."),
+        (("2026-11-16", "2026-11-17", "2026-11-18"), "These are more than two dates."),
+        (("yesterday",), "'yesterday' in '--business-date'"),
+    ],
+)
+def test_manifest_names_its_option_if_the_dates_are_wrong(
+    airflow: Airflow, tmp_path: Path, dates: tuple[str, ...], said: str
+) -> None:
+    found = manifest(airflow, tmp_path, "--business-date", *dates)
+    assert found.status == 1
+    assert said in found.err
+    assert "--business-date" in found.err
+    assert "(" not in found.err
+
+
+@pytest.mark.parametrize("command", ["gaps", "manifest"])
+def test_numbers_and_booleans_keep_their_types(airflow: Airflow, week: Path, command: str) -> None:
+    arguments = ("hkex-rap", command, "--lake", str(week), "--customer", "CXYZ", "-o")
+    rows = airflow(*arguments, "json").rows
+    assert yaml.safe_load(airflow(*arguments, "yaml").out) == rows
+    size = "bytes" if command == "gaps" else "size"
+    assert {type(row[size]) for row in rows} == {int}
+    assert {type(row.get("judged", True)) for row in rows} == {bool}
+
+
+def test_a_reader_that_goes_ends_a_command_silently(week: Path) -> None:
+    command = ["hkex-rap", "manifest", "--lake", str(week), "--customer", "CXYZ", "-o", "yaml"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "airflow", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # Nobody reads.
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (141, "")
+
+
 def test_manifest_says_if_it_has_found_nothing(week: Path, airflow: Airflow) -> None:
     for output, out in (("json", "[]"), ("table", "")):
         found = manifest(airflow, week, "--customer", "CABC", "-o", output)
@@ -780,7 +848,7 @@ def test_gaps_and_verify_print_a_verdict(rap: RapSimulator, week: Path, airflow:
     download(week)
     found = airflow("hkex-rap", "gaps", "--lake", str(week))
     assert found.status == 0, found
-    assert "Every judged day is complete. Days judged by their usual reports: " in found.err
+    assert "Every judged day is complete. Days judged: " in found.err
     assert re.search(r"not judged: [1-9]", found.err)
     next(week.rglob("business_date=2026-11-20/*.csv")).unlink()
     proven = airflow("hkex-rap", "verify", "--lake", str(week))
@@ -837,10 +905,9 @@ def forget_keys(airflow: Airflow) -> None:
         airflow("variables", "delete", f"hkex_rap_private_key_DCXYZ00{number}")
 
 
-def test_the_commands_are_registered_and_a_simulated_rap_can_be_connected_to(
-    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (line,) = documented("simulate")
+@contextmanager
+def simulated(monkeypatch: pytest.MonkeyPatch, line: str) -> Iterator[str]:
+    """Run a simulated RAP by a command line, and connect to it; yield what it has printed."""
     with subprocess.Popen(
         [sys.executable, "-m", *shlex.split(line)],
         stdout=subprocess.PIPE,
@@ -853,12 +920,44 @@ def test_the_commands_are_registered_and_a_simulated_rap_can_be_connected_to(
                 text = process.stdout.readline()
                 assert text, said
                 said += text
-            path = re.search(r"\$\(cat (\S+)\)", said)[1]
-            monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", Path(path).read_text())
+            for name, path in re.findall(
+                r'^export (AIRFLOW_CONN_\w+)="\$\(cat (\S+)\)"$', said, re.MULTILINE
+            ):
+                monkeypatch.setenv(name, Path(path).read_text())
             monkeypatch.setenv("AIRFLOW__HKEX_RAP__CLOCK_OFFSET", re.search(r"OFFSET=(\S+)", said)[1])
-            listed = airflow("hkex-rap", "ls", "--yes", "DCASS", "-o", "json")
+            yield said
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(20)
     assert process.returncode == 0
+
+
+def test_the_commands_are_registered_and_a_simulated_rap_can_be_connected_to(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, *_ = documented("simulate")
+    with simulated(monkeypatch, line):
+        listed = airflow("hkex-rap", "ls", "--yes", "DCASS", "-o", "json")
     assert {row["business_date"] for row in listed.rows} == {"2026-11-19", "2026-11-20"}
+    assert {type(row["size"]) for row in listed.rows} == {int}
+
+
+def test_a_simulated_rap_has_a_connection_for_each_account_and_lacks_a_report(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "airflow hkex-rap simulate --days 2 --now 2026-11-21T01:30 --missing TP001"
+    with simulated(monkeypatch, f"{line} --account DCXYZ001 --account DCKEY002") as said:
+        assert len(re.findall("^export AIRFLOW_CONN_HKEX_RAP_DCKEY002=", said, re.MULTILINE)) == 1
+        for conn_id in ("hkex_rap_default", "hkex_rap_dckey002"):
+            rows = airflow("hkex-rap", "ls", "--yes", "DCASS", "-o", "json", "--conn-id", conn_id).rows
+            assert {row["business_date"] for row in rows if row["report"] == "TP001"} == {"2026-11-19"}
+            assert {row["business_date"] for row in rows if row["report"] == "MS008"} == {
+                "2026-11-19",
+                "2026-11-20",
+            }
+
+
+def test_a_report_that_cannot_be_missing_is_refused(airflow: Airflow) -> None:
+    found = airflow("hkex-rap", "simulate", "--now", "2026-11-21T01:30", "--missing", "TP999")
+    assert found.status == 2
+    assert "2026-11-20 has no report TP999 that could be missing. Its reports are" in found.err

@@ -325,7 +325,7 @@ def test_a_registered_key_logs_in_and_becomes_current(
     for found in (unconnected, before):
         (row,) = found.rows
         assert (found.status, row["key"], row["fingerprint"]) == (1, "unregistered", waiting)
-        assert "It waits since 2026-11-20" in row["warning"]
+        assert "It has waited since 2026-11-20" in row["warning"]
     assert airflow("hkex-rap", "ls", "--yes", "DCASS").status == 0
     after = status(airflow)
     (row,) = after.rows
@@ -375,10 +375,10 @@ def key(name: str, passphrase: str | None = None, **dates: pendulum.Date | None)
     [
         (731, ""),
         (31, ""),
-        (30, "renewal is due"),
-        (15, "renewal is due"),
-        (14, "renewal is due since 2026-11-04"),
-        (1, "renewal is due"),
+        (30, "renewal has been due"),
+        (15, "renewal has been due"),
+        (14, "renewal has been due since 2026-11-04"),
+        (1, "renewal has been due"),
         (0, "It ended on 2026-11-19: register again"),
         (-5, "register again"),
     ],
@@ -395,7 +395,7 @@ def test_status_counts_the_days_left(
     keep(store, KeyRecord(account="DCXYZ001", current=key("aa", last_day=TODAY.add(days=left - 1))))
     result = status(airflow)
     (row,) = result.rows
-    assert row["days_left"] == str(max(left, 0))
+    assert row["days_left"] == max(left, 0)
     assert warning in row["warning"]
     assert bool(row["warning"]) == bool(warning)
     assert result.status == int(left <= 0)
@@ -427,7 +427,7 @@ def test_status_shows_every_key_and_what_happened(
     assert "RAP rejected its renewal on 2026-11-20: 4007 Bad \\x1b[2J name." in rows["current"]["warning"]
     assert "Somebody else uploaded the key ff on 2026-11-20" in rows["current"]["warning"]
     assert "No renewal before 2026-12-04" in rows["current"]["warning"]
-    assert rows["previous"]["days_left"] == "11"
+    assert rows["previous"]["days_left"] == 11
     assert "uploaded on 2026-11-20, not accepted yet" in rows["pending"]["warning"]
     assert "offers it first" in rows["connection"]["warning"]
     table = airflow("hkex-rap", "status")
@@ -463,6 +463,10 @@ def test_status_and_doctor_say_what_ends_a_key_and_only_what_is_known(
         f"'key_expires' of the connection ({later}) is that of"
     )
     uploaded = replace(known, current=replace(known.current, uploaded=TODAY))
+    # The day that was typed for the key that we have renewed needs no correction.
+    for typed in (later, TODAY.subtract(days=1)):
+        renewed = replace(uploaded, typed=TypedDay(day=typed, fingerprint="bb"))
+        assert found(renewed, typed.isoformat()) == ("", 0)
     assert "later than the last day that follows" in found(uploaded, TODAY.add(years=3).isoformat())[0]
     warned = KeptWarning(day=TODAY, text="A key\nexpires \x1b[2J soon.")
     assert found(replace(known, warning=warned)) == (
@@ -472,6 +476,53 @@ def test_status_and_doctor_say_what_ends_a_key_and_only_what_is_known(
     foreign, failed = found(known.with_foreign_upload("ff", NOW.subtract(days=5)))
     assert "Somebody else uploaded the key ff on 2026-11-15, so this key ends on 2026-11-28" in foreign
     assert failed == 1
+
+
+@pytest.mark.parametrize(
+    ("key_expires", "left", "warning"),
+    [
+        (TODAY.add(days=9), 10, "Its renewal has been due since 2026-10-31"),
+        (TODAY.add(days=99), 100, "The next login offers it first"),
+        (TODAY.subtract(days=1), None, "(2026-11-19) has passed: it is ignored"),
+    ],
+)
+def test_status_shows_the_last_day_of_a_key_before_its_first_login(
+    airflow: Airflow,
+    rap: RapSimulator,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key_expires: pendulum.Date,
+    left: int | None,
+    warning: str,
+) -> None:
+    connect(monkeypatch, rap, store, key_expires=key_expires.isoformat())
+    (row,) = status(airflow).rows
+    assert (row["key"], row["days_left"]) == ("connection", left)
+    assert row["last_day"] == (key_expires.isoformat() if left else None)
+    assert warning in row["warning"]
+
+
+def test_status_names_a_directory_that_does_not_exist(airflow: Airflow, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    found = status(airflow, "--account", "DCXYZ001", "--key-store", nowhere.as_uri())
+    assert found.status == 1
+    assert f"There is no directory {nowhere}." in found.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "--account=nope"),
+        ("keygen", "--account=DCXYZ009"),
+        ("register", "--account=DCXYZ009", "--ip=10.1.1.1", "--output=kit.zip"),
+    ],
+)
+def test_an_account_that_is_none_is_that_of_the_option(airflow: Airflow, command: tuple[str, ...]) -> None:
+    found = airflow("hkex-rap", *command)
+    assert found.status == 1
+    assert "is not a RAP user account" in found.err
+    assert "Give --account the account" in found.err
+    assert "connection" not in found.err
 
 
 def test_a_key_that_the_passphrase_does_not_open_is_no_key_that_logs_in(

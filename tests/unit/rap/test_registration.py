@@ -59,21 +59,25 @@ def test_a_kit_takes_public_keys_only() -> None:
 
 def test_the_registered_addresses_of_a_connection_are_parsed_or_none():
     assert parse_registered_addresses(" ") == ()
+    # For trials against a simulated RAP; the form has no address of this machine itself.
+    assert list(map(str, parse_registered_addresses("127.0.0.1"))) == ["127.0.0.1"]
+    with pytest.raises(RapConfigurationError):
+        parse_workstations(["127.0.0.1"])
     assert list(map(str, parse_registered_addresses("10.1.1.1, 10.1.1.2,"))) == ["10.1.1.1", "10.1.1.2"]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "rule"),
     [
-        "10.1.1.1, 10.1.2.1",
-        "10.1.1.1,10.1.1.1",
-        "secret",
-        "10.1.1.1/24",
-        "10.1.1.1;10.1.1.2",
-        "10.1.1.1,10.1.1.2,10.1.1.3,10.1.1.4,10.1.1.5",
+        ("10.1.1.1, 10.1.2.1", "its addresses are of several subnets"),
+        ("10.1.1.1,10.1.1.1", "it gives an address twice"),
+        ("secret", "part 1 of 1, separated by commas, is not the IPv4 address of a host"),
+        ("10.1.1.1, 10.1.1.1/24", "part 2 of 2"),
+        ("10.1.1.1;10.1.1.2", "part 1 of 1, separated by commas"),
+        ("10.1.1.1,10.1.1.2,10.1.1.3,10.1.1.4,10.1.1.5", "it has 5 addresses"),
     ],
 )
-def test_registered_addresses_that_cannot_be_registered_are_refused_and_not_shown(text):
-    with pytest.raises(RapConfigurationError, match="registered_addresses") as caught:
+def test_registered_addresses_that_cannot_be_registered_are_refused_and_not_shown(text, rule):
+    with pytest.raises(RapConfigurationError, match=f"registered_addresses.*{rule}") as caught:
         parse_registered_addresses(text)
     assert text not in str(caught.value)

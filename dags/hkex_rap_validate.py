@@ -2,7 +2,8 @@
 
 Each landing of new reports triggers this DAG. Set ``CUSTOMER`` to your DCASS customer code, the Variable
 ``hkex_rap_lake`` to the root of the lake, and ``hkex_rap_parquet`` to a directory for the Parquet files. If a
-report fails a check, the task fails after it has written the other reports. The workers need pyarrow.
+Variable is not set, the task fails with Airflow's error VARIABLE_NOT_FOUND. If a report fails a check, the
+task fails after it has written the other reports. The workers need pyarrow.
 """
 
 from airflow.sdk import DAG, Asset, ObjectStoragePath, Variable, task

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAll
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_hkex_rap.assets import announcing
@@ -19,6 +19,7 @@ from airflow_provider_hkex_rap.rap.errors import RapReportMissing
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from ..simulated_rap import MTIME, NOW, download, in_a_run, use
+from . import asset_dag
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing import RapSimulator
@@ -84,6 +85,16 @@ def tasks(lake: Path, rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> Tas
 
 def put(rap: RapSimulator, name: str, folder: Folder = Folder.DCASS, content: bytes = b"12345") -> None:
     rap.put(folder, name, content, MTIME)
+
+
+def test_the_dag_of_the_readme_reads_what_an_event_says(tasks: Tasks, rap: RapSimulator) -> None:
+    for name in ("TP001_20261120.csv", "TP001_20261119.csv", "RPI03_20261119.csv"):
+        put(rap, name)
+    events = {asset_dag.DCASS: [SimpleNamespace(extra=tasks.run()[URI])]}
+    found = asset_dag.new_reports.function(triggering_asset_events=events)
+    assert found == {"2026-11-19": ["RPI03", "TP001"], "2026-11-20": ["TP001"]}
+    assert asset_dag.DCASS.uri == asset_dag.DCASS.name == URI
+    assert asset_dag.dag.timetable.asset_condition == AssetAll(asset_dag.DCASS)
 
 
 def test_one_event_per_folder_lists_every_business_date(tasks: Tasks, rap: RapSimulator) -> None:

@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
 
 def test_the_tests_shown_pass_without_a_database(tmp_path: Path) -> None:
     shown = re.findall(r"<!-- (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    assert [name for name, _ in shown] == ["conftest.py", "test_my_dag.py"]
+    assert [name for name, _ in shown] == ["conftest.py", "test_my_dag.py", "test_templates.py"]
     for name, text in shown:
         (tmp_path / name).write_text(text)
     users_own = {
@@ -40,4 +40,4 @@ def test_the_tests_shown_pass_without_a_database(tmp_path: Path) -> None:
         timeout=100,
     )
     assert run.returncode == 0, run.stdout
-    assert "2 passed" in run.stdout
+    assert "5 passed" in run.stdout

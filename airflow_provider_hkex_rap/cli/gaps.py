@@ -106,7 +106,7 @@ def _format_verdict(rows: Sequence[Cell], *, complete: bool) -> str:
 def _dags_of(folders: Iterable[Folder]) -> str:
     """Return the DAGs that land folders, in words."""
     names = sorted({_DAGS[folder.service] for folder in folders})
-    return f"the DAG that lands them ({' or '.join(names)}, if you use those of the provider's dags/)"
+    return f"the DAG that lands the reports ({' or '.join(names)}, if you use those of the provider's dags/)"
 
 
 def _warn_of_monthly_reports(

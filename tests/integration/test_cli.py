@@ -641,7 +641,7 @@ def test_gaps_is_a_check_that_passes_and_fails(
 )
 def test_gaps_names_the_dag_to_trigger(airflow: Airflow, week: Path, glob: str, dag: str) -> None:
     said = airflow("hkex-rap", "gaps", "--lake", str(week), "--customer", "CXYZ", "--expect", glob).err
-    assert f"Trigger the DAG that lands them ({dag}," in said
+    assert f"Trigger the DAG that lands the reports ({dag}," in said
 
 
 def test_gaps_says_where_a_lake_holds_nothing_of_the_customer(airflow: Airflow, week: Path) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapPermissionDenied,
     RapTransferError,
 )
-from airflow_provider_hkex_rap.rap.files import Attributes, RemoteFile, name_text, unsettled
+from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile, name_text, unsettled
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder, parse_path
 from airflow_provider_hkex_rap.runner.policy import ATTENDED
 from airflow_provider_hkex_rap.runner.runner import SessionRunner
@@ -178,13 +178,13 @@ class RapHook(SessionSFTPHook):
         if folder == KEY_FOLDER:
             # A result file may leave RAP once it was read (§6).
             count(await session.read_key_file(name.decode(errors="replace")))
-            reason = unsettled(before, size, before)
+            reason = unsettled(before, size, ReadEnd(before))
         else:
             end = await session.read(RemoteFile(Folder.parse(folder), name, *before), count)
-            reason = unsettled(before, size, end.attributes)
+            reason = unsettled(before, size, end)
             if not reason and (before.size not in (None, size) or end.attributes.mtime is None):
                 # A server that misstates the size, or lacks FSTAT, shows only here that the file was at rest.
-                reason = unsettled(before, size, await self._attributes(path))
+                reason = unsettled(before, size, ReadEnd(await self._attributes(path)))
         if reason:
             raise RapTransferError(
                 f"{name_text(path)} did not arrive whole: {reason}",

@@ -161,23 +161,25 @@ class Reading:
                 raise
             return None
         after = end.attributes
-        if reason := unsettled(file, spool.size, after) or await self._still_listed(file, spool.size):
+        reason = unsettled(file, spool.size, end)
+        if not reason and not _is_proven(file, spool.size, after):
+            reason = await self._relisted_otherwise(file, spool.size)
+        if reason:
             self._outcomes.add(file, Disposition.DEFERRED, reason)
             return None
         return ReadEnd(Attributes(spool.size, file.mtime if after.mtime is None else after.mtime), end.error)
 
-    async def _still_listed(self, file: RemoteFile, size: int) -> str:
-        """Return why a file with more bytes than listed may be growing; an empty text if RAP misstates it."""
-        if file.size is None or size == file.size:
-            return ""
+    async def _relisted_otherwise(self, file: RemoteFile, size: int) -> str:
+        """Return why a file that RAP does not list as before may have changed; an empty text if it does."""
+        arrived = f"{size} bytes arrived, but {file.size} were listed"
+        if size == file.size:
+            arrived = "RAP did not confirm the size and the time of the file after it was read"
         try:
             if await self._relisting.has(file):
                 return ""
         except (RapTransferError, RapPermissionDenied) as error:
-            return (
-                f"{size} bytes arrived, but {file.size} were listed, and it cannot be listed again: {error}"
-            )
-        return f"{size} bytes arrived, but {file.size} were listed: RAP is still writing it."
+            return f"{arrived}, and it cannot be listed again: {error}"
+        return f"{arrived}, and it is listed otherwise now: RAP may still be writing it."
 
     def _is_repeated(self, target: Target, spool: Spool) -> bool:
         """Record a file whose bytes landed before, if they did."""
@@ -190,6 +192,15 @@ class Reading:
         else:
             self._outcomes.add(target.listed, Disposition.FAILED, NO_ENTRY)
         return True
+
+
+def _is_proven(listed: RemoteFile, size: int, after: Attributes) -> bool:
+    """Return whether all that was listed of a file is known after its read too, and agrees with its bytes."""
+    if listed.size is None and listed.mtime is None:
+        # A second listing would show nothing either.
+        return True
+    is_size_known = after.size == size and listed.size in (None, size)
+    return is_size_known and (after.mtime is not None or listed.mtime is None)
 
 
 class _Relisting:

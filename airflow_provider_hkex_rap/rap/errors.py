@@ -74,7 +74,7 @@ class RapAuthenticationError(RapError):
     fingerprints: Sequence[str]
     """MD5 fingerprints of the keys that were offered (§3.2.2)."""
     keys_refused: bool = True
-    """Whether RAP refused these keys; False if it asks for a second factor after the key, or for no key."""
+    """Whether RAP refused these keys; False if it asks for a second factor after the key, or takes no key."""
 
 
 class RapHostKeyError(RapError):

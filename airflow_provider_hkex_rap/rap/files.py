@@ -96,20 +96,23 @@ class ReadEnd(NamedTuple):
     """Its size and mtime then."""
     error: str = ""
     """The error by which RAP answered at the end of the file, instead of saying that it is the end."""
+    has_changed: bool = False
+    """Whether RAP showed another size or mtime earlier, after the file was opened."""
 
 
-def unsettled(listed: RemoteFile | Attributes, size: int, after: Attributes) -> str:
+def unsettled(listed: RemoteFile | Attributes, size: int, end: ReadEnd) -> str:
     """Return why a file that was read may be incomplete or changed; an empty text if it is neither.
 
     :param listed: the file as it was listed, or its size and mtime, before it was read.
     :param size: how many bytes arrived.
-    :param after: its size and mtime once the last byte had been read.
+    :param end: what RAP showed of it once the last byte had been read.
     """
+    after = end.attributes
     if listed.size is not None and size < listed.size:
         return f"{size} bytes arrived, but {listed.size} were listed: RAP may still be writing it."
-    if after.size is not None and after.size not in (size, listed.size):
+    if after.size is not None and after.size > size:
         return f"{size} bytes arrived, but it has {after.size} now: RAP may still be writing it."
-    if None not in (listed.mtime, after.mtime) and listed.mtime != after.mtime:
+    if end.has_changed or (None not in (listed.mtime, after.mtime) and listed.mtime != after.mtime):
         return "RAP rewrote it while it was read."
     return ""
 

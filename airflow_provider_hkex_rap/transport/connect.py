@@ -322,6 +322,8 @@ def _final_error(error: Exception, client: RapClient, address: Address) -> RapEr
     if isinstance(error, asyncssh.PermissionDenied) and error.reason == TRIVIAL_LOGIN:
         return _no_key_error(client, address)
     if _is_refusal(error):
+        if client.negotiation.other_methods is not None and not client.fingerprints:
+            return _other_methods_error(client, address)
         return _authentication_error(client, address)
     return None
 
@@ -371,10 +373,12 @@ def _authentication_error(client: RapClient, address: Address) -> RapAuthenticat
     offered = (
         f"with key {', '.join(client.fingerprints)}" if client.fingerprints else "before any key was offered"
     )
+    text = client.negotiation.disconnect
     return _login_error(
         client,
         address,
-        f"refused the login of {client.login.account} from {client.source_address} {offered}.",
+        f"refused the login of {client.login.account} from {client.source_address} {offered}"
+        f"{f': {text}' if text else ''}.",
         why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"
         f" {client.source_address} is not registered (§4.3, §7), or the account does not exist (§3.1).",
         todo="Compare fingerprint and address with HKEX's registration; else register again (§5).",
@@ -403,6 +407,19 @@ def _no_key_error(client: RapClient, address: Address) -> RapAuthenticationError
         f"let {client.login.account} in from {client.source_address} without asking for its key.",
         why="RAP authenticates an account by its key (§3.2); no key was proven here, so this may be another"
         " server. Its login was not used.",
+        todo="Check the addresses and the pinned 'host_key' of the connection, and ask HKEX.",
+        keys_refused=False,
+    )
+
+
+def _other_methods_error(client: RapClient, address: Address) -> RapAuthenticationError:
+    return _login_error(
+        client,
+        address,
+        f"takes no key from {client.login.account} at {client.source_address}; for a login it offers"
+        f" {client.negotiation.other_methods}.",
+        why="RAP authenticates an account by its key (§3.2), so this may be another server. No key was"
+        " offered.",
         todo="Check the addresses and the pinned 'host_key' of the connection, and ask HKEX.",
         keys_refused=False,
     )

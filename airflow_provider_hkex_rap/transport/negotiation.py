@@ -1,4 +1,4 @@
-"""Judge what a server says of algorithms and of a second factor, whatever ends the connection."""
+"""Judge what a server says of algorithms, of a login and of its end, whatever ends the connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.rap.printable import printable
-from airflow_provider_hkex_rap.transport.undocumented import KEXINIT, kexinit_lists, partial_success
+from airflow_provider_hkex_rap.transport.undocumented import (
+    DISCONNECT,
+    KEXINIT,
+    disconnect_text,
+    kexinit_lists,
+    methods_left,
+)
 
 _NO_COMPRESSION = ("none",)
 _MARKERS = ("ext-info-", "kex-strict-")
@@ -37,6 +43,10 @@ class Negotiation:
         """The kinds of algorithms that the server does not share with us; none if it has offered nothing."""
         self.second_factor: str | None = None
         """The methods of a second factor that the server asks for after the key; None if for none."""
+        self.other_methods: str | None = None
+        """The methods of a login that the server offers if a key is not one of them; None if it is."""
+        self.disconnect: str | None = None
+        """The text of the server's disconnect message, printable and short; None if it has sent none."""
 
     def received(self, kind: int, payload: bytes) -> None:
         """Record a message; asyncssh itself reports one that is not well formed.
@@ -47,8 +57,15 @@ class Negotiation:
         with suppress(ValueError):
             if kind == KEXINIT:
                 self.mismatches = mismatches(kexinit_lists(payload))
-            elif (methods := partial_success(payload)) is not None:
-                self.second_factor = _names(methods)
+            elif kind == DISCONNECT:
+                # A message that cannot be read is one all the same.
+                self.disconnect = ""
+                self.disconnect = printable(disconnect_text(payload))
+            else:
+                methods, is_partial = methods_left(payload)
+                if is_partial:
+                    self.second_factor = _names(methods)
+                self.other_methods = None if "publickey" in methods else _names(methods)
 
 
 def mismatches(lists: Sequence[tuple[str, ...]]) -> list[Mismatch]:

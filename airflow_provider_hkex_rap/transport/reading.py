@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import asyncssh
 
@@ -15,19 +15,22 @@ from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile
 from airflow_provider_hkex_rap.transport.connect import reason_of
 from airflow_provider_hkex_rap.transport.listing import mtime_of
 from airflow_provider_hkex_rap.transport.requests import Requests
-from airflow_provider_hkex_rap.transport.watch import SESSION_ENDED, AnswerWatch
 
 if TYPE_CHECKING:
     from asyncssh import SFTPClient, SFTPClientFile
 
+    from airflow_provider_hkex_rap.transport.watch import AnswerWatch
+
 _SURE_BLOCK = 32 * 1024
-"""Every server answers a READ of so many bytes whole, so that a shorter answer is the end of the file."""
+"""Nearly every server answers a READ of so many bytes whole: a shorter answer is then the end of the file."""
 _LARGEST_BLOCK = 256 * 1024
 # Bytes requested and not yet handed on, for one file and for all: these bound a session's memory.
 _FILE_WINDOW = 4 * 1024 * 1024
 _SESSION_WINDOW = 16 * 1024 * 1024
-_MOST_BEYOND = 2**30
-"""Bytes to read beyond the size that RAP gives, at most: a server may answer without an end."""
+_MOST_READS_BEYOND = 2**15
+"""READs beyond the size that RAP gives, at most: a server may answer without an end. They get up to 1 GiB."""
+
+T = TypeVar("T")
 
 
 class _Block(NamedTuple):
@@ -47,18 +50,20 @@ class FileReader:
         self._requests = Requests(sftp, watch)
         self._watch = watch
         self._window = Budget(_SESSION_WINDOW)
-        self._answers_in_parts = False
-        """Whether the server has answered a READ with less than was asked, and had more."""
+        self._answers_whole = self._answers_in_parts = False
+        """Whether the server has answered with the bytes of a sure block; or with fewer, and had more."""
+        self._refuses_beyond = False
+        """Whether the server refuses a READ of more bytes than the file has."""
+        self._end_error: str | None = None
+        """The error by which the server answers a READ at the end of a file, if it does."""
         self._block = max(_SURE_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
 
-    def directory(self) -> AbstractAsyncContextManager[None]:
-        """Count a directory that is listed inside an ``async with`` block among the open files."""
-        return self._requests.directory()
+    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
+        """List a directory, which counts among the open files; see `Requests.list`."""
+        return await self._requests.list(listing)
 
     async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
         """Read a file once to its end, even if that is not where the listing says.
-
-        If FSTAT gives another size than the listing, the file is changing, and is not read further.
 
         :param file: an entry of a listing.
         :param write: takes the file's bytes, in order.
@@ -67,24 +72,25 @@ class FileReader:
         """
         window = _FILE_WINDOW if file.size is None else min(max(file.size, _SURE_BLOCK), _FILE_WINDOW)
         async with self._window.reserve(window), self._opened(file) as handle:
-            size = (await self._attributes(handle)).size if file.size is None else file.size
+            before = await self._attributes(handle) if None in (file.size, file.mtime) else None
+            size = file.size if file.size is not None else (before and before.size) or 0
             read, is_end = 0, False
-            async with aclosing(self._blocks(handle, size or 0)) as blocks:
+            async with aclosing(self._blocks(handle, size)) as blocks:
                 async for block in blocks:
                     write(block.data)
                     read += len(block.data)
                     is_end = block.is_last
-            data, error = (b"", "") if is_end else await self._past(handle, read)
-            attributes = await self._attributes(handle)
-            is_changing = None not in (size, attributes.size) and size != attributes.size
-            while data:
-                read += len(data)
-                if read > (size or 0) + _MOST_BEYOND:
-                    raise asyncssh.SFTPFailure(f"it does not end after {read} bytes")
-                write(data)
-                is_end = is_changing or (len(data) < _SURE_BLOCK and not self._answers_in_parts)
-                data, error = (b"", "") if is_end else await self._past(handle, read)
-            return ReadEnd(attributes, error)
+            data, error = (b"", "") if is_end else await self._past(handle, read, is_whole=read == file.size)
+            after = await self._attributes(handle)
+            if error and after.size not in (None, read):
+                data, error = await self._past(handle, read)
+            first = before or after
+            if data or read != size or after.size not in (None, read):
+                # RAP misstates the size, or the file grows.
+                more, error = await self._rest(handle, read, data, error, write)
+                read += more
+                after = await self._attributes(handle)
+            return ReadEnd(after, error, _differ(first, after))
 
     @asynccontextmanager
     async def _opened(self, file: RemoteFile) -> AsyncIterator[SFTPClientFile]:
@@ -98,27 +104,62 @@ class FileReader:
     async def _attributes(self, handle: SFTPClientFile) -> Attributes:
         """Return the attributes of an open file; none if FSTAT fails."""
         try:
-            attrs = await handle.stat()
-        except SESSION_ENDED:
-            raise
+            attrs = await self._requests.stat(handle)
         except asyncssh.SFTPError:
+            if self._watch.has_ended:
+                raise
             # Servers word it in many ways that they do not support FSTAT, or deny it.
             return Attributes(None, None)
-        finally:
-            self._watch.answered()
         return Attributes(attrs.size, mtime_of(attrs))
 
-    async def _past(self, handle: SFTPClientFile, offset: int) -> tuple[bytes, str]:
+    async def _rest(
+        self,
+        handle: SFTPClientFile,
+        offset: int,
+        data: bytes,
+        error: str,
+        write: Callable[[bytes], object],
+    ) -> tuple[int, str]:
+        """Write *data* and what follows it; return its size, and the error at the end if there is one."""
+        read = 0
+        for _ in range(_MOST_READS_BEYOND):
+            if not data:
+                return read, error
+            write(data)
+            read += len(data)
+            data, error = await self._past(handle, offset + read)
+        raise asyncssh.SFTPFailure(f"it does not end after {offset + read} bytes")
+
+    async def _past(self, handle: SFTPClientFile, offset: int, is_whole: bool = False) -> tuple[bytes, str]:
         """Return the bytes after those that were read, none at the end, and the error if that is the answer.
 
-        Some servers answer an error at the end of a file. It was asked once more, with nothing outstanding.
+        Some servers answer an error at the end of a file. It is asked once more, with nothing outstanding; if
+        the size is as listed (*is_whole*), only until the server has shown that it answers so.
         """
+
+        def is_end(error: asyncssh.SFTPError) -> bool:
+            return is_whole and reason_of(error) == self._end_error
+
         try:
-            return await self._requests.read(handle, _SURE_BLOCK, offset), ""
-        except SESSION_ENDED:
-            raise
+            return await self._read(handle, _SURE_BLOCK, offset, is_end), ""
         except asyncssh.SFTPError as error:
-            return b"", reason_of(error)
+            if self._watch.has_ended:
+                raise
+            reason = reason_of(error)
+            if is_whole:
+                self._end_error = reason
+            return b"", reason
+
+    async def _read(
+        self,
+        handle: SFTPClientFile,
+        size: int,
+        offset: int,
+        is_final: Callable[[asyncssh.SFTPError], bool] = lambda error: False,
+    ) -> bytes:
+        data = await self._requests.read(handle, size, offset, is_final)
+        self._answers_whole |= len(data) >= _SURE_BLOCK
+        return data
 
     async def _blocks(self, handle: SFTPClientFile, size: int) -> AsyncGenerator[_Block]:
         """Yield a file's blocks in order, many requested ahead; stop before *size* if the file ends there."""
@@ -147,26 +188,36 @@ class FileReader:
 
         A small rest is asked for with more than it should have: that proves the end without another READ.
         """
-        if not is_rest or size >= _SURE_BLOCK:
+        if not is_rest or size >= _SURE_BLOCK or self._refuses_beyond:
             return await self._fill(handle, b"", size, size, offset)
         try:
-            data = await self._requests.read(handle, _SURE_BLOCK, offset)
-        except SESSION_ENDED:
-            raise
+            data = await self._read(handle, _SURE_BLOCK, offset, lambda error: self._refuses_beyond)
         except asyncssh.SFTPError:
+            if self._watch.has_ended:
+                raise
             # Some servers answer an error to a READ beyond the end.
-            return await self._fill(handle, b"", size, size, offset)
+            block = await self._fill(handle, b"", size, size, offset)
+            self._refuses_beyond = True
+            return block
         if len(data) == size:
-            return _Block(data, not self._answers_in_parts)
+            return _Block(data, self._answers_whole and not self._answers_in_parts)
         return await self._fill(handle, data, size, _SURE_BLOCK, offset)
 
     async def _fill(self, handle: SFTPClientFile, data: bytes, least: int, most: int, offset: int) -> _Block:
         """Return *data* and what follows it, at least *least* bytes in all unless the file ends before."""
+        is_part = bool(data)
         while len(data) < least:
             # A READ may return less than was requested.
-            more = await self._requests.read(handle, most - len(data), offset + len(data))
+            wanted = most - len(data)
+            more = await self._read(handle, wanted, offset + len(data))
             if not more:
                 return _Block(data, True)
-            self._answers_in_parts |= bool(data)
+            self._answers_in_parts |= is_part
+            is_part = len(more) < min(wanted, _SURE_BLOCK)
             data += more
         return _Block(data, False)
+
+
+def _differ(before: Attributes, after: Attributes) -> bool:
+    """Return whether a size or an mtime that is known of both is not the same."""
+    return any(None not in pair and pair[0] != pair[1] for pair in zip(before, after, strict=True))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncssh
 
 from airflow_provider_hkex_rap.aio.budget import Budget
 from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES
-from airflow_provider_hkex_rap.transport.watch import SESSION_ENDED, AnswerWatch
 
 if TYPE_CHECKING:
-    from asyncssh import SFTPClient, SFTPClientFile
+    from asyncssh import SFTPAttrs, SFTPClient, SFTPClientFile
+
+    from airflow_provider_hkex_rap.transport.watch import AnswerWatch
 
 _UNANNOUNCED = 64
 """Requests, and open files, at once, if the server announces no limits; OpenSSH's client sends no more."""
@@ -23,10 +24,11 @@ T = TypeVar("T")
 
 
 class Requests:
-    """OPEN and READ over one SFTP client, as many at once as the server takes.
+    """Requests over one SFTP client, as many at once as the server takes.
 
-    A server that has enough of them answers FAILURE or PERMISSION_DENIED, as it does for a file that it
-    refuses. So a refused request is sent once more with no other one outstanding, and its answer then counts.
+    A server that has enough of them, or enough open files and directories, answers as it does if it refuses
+    the file: FAILURE, PERMISSION_DENIED, or even NO_SUCH_FILE. So a refused request is sent once more with no
+    other one outstanding, and if it needs a handle, with no other handle open; that answer then counts.
 
     :param sftp: the client.
     :param watch: is told of each answer.
@@ -37,9 +39,12 @@ class Requests:
         announced = bool(limits.max_open_handles or limits.max_packet_len)
         self._sftp = sftp
         self._watch = watch
-        self._reads = Budget(_MOST if announced else _UNANNOUNCED)
-        self._handles = Budget(min(limits.max_open_handles or self._reads.total, _MOST))
+        self._outstanding = Budget(_MOST if announced else _UNANNOUNCED)
+        self._handles = Budget(min(limits.max_open_handles or self._outstanding.total, _MOST))
         self._open_files = self._most_open_files = 0
+        self._alone = asyncio.Lock()
+        self._refuses_stat = self._refuses_close = False
+        """Whether the server has refused one with no other request outstanding."""
 
     async def open(self, path: bytes) -> SFTPClientFile:
         """Open a file for reading; give it back to `close`.
@@ -47,14 +52,36 @@ class Requests:
         :param path: the path on RAP.
         :raises asyncssh.Error: if RAP refused the file, or the session ended.
         """
+
+        async def open_file() -> SFTPClientFile:
+            # With a block size of its own asyncssh would read in tasks that outlive a cancelled read.
+            return await self._sftp.open(path, "rb", NO_ATTRIBUTES, block_size=0)
+
+        return self._opened(await self._with_handle(open_file, keep=1))
+
+    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
+        """List a directory, which has a handle too; start again if that was refused.
+
+        :param listing: lists it, with one request at a time.
+        :returns: the result of *listing*.
+        :raises asyncssh.Error: if RAP refused the directory, or the session ended.
+        """
+        return await self._with_handle(listing, keep=0)
+
+    async def _with_handle(self, request: Callable[[], Awaitable[T]], keep: int) -> T:
+        """Send a request that opens a handle, and keep as many handles as are still open afterwards."""
         before = 0
         for attempt in ("at once", "again", "alone"):
             taken = await self._handles.take_all() if attempt == "alone" else await self._handles.take(1)
             is_alone = taken == self._handles.taken
+            kept = 0
             try:
-                handle = await self._open(path)
-            except (asyncssh.SFTPFailure, asyncssh.SFTPPermissionDenied):
-                self._handles.give(taken)
+                result = await self._counted(request, await self._outstanding.take(1))
+                kept = keep
+                return result
+            except asyncssh.SFTPError:
+                if self._watch.has_ended:
+                    raise
                 if is_alone:
                     # It is the file, and says nothing of how many the server takes.
                     self._handles.resize(max(self._handles.total, before))
@@ -62,29 +89,9 @@ class Requests:
                 before = max(before, self._handles.total)
                 # The server has taken so many at once.
                 self._handles.resize(max(self._most_open_files, 1))
-            except BaseException:
-                self._handles.give(taken)
-                raise
-            else:
-                self._handles.give(taken - 1)
-                return self._opened(handle)
+            finally:
+                self._handles.give(taken - kept)
         raise AssertionError("An attempt alone returns or raises.")
-
-    @asynccontextmanager
-    async def directory(self) -> AsyncIterator[None]:
-        """Count a directory that is listed inside the block: it has a handle too."""
-        async with self._handles.reserve(1):
-            yield
-
-    async def _open(self, path: bytes) -> SFTPClientFile:
-        try:
-            # With a block size of its own asyncssh would read in tasks that outlive a cancelled read.
-            return await self._sftp.open(path, "rb", NO_ATTRIBUTES, block_size=0)
-        except asyncssh.SFTPBadMessage as error:
-            # Servers answer so to a name that they do not accept; the session goes on.
-            raise asyncssh.SFTPInvalidFilename(error.reason) from None
-        finally:
-            self._watch.answered()
 
     def _opened(self, handle: SFTPClientFile) -> SFTPClientFile:
         self._open_files += 1
@@ -101,21 +108,41 @@ class Requests:
         :raises asyncssh.Error: if RAP refused that, or the session ended.
         """
         try:
-            await handle.close()
+            await self._ask(handle.close, lambda error: self._refuses_close)
+        except asyncssh.SFTPError:
+            self._refuses_close = True
+            raise
         finally:
-            self._watch.answered()
             self._open_files -= 1
             self._handles.give(1)
 
-    async def read(self, handle: SFTPClientFile, size: int, offset: int) -> bytes:
+    async def stat(self, handle: SFTPClientFile) -> SFTPAttrs:
+        """Return the attributes of an open file.
+
+        :param handle: the file.
+        :raises asyncssh.Error: if RAP refused that or does not support it, or the session ended.
+        """
+        try:
+            return await self._ask(handle.stat, lambda error: self._refuses_stat)
+        except asyncssh.SFTPError:
+            self._refuses_stat = True
+            raise
+
+    async def read(
+        self,
+        handle: SFTPClientFile,
+        size: int,
+        offset: int,
+        is_final: Callable[[asyncssh.SFTPError], bool] = lambda error: False,
+    ) -> bytes:
         """Return bytes of an open file: fewer than asked at its end, and from servers that answer in parts.
 
         :param handle: the file.
         :param size: the number of bytes to ask for.
         :param offset: where they begin.
+        :param is_final: tells if a refusal counts without asking once more.
         :raises asyncssh.Error: if RAP refused that, or the session ended.
         """
-        before = self._reads.total
 
         async def read() -> bytes:
             data: bytes = await handle.read(size, offset)
@@ -123,20 +150,31 @@ class Requests:
                 raise asyncssh.SFTPFailure(f"{len(data)} bytes came, and {size} were asked for")
             return data
 
+        return await self._ask(read, is_final)
+
+    async def _ask(
+        self, request: Callable[[], Awaitable[T]], is_final: Callable[[asyncssh.SFTPError], bool]
+    ) -> T:
+        """Send a request on an open file; if it is refused, once more with no other one outstanding."""
+        before = self._outstanding.total
         try:
-            return await self._counted(read, await self._reads.take(1))
-        except SESSION_ENDED:
-            raise
-        except asyncssh.SFTPError:
-            data = await self._counted(read, await self._reads.take_all())
-            # It was one of too many. Others of the same time may be refused too, and count once.
-            if self._reads.total == before:
-                self._reads.resize(max(before // 2, 1))
-            return data
+            return await self._counted(request, await self._outstanding.take(1))
+        except asyncssh.SFTPError as error:
+            if self._watch.has_ended or is_final(error):
+                raise
+            # What one request proves alone may spare the others that.
+            async with self._alone:
+                if is_final(error):
+                    raise
+                result = await self._counted(request, await self._outstanding.take_all())
+        # It was one of too many. Others of the same time may be refused too, and count once.
+        if self._outstanding.total == before:
+            self._outstanding.resize(max(before // 2, 1))
+        return result
 
     async def _counted(self, request: Callable[[], Awaitable[T]], taken: int) -> T:
         try:
             return await request()
         finally:
             self._watch.answered()
-            self._reads.give(taken)
+            self._outstanding.give(taken)

@@ -15,7 +15,8 @@ from airflow_provider_hkex_rap.rap.keys import public_key_file_name
 from airflow_provider_hkex_rap.transport.connect import Connected, connect, reason_of
 from airflow_provider_hkex_rap.transport.listing import key_file, remote_file
 from airflow_provider_hkex_rap.transport.reading import FileReader
-from airflow_provider_hkex_rap.transport.watch import SESSION_ENDED, AnswerWatch
+from airflow_provider_hkex_rap.transport.undocumented import start_sftp
+from airflow_provider_hkex_rap.transport.watch import AnswerWatch
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.files import ReadEnd, RemoteFile
@@ -74,7 +75,7 @@ class RapSession:
     async def start(self) -> None:
         """Start SFTP over the login."""
         with self._watch.waiting_for("the start of SFTP"):
-            self.sftp = await self._connected.ssh.start_sftp_client()
+            self.sftp, self._watch.stream = await start_sftp(self._connected.ssh)
         self._reader = FileReader(self.sftp, self._watch)
 
     @property
@@ -131,27 +132,29 @@ class RapSession:
     async def _list(
         self, path: str, entry_of: Callable[[asyncssh.SFTPName], T], *, why: str, todo: str
     ) -> list[T]:
+        with self._watch.waiting_for(path):
+            try:
+                return await self._reader.list(lambda: self._entries(path, entry_of))
+            except _ABSENT as error:
+                raise RapPermissionDenied(
+                    f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
+                    why=why,
+                    todo=todo,
+                    path=path,
+                    account=self._login.account.name,
+                ) from None
+
+    async def _entries(self, path: str, entry_of: Callable[[asyncssh.SFTPName], T]) -> list[T]:
         # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
         entries: dict[bytes | str, T] = {}
         listed = name_bytes = 0
-        async with self._reader.directory():
-            with self._watch.waiting_for(path):
-                try:
-                    async for entry in self.sftp.scandir(path.encode()):
-                        self._watch.answered()
-                        if entry.filename not in (b".", b".."):
-                            entries[entry.filename] = entry_of(entry)
-                        listed, name_bytes = listed + 1, name_bytes + len(entry.filename)
-                        if listed > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
-                            raise _endless(path)
-                except _ABSENT as error:
-                    raise RapPermissionDenied(
-                        f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
-                        why=why,
-                        todo=todo,
-                        path=path,
-                        account=self._login.account.name,
-                    ) from None
+        async for entry in self.sftp.scandir(path.encode()):
+            self._watch.answered()
+            if entry.filename not in (b".", b".."):
+                entries[entry.filename] = entry_of(entry)
+            listed, name_bytes = listed + 1, name_bytes + len(entry.filename)
+            if listed > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
+                raise _endless(path)
         return list(entries.values())
 
     async def read_key_file(self, name: str) -> bytes:
@@ -190,9 +193,9 @@ class RapSession:
                 handle = await self._open_key_file(path)
                 await handle.write(content)
                 await handle.close()
-            except SESSION_ENDED:
-                raise
             except asyncssh.SFTPError as error:
+                if self._watch.has_ended:
+                    raise
                 raise RapTransferError(
                     f"RAP did not accept {path}: {reason_of(error)}.",
                     why="RAP may have kept none, a part or all of it.",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
+from asyncssh.sftp import SFTPClientHandler
 
 T = TypeVar("T")
 
@@ -71,6 +72,48 @@ class _NoAttributes(asyncssh.SFTPAttrs):
 NO_ATTRIBUTES = _NoAttributes()
 
 
+UnreadableAnswerError = PacketDecodeError
+"""Raised for an answer that ends too early, or goes on after its end; asyncssh raises it as it is."""
+
+
+class SFTPStream(SFTPClientHandler):
+    """The requests and answers of one SFTP client; records how they ended.
+
+    asyncssh raises the same errors if the stream has ended and if a server answers a request with the status
+    of that name.
+    """
+
+    has_ended = False
+    end: Exception | None = None
+    """The error that ended it; None if it has not ended, or if the server closed it."""
+
+    async def _cleanup(self, exc: Exception | None) -> None:
+        if not self.has_ended:
+            self.has_ended, self.end = True, exc
+        await super()._cleanup(exc)
+
+
+async def start_sftp(connection: asyncssh.SSHClientConnection) -> tuple[asyncssh.SFTPClient, SFTPStream]:
+    """Start SFTP, also if the server announces that it tells its limits, and then does not.
+
+    :param connection: the connection, logged in.
+    :returns: the client, and its stream.
+    :raises asyncssh.Error: if the server does not start SFTP.
+    """
+    writer, reader, _ = await connection.open_session(subsystem="sftp", encoding=None)
+    stream = SFTPStream(asyncio.get_running_loop(), "replace", reader, writer, 3)
+    await stream.start()
+    connection.create_task(stream.recv_packets(), stream.logger)
+    try:
+        await stream.request_limits()
+    except asyncssh.SFTPError:
+        if stream.has_ended:
+            raise
+    return asyncssh.SFTPClient(stream, "utf-8", "strict"), stream
+
+
+DISCONNECT = 1
+"""The message that ends a connection, with a text (RFC 4253, section 11.1)."""
 KEXINIT = 20
 """The message with the algorithms that the server offers (RFC 4253, section 7.1)."""
 USERAUTH_FAILURE = 51
@@ -80,10 +123,10 @@ TRIVIAL_LOGIN = "Trivial auth disabled"
 
 
 def observe(connection: asyncssh.SSHClientConnection, received: Callable[[int, bytes], None]) -> None:
-    """Call a function with every message of the connection itself, before asyncssh processes it.
+    """Call a function with some messages of the connection itself, before asyncssh processes them.
 
-    asyncssh does not pass on that a server asks for a second factor. What a server offers it may not have
-    evaluated yet when it reports the end of the connection.
+    asyncssh does not pass on which methods of a login a server offers, nor the text of some disconnects. What
+    a server offers it may not have evaluated yet when it reports the end of the connection.
 
     :param connection: the connection.
     :param received: called with the message's number and its payload, without the number.
@@ -91,7 +134,7 @@ def observe(connection: asyncssh.SSHClientConnection, received: Callable[[int, b
     process = connection.process_packet
 
     def process_observed(kind: int, number: int, packet: SSHPacket) -> Any:
-        if kind in (KEXINIT, USERAUTH_FAILURE):
+        if kind in (DISCONNECT, KEXINIT, USERAUTH_FAILURE):
             received(kind, packet.get_full_payload()[1:])
         return process(kind, number, packet)
 
@@ -140,15 +183,24 @@ def kexinit_lists(payload: bytes) -> list[tuple[str, ...]]:
     return _read(payload, lambda packet: (packet.get_bytes(16), [_names(packet) for _ in range(8)])[1])
 
 
-def partial_success(payload: bytes) -> tuple[str, ...] | None:
-    """Return the authentication methods that can continue after a part of the login has succeeded.
+def methods_left(payload: bytes) -> tuple[tuple[str, ...], bool]:
+    """Return the authentication methods that can continue, and if a part of the login has succeeded.
 
-    :param payload: the payload of a USERAUTH_FAILURE, as `observe` gives it.
-    :returns: the methods; None if no part has succeeded (RFC 4252, section 5.1).
+    :param payload: the payload of a USERAUTH_FAILURE, as `observe` gives it (RFC 4252, section 5.1).
     :raises ValueError: if it is too short.
     """
-    methods, partial = _read(payload, lambda packet: (_names(packet), packet.get_boolean()))
-    return methods if partial else None
+    return _read(payload, lambda packet: (_names(packet), packet.get_boolean()))
+
+
+def disconnect_text(payload: bytes) -> str:
+    """Return the text of a disconnect (RFC 4253, section 11.1).
+
+    :param payload: the payload, as `observe` gives it.
+    :raises ValueError: if it is too short.
+    """
+    return _read(payload, lambda packet: (packet.get_uint32(), packet.get_string())[1]).decode(
+        errors="replace"
+    )
 
 
 def _read(payload: bytes, read: Callable[[SSHPacket], T]) -> T:

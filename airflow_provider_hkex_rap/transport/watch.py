@@ -17,6 +17,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 )
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.transport.connect import Connected, reason_of
+from airflow_provider_hkex_rap.transport.undocumented import SFTPStream, UnreadableAnswerError
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.transport.login import Login
@@ -27,15 +28,6 @@ _BROKEN_STREAM = (
     asyncssh.DISC_COMPRESSION_ERROR,
     asyncssh.DISC_KEY_EXCHANGE_FAILED,
 )
-SESSION_ENDED = (
-    asyncssh.DisconnectError,
-    asyncssh.ChannelOpenError,
-    asyncssh.SFTPConnectionLost,
-    asyncssh.SFTPNoConnection,
-    asyncssh.SFTPBadMessage,
-    ConnectionError,
-)
-"""Errors after which the session is of no more use."""
 
 
 class AnswerWatch:
@@ -53,8 +45,18 @@ class AnswerWatch:
         self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = False
+        self.stream: SFTPStream | None = None
+        """The stream of SFTP; set by the session once it has started."""
         self.closed = False
         """Set by the session before it closes the connection itself."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session is of no more use.
+
+        If not, an `asyncssh.SFTPError` is the answer to one request, even if its name says more.
+        """
+        return self.stream is None or self.stream.has_ended or self._connected.client.ended.is_set()
 
     def answered(self) -> None:
         """Record that RAP has answered just now."""
@@ -79,7 +81,7 @@ class AnswerWatch:
         except Exception as error:
             if not self._is_of_connection(error):
                 raise
-            if statuses_pass and not self._has_ended(error):
+            if statuses_pass and not self._ends(error):
                 _make_printable(error)
                 raise
             raise self._translated(error, subject) from None
@@ -98,13 +100,14 @@ class AnswerWatch:
 
     def _is_of_connection(self, error: Exception) -> bool:
         # asyncssh may end a connection by what went wrong in reading a packet, such as a decoding error.
-        return isinstance(error, asyncssh.Error | ConnectionError) or error is self._connected.client.end
+        kinds = asyncssh.Error | ConnectionError | UnreadableAnswerError
+        return isinstance(error, kinds) or error is self._connected.client.end
 
-    def _has_ended(self, error: Exception) -> bool:
-        return isinstance(error, SESSION_ENDED) or self._connected.client.ended.is_set()
+    def _ends(self, error: Exception) -> bool:
+        return self.has_ended or not isinstance(error, asyncssh.SFTPError)
 
     def _translated(self, error: Exception, subject: str) -> RapError:
-        if not self._has_ended(error):
+        if not self._ends(error):
             return RapTransferError(
                 f"RAP refused {printable(subject)}: {reason_of(error)}.",
                 why="The file may have left RAP, or RAP may still be writing it.",
@@ -113,15 +116,16 @@ class AnswerWatch:
             )
         if self._stalled or self.closed or self._stream_broke(error):
             return self._unavailable(error, subject)
-        return self._superseded(error, subject)
+        return self._superseded(subject)
 
     def _stream_broke(self, error: Exception) -> bool:
-        ends = (error, self._connected.client.end)
-        return isinstance(error, asyncssh.SFTPBadMessage | asyncssh.ChannelOpenError) or any(
+        # What ended the stream of SFTP counts, and not what its requests end with afterwards.
+        first = self.stream.end if self.stream and self.stream.has_ended else error
+        return isinstance(first, asyncssh.SFTPBadMessage | asyncssh.ChannelOpenError) or any(
             end.code in _BROKEN_STREAM
             if isinstance(end, asyncssh.DisconnectError)
             else not isinstance(end, asyncssh.Error | OSError | None)
-            for end in ends
+            for end in (error, first, self._connected.client.end)
         )
 
     def _unavailable(self, error: Exception, subject: str) -> RapUnavailable:
@@ -131,7 +135,7 @@ class AnswerWatch:
         elif self.closed:
             reason = "the session was closed from our side"
         else:
-            reason = reason_of(error)
+            reason = reason_of((self.stream and self.stream.end) or error)
         return RapUnavailable(
             f"RAP at {address} stopped answering during {printable(subject)}: {reason}.",
             why="The network or the server failed after the login.",
@@ -140,15 +144,16 @@ class AnswerWatch:
             account=self._login.account.name,
         )
 
-    def _superseded(self, error: Exception, subject: str) -> RapSessionSuperseded:
-        end = self._connected.client.end or error
-        announced = not isinstance(end, asyncssh.ConnectionLost | OSError)
+    def _superseded(self, subject: str) -> RapSessionSuperseded:
+        client = self._connected.client
+        text = client.negotiation.disconnect
         lasted = self._loop.time() - self._since
-        how = "cut the connection without a message"
-        if announced:
-            # asyncssh does not pass on the text of a disconnect "by application".
-            text = f": {reason_of(end)}" if isinstance(end, asyncssh.DisconnectError) else ""
-            how = f"sent a disconnect message{text}"
+        if text is not None:
+            how = f"sent a disconnect message{text and ': '}{text}"
+        elif client.ended.is_set():
+            how = "cut the connection without a message"
+        else:
+            how = "ended SFTP without a message"
         return RapSessionSuperseded(
             f"RAP at {self._connected.address} ended the session of {self._login.account} after"
             f" {lasted:.0f} s, during {printable(subject)}: it {how}.",
@@ -158,7 +163,7 @@ class AnswerWatch:
             " and a later try goes on from there.",
             account=self._login.account.name,
             address=str(self._connected.address),
-            announced=announced,
+            announced=text is not None,
         )
 
 

@@ -185,7 +185,7 @@ def test_a_changed_host_key_fails_without_retries(
 def test_a_failing_listing_does_not_stop_the_other_folders(rap: RapSimulator, lake: Path) -> None:
     """Fault 14: one listing fails."""
     rap.put(Folder.DCASS, "TP001_20261120.csv", b"x", MTIME)
-    rap.faults.add(Fault("listing_error", path="*/DCASS_OTHERS"))
+    rap.faults.add(Fault("listing_error", path="*/DCASS_OTHERS", times=None))
     with pytest.raises(RapTransferError, match="DCASS_OTHERS"):
         download(lake)
     assert by_name(lake) == published(rap)

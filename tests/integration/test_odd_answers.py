@@ -119,8 +119,9 @@ class Growing(asyncssh.SFTPServer):
         return attrs
 
     def read(self, file_obj: Any, offset: int, size: int) -> Any:
-        with open(file_obj.name, "ab") as file:
-            file.write(b"more")
+        if offset < 1_020:
+            with open(file_obj.name, "ab") as file:
+                file.write(b"more")
         return super().read(file_obj, offset, size)
 
 
@@ -223,7 +224,6 @@ def test_an_error_at_the_end_of_a_file_is_its_end_and_is_recorded(
     assert landed(tmp_path / "lake") == contents
     reasons = {entry["size"]: entry["reason"] for entry in entries(tmp_path / "lake")}
     assert reasons[300_000] == "RAP answered an error at its end: Read failed."
-    assert reasons[1] == ""
 
 
 def test_a_server_that_answers_byte_by_byte_does_answer(
@@ -256,7 +256,7 @@ class Endless(asyncssh.SFTPServer):
 def test_a_file_without_an_end_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: type[asyncssh.SFTPServer]
 ) -> None:
-    monkeypatch.setattr(reading, "_MOST_BEYOND", 500_000)
+    monkeypatch.setattr(reading, "_MOST_READS_BEYOND", 16)
     publish(tmp_path / "root", {"R_20261120.csv": b"x" * 1_000})
     with serving(tmp_path / "root", server) as connection:
         use(monkeypatch, connection)

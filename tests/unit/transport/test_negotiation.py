@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from asyncssh.packet import Boolean, NameList, SSHPacket
+from asyncssh.packet import Boolean, NameList, SSHPacket, String, UInt32
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.transport.negotiation import Negotiation, mismatches
-from airflow_provider_hkex_rap.transport.undocumented import KEXINIT, USERAUTH_FAILURE
+from airflow_provider_hkex_rap.transport.undocumented import DISCONNECT, KEXINIT, USERAUTH_FAILURE
 
 KEX = ("ecdh-sha2-nistp256",)
 RSA = ("rsa-sha2-512",)
@@ -65,12 +65,30 @@ def test_a_partial_success_names_the_methods(methods: tuple[str, ...]) -> None:
     assert negotiation.second_factor == (", ".join(methods).replace("\x1b", "\\x1b") or "none")
 
 
-@given(st.sampled_from([KEXINIT, USERAUTH_FAILURE]), st.binary())
+def test_the_methods_of_a_server_that_takes_no_key_are_named() -> None:
+    negotiation = Negotiation()
+    negotiation.received(USERAUTH_FAILURE, NameList([b"password", b"\x1b"]) + Boolean(False))
+    assert negotiation.other_methods == "password, \\x1b"
+    negotiation.received(USERAUTH_FAILURE, NameList([b"password", b"publickey"]) + Boolean(False))
+    assert negotiation.other_methods is None
+
+
+def test_the_text_of_a_disconnect_is_kept_whatever_its_code() -> None:
+    negotiation = Negotiation()
+    assert negotiation.disconnect is None
+    negotiation.received(DISCONNECT, UInt32(11) + String("bye\x1b") + String("en"))
+    assert negotiation.disconnect == "bye\\x1b"
+    negotiation.received(DISCONNECT, b"\0")
+    assert negotiation.disconnect == ""
+
+
+@given(st.sampled_from([DISCONNECT, KEXINIT, USERAUTH_FAILURE]), st.binary())
 def test_no_bytes_raise_and_what_is_kept_is_printable_and_short(kind: int, content: bytes) -> None:
     for sent in (content, payload([(content.hex(),)] * 8), payload([("\x1b",)] * 8) + content):
         negotiation = Negotiation()
         negotiation.received(kind, sent)
-        for text in (*map(str, negotiation.mismatches), negotiation.second_factor or ""):
+        texts = (negotiation.second_factor, negotiation.other_methods, negotiation.disconnect)
+        for text in (*map(str, negotiation.mismatches), *(text or "" for text in texts)):
             assert text.isprintable()
             assert len(text) < 500
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncssh
 import pytest
 from asyncssh.connection import SSHClientConnection, SSHConnection
 from asyncssh.packet import SSHPacket
+from asyncssh.sftp import SFTPServerHandler
 
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.transport.connect import OFFERED
 from airflow_provider_hkex_rap.transport.undocumented import (
+    DISCONNECT,
     KEXINIT,
     NO_ATTRIBUTES,
     TRIVIAL_LOGIN,
     USERAUTH_FAILURE,
+    SFTPStream,
     key_pair,
     observe,
     quiet_logging,
     send_together,
+    start_sftp,
 )
 
 KEY = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
@@ -84,12 +90,16 @@ def test_messages_of_a_connection_are_observed_before_they_are_processed() -> No
     connection = Recorded()
     seen: list[tuple[int, bytes, list[int]]] = []
     observe(connection, lambda kind, payload: seen.append((kind, payload, list(connection.processed))))  # type: ignore[arg-type]
-    for kind in (KEXINIT, 21, USERAUTH_FAILURE):
+    for kind in (KEXINIT, 21, USERAUTH_FAILURE, DISCONNECT):
         packet = SSHPacket(bytes([kind]) + b"content")
         packet.get_byte()
         assert connection.process_packet(kind, 0, packet) is True
         assert packet.get_remaining_payload() == b"content"
-    assert seen == [(KEXINIT, b"content", []), (USERAUTH_FAILURE, b"content", [KEXINIT, 21])]
+    assert seen == [
+        (KEXINIT, b"content", []),
+        (USERAUTH_FAILURE, b"content", [KEXINIT, 21]),
+        (DISCONNECT, b"content", [KEXINIT, 21, USERAUTH_FAILURE]),
+    ]
 
 
 def test_asyncssh_processes_each_packet_of_a_connection_by_that_method() -> None:
@@ -102,6 +112,7 @@ def test_asyncssh_processes_each_packet_of_a_connection_by_that_method() -> None
     assert "handler: SSHPacketHandler = self" in source
     assert "handler.process_packet(pkttype, seq, packet)" in source
     handlers = SSHConnection._packet_handlers
+    assert handlers[DISCONNECT].__name__ == "_process_disconnect"
     assert handlers[KEXINIT].__name__ == "_process_kexinit"
     assert handlers[USERAUTH_FAILURE].__name__ == "_process_userauth_failure"
 
@@ -158,3 +169,72 @@ async def send_many_requests() -> None:
     await ended.wait()
     assert asyncssh.constants.MSG_IGNORE not in received
     assert received[-1] == asyncssh.constants.MSG_DISCONNECT
+
+
+class Answers(asyncssh.SFTPServer):
+    """A server that answers one path with a status of each name, and leaves at another."""
+
+    def lstat(self, path: bytes) -> Any:
+        if path == b"/end":
+            self.channel.close()
+        if path == b"/broken":
+            self.channel.write(b"\0\0\0\1\x65")
+        raise {b"/5": asyncssh.SFTPBadMessage, b"/6": asyncssh.SFTPNoConnection}.get(
+            path, asyncssh.SFTPConnectionLost
+        )("no")
+
+
+async def over_sftp(use: Callable[[asyncssh.SFTPClient, SFTPStream], Awaitable[None]]) -> None:
+    class Anybody(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+    options = {"known_hosts": None, "config": None, "agent_path": None, "client_keys": None}
+    async with (
+        await asyncssh.create_server(
+            Anybody, "127.0.0.1", 0, server_host_keys=[KEY], sftp_factory=Answers
+        ) as server,
+        asyncssh.connect("127.0.0.1", server.get_port(), **options) as client,
+    ):
+        sftp, stream = await start_sftp(client)
+        await use(sftp, stream)
+
+
+def test_a_status_leaves_the_stream_alone_whatever_its_name() -> None:
+    async def use(sftp: asyncssh.SFTPClient, stream: SFTPStream) -> None:
+        for path in ("/5", "/6", "/7"):
+            with pytest.raises(asyncssh.SFTPError):
+                await sftp.lstat(path)
+            assert not stream.has_ended
+        assert sftp.limits.max_read_len > 32 * 1024
+
+    asyncio.run(over_sftp(use))
+
+
+@pytest.mark.parametrize(("path", "end"), [("/end", type(None)), ("/broken", asyncssh.SFTPBadMessage)])
+def test_a_stream_records_how_it_ended(path: str, end: type) -> None:
+    async def use(sftp: asyncssh.SFTPClient, stream: SFTPStream) -> None:
+        with pytest.raises(asyncssh.SFTPError):
+            await sftp.lstat(path)
+        with pytest.raises(asyncssh.SFTPNoConnection):
+            await sftp.lstat("/5")
+        assert stream.has_ended
+        assert type(stream.end) is end
+
+    asyncio.run(over_sftp(use))
+
+
+@pytest.mark.parametrize("refusal", [asyncssh.SFTPFailure, asyncssh.SFTPConnectionLost])
+def test_sftp_starts_if_the_limits_that_are_announced_are_refused(
+    monkeypatch: pytest.MonkeyPatch, refusal: type[asyncssh.SFTPError]
+) -> None:
+    async def refuse(self: SFTPServerHandler, packet: SSHPacket) -> None:
+        raise refusal("no")
+
+    async def use(sftp: asyncssh.SFTPClient, stream: SFTPStream) -> None:
+        assert not stream.has_ended
+        assert sftp.limits.max_read_len < 32 * 1024
+
+    assert b"limits@openssh.com" in SFTPServerHandler._packet_handlers
+    monkeypatch.setitem(SFTPServerHandler._packet_handlers, b"limits@openssh.com", refuse)
+    asyncio.run(over_sftp(use))

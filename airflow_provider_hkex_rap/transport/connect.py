@@ -373,12 +373,10 @@ def _authentication_error(client: RapClient, address: Address) -> RapAuthenticat
     offered = (
         f"with key {', '.join(client.fingerprints)}" if client.fingerprints else "before any key was offered"
     )
-    text = client.negotiation.disconnect
     return _login_error(
         client,
         address,
-        f"refused the login of {client.login.account} from {client.source_address} {offered}"
-        f"{f': {text}' if text else ''}.",
+        f"refused the login of {client.login.account} from {client.source_address} {offered}{_said(client)}.",
         why="The key is not registered for this account or has expired (§3.2, §6.1), the source address"
         f" {client.source_address} is not registered (§4.3, §7), or the account does not exist (§3.1).",
         todo="Compare fingerprint and address with HKEX's registration; else register again (§5).",
@@ -417,12 +415,18 @@ def _other_methods_error(client: RapClient, address: Address) -> RapAuthenticati
         client,
         address,
         f"takes no key from {client.login.account} at {client.source_address}; for a login it offers"
-        f" {client.negotiation.other_methods}.",
+        f" {client.negotiation.other_methods}{_said(client)}.",
         why="RAP authenticates an account by its key (§3.2), so this may be another server. No key was"
         " offered.",
         todo="Check the addresses and the pinned 'host_key' of the connection, and ask HKEX.",
         keys_refused=False,
     )
+
+
+def _said(client: RapClient) -> str:
+    """Return the text of the server's disconnect message, after a colon; an empty text if there is none."""
+    text = client.negotiation.disconnect
+    return f": {text}" if text else ""
 
 
 def _login_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,52 @@ def test_a_refusal_after_the_opening_or_at_a_closing_is_final(
         with pytest.raises(RapAuthenticationError, match="is not registered"):
             run(UNATTENDED)
         assert len(record().refused) == 1
+
+
+class OnlyPasswords(asyncssh.SSHServer):
+    """A server that takes passwords, and no keys."""
+
+    def public_key_auth_supported(self) -> bool:
+        return False
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+
+class Explaining(asyncssh.SSHServer):
+    """A server that ends a login with a text."""
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+
+    def begin_auth(self, username: str) -> bool:
+        code = asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE
+        self._conn._send_disconnect(code, "the account is locked\x1b", "en")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("server", "text", "keys_refused"),
+    [
+        (OnlyPasswords, r"takes no key.*it offers keyboard-interactive, password", False),
+        (Explaining, r": the account is locked\\x1b\.", False),
+    ],
+)
+def test_a_refused_login_says_what_the_server_says(
+    server: type[asyncssh.SSHServer], text: str, keys_refused: bool
+) -> None:
+    host_key, client_key = _host_and_client_key()
+
+    async def log_in() -> RapAuthenticationError:
+        listener = await asyncssh.listen(
+            "127.0.0.1", 0, server_factory=server, server_host_keys=[host_key], mac_algs=algorithms.MACS
+        )
+        async with listener:
+            return await refused(login_to(connection_to(listener.get_port(), host_key, client_key)))
+
+    error = asyncio.run(log_in())
+    assert re.search(text, str(error))
+    assert error.keys_refused is keys_refused
 
 
 def test_an_error_of_the_login_is_printable() -> None:

@@ -11,10 +11,17 @@ from typing import Any, ClassVar
 import asyncssh
 import pytest
 
-from airflow_provider_hkex_rap.rap.errors import RapError, RapTransferError
+from airflow_provider_hkex_rap.lake import reading as lake_reading
+from airflow_provider_hkex_rap.rap.errors import (
+    RapError,
+    RapSessionSuperseded,
+    RapTransferError,
+    RapUnavailable,
+)
+from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.transport import reading, session
 
-from ..simulated_rap import MTIME, by_name, download, entries, use
+from ..simulated_rap import MTIME, by_name, download, entries, login_to, use
 from .test_other_servers import serving
 
 
@@ -325,3 +332,314 @@ def test_few_handles_and_misstated_sizes_together_lose_nothing(
         use(monkeypatch, connection)
         assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
     assert landed(tmp_path / "lake") == REPORTS
+
+
+class InParts(asyncssh.SFTPServer):
+    """A server that answers each READ with few bytes."""
+
+    most = 1_000
+
+    def read(self, file_obj: Any, offset: int, size: int) -> Any:
+        return super().read(file_obj, offset, min(size, self.most))
+
+
+@pytest.mark.parametrize("most", [500, 1_000, 16_384])
+@pytest.mark.parametrize("sizes", [NoSizes, WrongSize])
+def test_answers_in_parts_cut_no_file_although_its_size_is_missing_or_misstated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: type[asyncssh.SFTPServer], most: int
+) -> None:
+    contents = {f"{size}_20261120.csv": os.urandom(size) for size in (0, 1, 1_000, 32_768, 32_769, 70_000)}
+    publish(tmp_path / "root", contents)
+    with serving(tmp_path / "root", type("Parts", (InParts, sizes), {"most": most})) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 6
+    assert landed(tmp_path / "lake") == contents
+
+
+class Counting(asyncssh.SFTPServer):
+    """A server that counts the READs."""
+
+    reads = 0
+
+    def read(self, file_obj: Any, offset: int, size: int) -> Any:
+        type(self).reads += 1
+        return super().read(file_obj, offset, size)
+
+
+def test_a_small_file_takes_one_read_once_the_server_has_answered_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"{number:03}_20261120.csv": b"%d" % number for number in range(100)}
+    publish(tmp_path / "root", contents | {"LARGE_20261120.csv": b"x" * 40_000})
+    early = MTIME.int_timestamp - 1
+    # The oldest is read first.
+    os.utime(tmp_path / "root/download/DCASS/LARGE_20261120.csv", (early, early))
+    monkeypatch.setattr(lake_reading, "FILES_IN_FLIGHT", 1)
+    server = type("Fresh", (Counting,), {"reads": 0})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 101
+    assert server.reads <= 103
+
+
+class Rewritten(asyncssh.SFTPServer):
+    """A server on which a file is rewritten, with the same size, once its first bytes were read."""
+
+    done: bool
+
+    def read(self, file_obj: Any, offset: int, size: int) -> Any:
+        data = super().read(file_obj, offset, min(size, 32_768))
+        if not self.done and len(data) > 4:
+            type(self).done = True
+            Path(os.fsdecode(file_obj.name)).write_bytes(b"new!" * 25_000)
+            os.utime(file_obj.name, (MTIME.int_timestamp + 100, MTIME.int_timestamp + 100))
+        return data
+
+
+class NoFstat(asyncssh.SFTPServer):
+    """A server that does not support FSTAT."""
+
+    def fstat(self, file_obj: Any) -> Any:
+        raise asyncssh.SFTPOpUnsupported("no")
+
+
+class NoTimes(asyncssh.SFTPServer):
+    """A server whose FSTAT gives the size alone."""
+
+    def fstat(self, file_obj: Any) -> Any:
+        return asyncssh.SFTPAttrs(size=os.fstat(file_obj.fileno()).st_size)
+
+
+class NoListedTimes(asyncssh.SFTPServer):
+    """A server whose listing gives the sizes alone."""
+
+    async def scandir(self, path: bytes) -> Any:
+        async for entry in super().scandir(path):
+            entry.attrs.mtime = entry.attrs.atime = None
+            yield entry
+
+
+@pytest.mark.parametrize("attributes", [NoFstat, NoTimes, NoListedTimes])
+def test_a_file_that_was_rewritten_with_the_same_size_is_deferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attributes: type[asyncssh.SFTPServer]
+) -> None:
+    publish(tmp_path / "root", {"R_20261120.csv": b"old!" * 25_000, "S_20261120.csv": b"same"})
+    server = type("Rewriting", (Rewritten, attributes), {"done": False})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        with pytest.raises(RapTransferError, match=r"1 were deferred.*R_20261120"):
+            download(tmp_path / "lake", folders="DCASS")
+        assert landed(tmp_path / "lake") == {"S_20261120.csv": b"same"}
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 1
+    assert landed(tmp_path / "lake") == {"R_20261120.csv": b"new!" * 25_000, "S_20261120.csv": b"same"}
+
+
+@pytest.mark.parametrize(("right", "says"), [("fstat", -1), ("fstat", 0), ("scandir", -1), ("scandir", 0)])
+def test_a_file_lands_if_its_listing_and_fstat_differ_steadily(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, says: int
+) -> None:
+    contents = {f"{size}_20261120.csv": os.urandom(size) for size in (0, 1, 20_000, 65_536, 700_000)}
+    publish(tmp_path / "root", contents)
+    server = type("Wrong", (WrongSize,), {"says": says, right: getattr(asyncssh.SFTPServer, right)})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 5
+        assert download(tmp_path / "lake", folders="DCASS")["already"] == 5
+    assert landed(tmp_path / "lake") == contents
+
+
+@pytest.mark.parametrize(
+    "status", [asyncssh.SFTPBadMessage, asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost]
+)
+@pytest.mark.parametrize("refused", ["open", "read", "fstat", "close"])
+def test_a_status_for_one_file_concerns_that_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: type[asyncssh.SFTPError], refused: str
+) -> None:
+    def answer(self: asyncssh.SFTPServer, file: Any, *arguments: Any) -> Any:
+        if b"R001" in (file if isinstance(file, bytes) else os.fsencode(file.name)):
+            raise status("no")
+        return getattr(asyncssh.SFTPServer, refused)(self, file, *arguments)
+
+    publish(tmp_path / "root", REPORTS)
+    with serving(tmp_path / "root", type("Odd", (asyncssh.SFTPServer,), {refused: answer})) as connection:
+        use(monkeypatch, connection)
+        if refused in ("open", "read"):
+            with pytest.raises(RapTransferError, match=r"59 files landed.*1 failed.*R001_20261120\.csv"):
+                download(tmp_path / "lake", folders="DCASS")
+        else:
+            assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
+
+
+class Cutting(asyncssh.SFTPServer):
+    """A server that answers the first READDIR, the third request of a session, with half a packet."""
+
+    packet = b"\0\0\0\x0a\x68\0\0\0\2\0\0\0\1x"
+
+    async def scandir(self, path: bytes) -> Any:
+        self.channel.write(self.packet)
+        async for entry in super().scandir(path):
+            yield entry
+
+
+class Unasked(Cutting):
+    """A server that sends an answer to a request that was not sent."""
+
+    packet = b"\0\0\0\x09\x65\0\0\xff\xff\0\0\0\4"
+
+
+@pytest.mark.parametrize(
+    ("server", "text"), [(Cutting, "Incomplete packet"), (Unasked, "Invalid response id")]
+)
+def test_answers_that_cannot_be_read_are_those_of_a_failing_server(
+    tmp_path: Path, server: type[asyncssh.SFTPServer], text: str
+) -> None:
+    async def list_twice(connection: dict[str, Any]) -> None:
+        async with session.open_session(login_to(connection)) as under_way:
+            with pytest.raises(RapUnavailable, match=text):
+                await under_way.list_folder(Folder.DCASS)
+            with pytest.raises(RapUnavailable, match="Invalid response id"):
+                await under_way.list_folder(Folder.DCASS)
+
+    publish(tmp_path, REPORTS)
+    with serving(tmp_path, server) as connection:
+        asyncio.run(list_twice(connection))
+
+
+class Leaving(asyncssh.SFTPServer):
+    """A server that ends SFTP, and not the connection."""
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+        self.channel.close()
+        return super().open(path, pflags, attrs)
+
+
+def test_a_disconnect_message_is_reported_only_if_one_came(tmp_path: Path) -> None:
+    async def read(connection: dict[str, Any]) -> None:
+        async with session.open_session(login_to(connection)) as under_way:
+            (file,) = await under_way.list_folder(Folder.DCASS)
+            await under_way.read(file, lambda block: None)
+
+    publish(tmp_path, {"R_20261120.csv": b"x"})
+    with (
+        serving(tmp_path, Leaving) as connection,
+        pytest.raises(RapSessionSuperseded, match="without a message") as caught,
+    ):
+        asyncio.run(read(connection))
+    assert not caught.value.announced
+
+
+class FewOfAnyKind(FewHandles):
+    """A server that counts directories among its open files; the first ones stay open until it refuses one."""
+
+    has_refused: asyncio.Event
+
+    async def scandir(self, path: bytes) -> Any:
+        if self._open >= self.most:
+            self.has_refused.set()
+            raise self.refusal("Too many handles")
+        self._open += 1
+        try:
+            await self.has_refused.wait()
+            async for entry in super().scandir(path):
+                yield entry
+        finally:
+            self._open -= 1
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize(
+    "refusal", [asyncssh.SFTPFailure, asyncssh.SFTPPermissionDenied, asyncssh.SFTPNoSuchFile]
+)
+def test_several_folders_land_in_one_run_from_a_server_with_few_handles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, refusal: type[asyncssh.SFTPError]
+) -> None:
+    server = type(
+        "Few",
+        (FewOfAnyKind,),
+        {"most": most, "refusal": refusal, "opened": Counter(), "has_refused": asyncio.Event()},
+    )
+    publish(tmp_path / "root", REPORTS)
+    for folder in ("DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"):
+        (tmp_path / "root/download" / folder).mkdir()
+        for number in range(20):
+            path = tmp_path / "root/download" / folder / f"{folder}{number}_20261120.csv"
+            path.write_bytes(b"%d" % number)
+            os.utime(path, (MTIME.int_timestamp, MTIME.int_timestamp))
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        result = download(tmp_path / "lake")
+    assert (result["landed"], result["already"]) == (100, 0)
+
+
+class FewRequests(asyncssh.SFTPServer):
+    """A server that refuses a request on a file while others are under way."""
+
+    most = 1
+    opened = closed = 0
+    _under_way = 0
+
+    async def _limited(self, request: Any, *arguments: Any) -> Any:
+        if self._under_way >= self.most:
+            raise asyncssh.SFTPFailure("Too many outstanding requests")
+        self._under_way += 1
+        try:
+            # The requests that have arrived already are processed meanwhile.
+            await asyncio.sleep(0)
+            return request(*arguments)
+        finally:
+            self._under_way -= 1
+
+    async def open(self, *arguments: Any) -> Any:
+        file = await self._limited(super().open, *arguments)
+        type(self).opened += 1
+        return file
+
+    async def read(self, *arguments: Any) -> Any:
+        return await self._limited(super().read, *arguments)
+
+    async def fstat(self, *arguments: Any) -> Any:
+        return await self._limited(super().fstat, *arguments)
+
+    async def close(self, *arguments: Any) -> Any:
+        await self._limited(super().close, *arguments)
+        type(self).closed += 1
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_server_that_takes_few_requests_of_any_kind_gives_every_file_in_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    publish(tmp_path / "root", REPORTS)
+    server = type("Few", (FewRequests,), {"most": most})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
+    assert landed(tmp_path / "lake") == REPORTS
+    assert server.opened == server.closed == 60
+
+
+class ErrorsBeyond(asyncssh.SFTPServer):
+    """A server that answers an error to a READ of more bytes than a file has."""
+
+    refused = 0
+
+    def read(self, file_obj: Any, offset: int, size: int) -> Any:
+        if offset + size > os.fstat(file_obj.fileno()).st_size:
+            type(self).refused += 1
+            raise asyncssh.SFTPFailure("Beyond the end")
+        return super().read(file_obj, offset, size)
+
+
+def test_errors_at_the_end_of_files_are_asked_twice_only_until_they_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"R{number:03}_20261120.csv": bytes([number]) * 100 * number for number in range(200)}
+    publish(tmp_path / "root", contents)
+    monkeypatch.setattr(lake_reading, "FILES_IN_FLIGHT", 10)
+    server = type("Fresh", (ErrorsBeyond,), {"refused": 0})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 200
+    assert landed(tmp_path / "lake") == contents
+    # One READ at the end of each file; those of the first ten files that were too large; a few once more.
+    assert server.refused < 240

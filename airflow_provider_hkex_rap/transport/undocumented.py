@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import asyncssh
@@ -76,6 +76,10 @@ UnreadableAnswerError = PacketDecodeError
 """Raised for an answer that ends too early, or goes on after its end; asyncssh raises it as it is."""
 
 
+_END_SECONDS = 0.5
+"""Seconds in which the end of a connection may follow the end of its SFTP."""
+
+
 class SFTPStream(SFTPClientHandler):
     """The requests and answers of one SFTP client; records how they ended.
 
@@ -87,10 +91,19 @@ class SFTPStream(SFTPClientHandler):
     end: Exception | None = None
     """The error that ended it; None if it has not ended, or if the server closed it."""
 
+    connection: asyncssh.SSHClientConnection
+
     async def _cleanup(self, exc: Exception | None) -> None:
         if not self.has_ended:
             self.has_ended, self.end = True, exc
-        await super()._cleanup(exc)
+        try:
+            if exc is None:
+                # A server that ends the connection may close SFTP first; its message is on its way then.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_END_SECONDS):
+                        await self.connection.wait_closed()
+        finally:
+            await super()._cleanup(exc)
 
 
 async def start_sftp(connection: asyncssh.SSHClientConnection) -> tuple[asyncssh.SFTPClient, SFTPStream]:
@@ -102,6 +115,7 @@ async def start_sftp(connection: asyncssh.SSHClientConnection) -> tuple[asyncssh
     """
     writer, reader, _ = await connection.open_session(subsystem="sftp", encoding=None)
     stream = SFTPStream(asyncio.get_running_loop(), "replace", reader, writer, 3)
+    stream.connection = connection
     await stream.start()
     connection.create_task(stream.recv_packets(), stream.logger)
     try:

@@ -301,7 +301,7 @@ def test_accounts_of_one_customer_share_the_lake(lake, rap):
         lambda rap, file: rap.put(file.name, b"grown beyond what was listed", MTIME),
         lambda rap, file: rap.put(file.name, rap.files[file.name][0], MTIME + 1),
         lambda rap, file: rap.put(file.name, b"Report 1", MTIME + 1),
-        lambda rap, file: Attributes(7, None),
+        lambda rap, file: Attributes(9, None),
     ],
 )
 def test_a_file_that_changes_while_it_is_read_is_deferred(lake, rap, change):

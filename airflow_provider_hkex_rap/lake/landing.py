@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["FileOutcome", "Landing", "LandingProgress", "LandingResult", "Origin"]
 
 COMMIT_THREADS = 16
-# Most of a local commit is the wait for fsync, which a disk answers for several files at once.
-LOCAL_COMMIT_THREADS = 8
+LOCAL_COMMIT_THREADS = 4
 
 log = logging.getLogger(__name__)
 

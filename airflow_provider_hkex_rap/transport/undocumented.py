@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
-from asyncssh.sftp import SFTPClientHandler
+from asyncssh.sftp import SFTPClientHandler, SFTPLimits
 
 T = TypeVar("T")
 
@@ -92,6 +92,19 @@ class SFTPStream(SFTPClientHandler):
     """The error that ended it; None if it has not ended, or if the server closed it."""
 
     connection: asyncssh.SSHClientConnection
+
+    async def request_limits(self) -> None:
+        """Ask the server for its limits if it announces that it tells them; asyncssh keeps two of four."""
+        if self._supports_limits:
+            packet = cast("SSHPacket", await self._make_request(b"limits@openssh.com"))
+            told, usual = SFTPLimits.decode(packet), self.limits
+            packet.check_end()
+            self.limits = SFTPLimits(
+                told.max_packet_len,
+                told.max_read_len or usual.max_read_len,
+                told.max_write_len or usual.max_write_len,
+                told.max_open_handles,
+            )
 
     async def _cleanup(self, exc: Exception | None) -> None:
         if not self.has_ended:

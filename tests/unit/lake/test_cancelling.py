@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from airflow_provider_hkex_rap.lake.entry import from_lines
-from airflow_provider_hkex_rap.lake.landing import Landing
+from airflow_provider_hkex_rap.lake.landing import LOCAL_COMMIT_THREADS, Landing
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.manifest import READERS
@@ -24,8 +24,6 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.report_name import Naming
 
 from ...in_memory_rap import CUSTOMER, NOW, ORIGIN, InMemoryRap, landed, landing, manifest_files, run
-
-LOCAL_THREADS = 4
 
 WAIT = 20
 """Fail a test that hangs after this many seconds."""
@@ -78,9 +76,7 @@ for _name in CALLS:
 
 
 @pytest.fixture(params=["file", "memory"])
-def gated(request, tmp_path, monkeypatch):
-    # Fewer than there are batches of files, so that some wait for a thread.
-    monkeypatch.setattr("airflow_provider_hkex_rap.lake.landing.LOCAL_COMMIT_THREADS", LOCAL_THREADS)
+def gated(request, tmp_path):
     root = str(tmp_path / "lake") if request.param == "file" else f"/gated-{next(_numbers)}"
     lake = GatedLake(fsspec.filesystem(request.param), root)
     yield lake
@@ -166,14 +162,14 @@ def test_verify_measures_no_file_after_the_cancellation(gated, rap):
 
 def committing(lake):
     """Return how many files are committed at once; one, if the storage has no exclusive create."""
-    return LOCAL_THREADS if lake.is_local else 1
+    return LOCAL_COMMIT_THREADS if lake.is_local else 1
 
 
 def test_nothing_is_looked_up_after_the_cancellation(gated, rap):
     run(rap, gated)
     gated.fs.rm(f"{gated.root}/{MANIFESTS}", recursive=True)
     rap.reads.clear()
-    threads = LOCAL_THREADS if gated.is_local else 16
+    threads = LOCAL_COMMIT_THREADS if gated.is_local else 16
     assert cancelled_at(gated, "stat", threads, lambda: landing(rap, gated)) == set()
     assert gated.calls.count("stat") == threads
     assert not rap.reads

@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 from asyncssh.connection import SSHClientConnection, SSHConnection
 from asyncssh.packet import SSHPacket
-from asyncssh.sftp import SFTPServerHandler
+from asyncssh.sftp import SFTPLimits, SFTPServerHandler
 
 from airflow_provider_hkex_rap.rap import algorithms
 from airflow_provider_hkex_rap.transport.connect import OFFERED
@@ -237,4 +237,17 @@ def test_sftp_starts_if_the_limits_that_are_announced_are_refused(
 
     assert b"limits@openssh.com" in SFTPServerHandler._packet_handlers
     monkeypatch.setitem(SFTPServerHandler._packet_handlers, b"limits@openssh.com", refuse)
+    asyncio.run(over_sftp(use))
+
+
+def test_all_limits_that_a_server_tells_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(self: SFTPServerHandler, packet: SSHPacket) -> SFTPLimits:
+        return SFTPLimits(100_000, 50_000, 0, 7)
+
+    async def use(sftp: asyncssh.SFTPClient, stream: SFTPStream) -> None:
+        told = sftp.limits
+        assert (told.max_packet_len, told.max_read_len, told.max_open_handles) == (100_000, 50_000, 7)
+        assert told.max_write_len > 0
+
+    monkeypatch.setitem(SFTPServerHandler._packet_handlers, b"limits@openssh.com", answer)
     asyncio.run(over_sftp(use))

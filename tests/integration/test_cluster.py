@@ -194,8 +194,13 @@ class Cluster:
         """
         fault = self.rap.faults.add(Fault("stall", account=account, path=path, at_byte=at_byte))
         self.rap.events.wait_for("fault", 1, 90, account=account)
-        (note,) = self._home.glob(f"worker*/locks/{account}-*.holder")
-        return fault, note.parts[-3], int(note.read_text().rpartition(" ")[2])
+        holders = {
+            int(note.read_text().rpartition(" ")[2]): note.parts[-3]
+            for note in self._home.glob(f"worker*/locks/{account}-*.holder")
+        }
+        # A task that was killed leaves its note.
+        ((task, worker),) = ((task, worker) for task, worker in holders.items() if psutil.pid_exists(task))
+        return fault, worker, task
 
     def wait_for_success(self) -> None:
         """Wait until every run has succeeded."""

@@ -32,7 +32,6 @@ test-cluster: .venv/.installed ## Run the trial of workers that are killed; need
 	$(BIN)/python -m pytest -m cluster
 
 bench: .venv/.installed ## Compare the speed with other programs, and write benchmarks/RESULTS.md; see benchmarks/README.md
-	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --constraints constraints.txt --group bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),--parse --write benchmarks)
 
 bench-scale: .venv/.installed ## Measure work that grows: days, accounts, history, long listings, a large file
@@ -87,7 +86,7 @@ setup: .venv/.installed ## Install the package, editable, and its locked depende
 
 lock: $(BIN)/uv ## Lock the dependencies in constraints.txt; LOCK=--upgrade for the newest versions
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-emit-index-url --extra s3 --group test --group lint --group docs --group dist --group build \
+		--generate-hashes --no-annotate --no-emit-index-url --extra s3 --group test --group lint --group docs --group dist --group bench --group build \
 		--output-file constraints.txt $(LOCK) pyproject.toml
 
 clean: ## Remove all files that the other targets created

@@ -43,7 +43,9 @@ def accounts(now: pendulum.DateTime, readable: Collection[str], hidden: Collecti
     of_connections = [_of_connection(conn_id, now) for conn_id in sorted(readable)]
     named = {account["account"] for account in of_connections}
     left_out = {_account_of(conn_id) for conn_id in hidden}
-    others = [_without_connection(name) for name in sorted(set(downloads) - named - left_out)]
+    # If the account of a hidden connection is not known, any account may be it.
+    shown = set() if None in left_out else set(downloads) - named - left_out
+    others = [_without_connection(name) for name in sorted(shown)]
     found = [*of_connections, *others]
     for account in found:
         account["last_download"] = _download(downloads.get(account["account"]))
@@ -69,15 +71,15 @@ def _download(entry: Entry | None) -> dict[str, Any] | None:
     return {"at": entry.downloaded, "site": printable(entry.site), "address": printable(entry.address)}
 
 
-def _account_of(conn_id: str) -> str:
+def _account_of(conn_id: str) -> str | None:
+    """Return the account of a connection; None if it cannot be read."""
     try:
         return _source(conn_id).account.name
-    except RapError:
-        return ""
+    except Exception:  # each secrets backend has its own errors
+        return None
 
 
 def _source(conn_id: str) -> AirflowLoginSource:
-    # It brings asyncssh, which the rest of the board does without.
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
     return AirflowLoginSource(conn_id)

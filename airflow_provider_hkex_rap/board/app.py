@@ -69,7 +69,13 @@ def board_app() -> ASGIApp:
     """Return the application; every address of it needs a login that may read assets."""
     # The pages of the API's description would be open to everybody.
     app = FastAPI(
-        title="RAP board", openapi_url=None, docs_url=None, redoc_url=None, dependencies=[READS_REPORTS]
+        title="RAP board",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would go to the host that the request names.
+        redirect_slashes=False,
+        dependencies=[READS_REPORTS],
     )
     app.add_api_route("/", _page, methods=["GET"])
     app.add_api_route("/static/{name}", _static, methods=["GET"])

@@ -182,9 +182,10 @@ class RapHook(SessionSFTPHook):
         else:
             end = await session.read(RemoteFile(Folder.parse(folder), name, *before), count)
             reason = unsettled(before, size, end)
-            if not reason and (before.size not in (None, size) or end.attributes.mtime is None):
-                # A server that misstates the size, or lacks FSTAT, shows only here that the file was at rest.
-                reason = unsettled(before, size, ReadEnd(await self._attributes(path)))
+            is_doubtful = before.size not in (None, size) or end.attributes.mtime is None
+            # A server that misstates the size, or lacks FSTAT, shows only here that the file was at rest.
+            if not reason and is_doubtful and await self._attributes(path) != before:
+                reason = "RAP did not confirm its size and time after it was read."
         if reason:
             raise RapTransferError(
                 f"{name_text(path)} did not arrive whole: {reason}",

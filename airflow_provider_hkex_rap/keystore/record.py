@@ -337,7 +337,9 @@ class KeyRecord:
         """Return the record after a login; unchanged within an hour of the last login that it has."""
         if (
             self.last_login
-            and 0 <= (now - pendulum.DateTime.fromisoformat(self.last_login)).total_seconds() < 3600
+            and 0
+            <= (now - pendulum.DateTime.fromisoformat(self.last_login)).total_seconds()
+            < _SECONDS_OF_ONE_LOGIN
         ):
             return self
         return replace(self, last_login=now.to_iso8601_string())

@@ -170,7 +170,7 @@ class Reading:
         return ReadEnd(Attributes(spool.size, file.mtime if after.mtime is None else after.mtime), end.error)
 
     async def _relisted_otherwise(self, file: RemoteFile, size: int) -> str:
-        """Return why a file that RAP does not list as before may have changed; an empty text if it does."""
+        """List the folder again, and return why the file may have changed; an empty text if it has not."""
         arrived = f"{size} bytes arrived, but {file.size} were listed"
         if size == file.size:
             arrived = "RAP did not confirm the size and the time of the file after it was read"
@@ -179,7 +179,7 @@ class Reading:
                 return ""
         except (RapTransferError, RapPermissionDenied) as error:
             return f"{arrived}, and it cannot be listed again: {error}"
-        return f"{arrived}, and it is listed otherwise now: RAP may still be writing it."
+        return f"{arrived}, and the listing now shows another size or time: RAP may still be writing it."
 
     def _is_repeated(self, target: Target, spool: Spool) -> bool:
         """Record a file whose bytes landed before, if they did."""

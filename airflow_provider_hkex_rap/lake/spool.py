@@ -173,7 +173,7 @@ class _DiskWriter:
                 while (piece := self._pieces.get()) is not None:
                     if self._error is None:
                         self._write(piece)
-        # The file system may tell only now that it has no space.
+        # Closing a file may fail too: some file systems tell only then that they have no space.
         except OSError as error:
             self._error = error
 

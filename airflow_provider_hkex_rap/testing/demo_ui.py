@@ -112,13 +112,18 @@ def _land(rap: RapSimulator, day: pendulum.Date, environment: dict[str, str]) ->
     rap.remove(Folder.DCASS, report.name)
     print_line("RAP", f"does not have {report.text} yet")
     try:
-        run_dags(day, environment)
+        # The DAG that is to fail comes last.
+        run_dags(day, environment, DAG_IDS[::-1])
     except AirflowCommandError:
         # The run of an incomplete day fails; the board shows it.
         if "RapReportMissing" not in LOG.read_text(errors="replace"):
             raise
     rap.put(Folder.DCASS, report.name, report.content, report.mtime)
-    print_line("RAP", f"has {report.text} now: trigger {DAG_IDS[0]} in the UI, and its cell becomes complete")
+    print_line(
+        "RAP",
+        f"has {report.text} now: trigger {DAG_IDS[0]} in the UI, with the business_date {day}, and its cell"
+        " becomes complete",
+    )
 
 
 @contextlib.contextmanager

@@ -82,7 +82,8 @@ class Requests:
             except asyncssh.SFTPError:
                 if self._watch.has_ended:
                     raise
-                if is_alone:
+                # Another request may have taken a handle meanwhile.
+                if is_alone and taken == self._handles.taken:
                     # It is the file, and says nothing of how many the server takes.
                     self._handles.resize(max(self._handles.total, before))
                     raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import asyncssh
 
@@ -169,8 +169,13 @@ class RapSession:
         with self._watch.waiting_for(path):
             handle = await self.sftp.open(path.encode(), "rb")
             try:
-                content: bytes = await handle.read(_KEY_FILE_LIMIT, 0)
-                return content
+                content = bytearray()
+                # A server may answer a READ in parts.
+                while len(content) < _KEY_FILE_LIMIT and (
+                    part := cast("bytes", await handle.read(_KEY_FILE_LIMIT - len(content), len(content)))
+                ):
+                    content.extend(part)
+                return bytes(content)
             finally:
                 with suppress(asyncssh.Error, ConnectionError):
                     await handle.close()

@@ -120,7 +120,7 @@ class SFTPStream(SFTPClientHandler):
 
 
 async def start_sftp(connection: asyncssh.SSHClientConnection) -> tuple[asyncssh.SFTPClient, SFTPStream]:
-    """Start SFTP, also if the server announces that it tells its limits, and then does not.
+    """Start SFTP, also if the server announces ``limits@openssh.com`` but refuses the request.
 
     :param connection: the connection, logged in.
     :returns: the client, and its stream.
@@ -133,7 +133,7 @@ async def start_sftp(connection: asyncssh.SSHClientConnection) -> tuple[asyncssh
     connection.create_task(stream.recv_packets(), stream.logger)
     try:
         await stream.request_limits()
-    except asyncssh.SFTPError:
+    except (asyncssh.SFTPError, UnreadableAnswerError):
         if stream.has_ended:
             raise
     return asyncssh.SFTPClient(stream, "utf-8", "strict"), stream
@@ -185,7 +185,8 @@ def send_together(connection: asyncssh.SSHClientConnection) -> None:
     def flush() -> None:
         data = b"".join(waiting)
         waiting.clear()
-        transport.write(data)
+        if not transport.is_closing():
+            transport.write(data)
 
     def send(data: bytes) -> None:
         # asyncssh closes the transport by a callback too, so that the last packets are sent before.

@@ -198,7 +198,8 @@ def test_gaps_lists_the_days_that_an_outage_left_missing(backfill: Backfill) -> 
     assert (before.returncode, after.returncode) == (1, 0)
     assert (
         f"Trading days with missing reports: {len(DAYS)}, the first {FIRST}. Days left to fetch it, today"
-        " included: 1 (§4.1). Run the download task: it lands all that RAP lists and the lake lacks;"
+        " included: 1 (§4.1). Trigger the DAG that lands the reports (hkex_rap_daily_dcass, if you use those"
+        " of the provider's dags/): a run lands all that RAP lists and the lake lacks;"
     ) in before.stderr
     assert "missing" not in after.stderr
     rows = [

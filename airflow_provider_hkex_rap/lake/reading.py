@@ -116,7 +116,7 @@ class Reading:
             return None
         if self._calls.stopped:
             raise asyncio.CancelledError
-        spool = Spool(f"{self._spools}/{next(self._numbers)}", listed.size, md5=self._lake.is_s3)
+        spool = Spool(f"{self._spools}/{next(self._numbers)}", listed.size, md5=self._lake.reports_md5)
         keep = False
         try:
             end = await self._fill(spool, listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import hashlib
@@ -9,6 +10,7 @@ import inspect
 import os
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_hkex_rap.lake.layout import is_part, versions
@@ -31,6 +33,8 @@ _EXCLUSIVE = _OBJECT_STORES | {"file"}
 _CHUNK = 2**20
 # One upload holds at most this many parts in memory.
 _S3_UPLOAD = {"chunksize": 8 * 2**20, "max_concurrency": 4}
+_S3_PARTS_FROM = 2
+"""A file of at least this many chunks is uploaded to S3 in parts."""
 
 
 class Landed(NamedTuple):
@@ -83,16 +87,20 @@ class Lake:
         self.uri = (uri or str(fs.unstrip_protocol(root))).rstrip("/")
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         self.is_local = "file" in protocols
-        self.is_s3 = "s3" in protocols
-        """Whether the storage reports the MD5 of most files."""
+        self._is_s3 = "s3" in protocols
         self._is_gcs = bool(protocols & {"gs", "gcs"})
         self._is_azure = bool(protocols & {"abfs", "az"})
         self.lists_trees = bool(protocols & _OBJECT_STORES)
         """Whether the storage lists a whole tree in one call."""
+        self.reports_md5 = self.lists_trees
+        """Whether the storage tells the MD5 of most files."""
         self.turn: contextlib.AbstractContextManager[object] = (
             contextlib.nullcontext() if protocols & _EXCLUSIVE else threading.RLock()
         )
         """Held by a commit if the storage looks first, and then writes; else it locks nothing."""
+        # In one part, s3fs does not ask for the size first; older versions never do.
+        in_parts = self._is_s3 and "max_concurrency" in inspect.signature(fs._cat_file).parameters
+        self._read_options = {"max_concurrency": 1} if in_parts else {}
         if not self.is_local:
             _require_exclusive_create(fs)
             keep_whole_names(fs)
@@ -123,11 +131,21 @@ class Lake:
                 sweep(path)
                 return frozenset(os.listdir(path))
             self.fs.invalidate_cache(path)
-            found = {entry.strip("/") for entry in self.fs.ls(path, detail=False)}
+            found = {entry.strip("/") for entry in self._ls(path)}
         except FileNotFoundError:
             return frozenset()
         # A folder marker of an object store, an empty object that ends in "/", is listed in its own folder.
-        return frozenset(entry.rpartition("/")[2] for entry in found - {path.strip("/")})
+        below = (entry.removeprefix(f"{path.strip('/')}/") for entry in found - {path.strip("/")})
+        return frozenset(entry.partition("/")[0] for entry in below)
+
+    def _ls(self, path: str) -> list[str]:
+        if not self._is_s3 or "/" not in path:
+            entries: list[str] = self.fs.ls(path, detail=False)
+            return entries
+        # If there is no such directory, `ls` of s3fs lists the parent as well. A tree costs no more than a
+        # directory, since the directories of reports have none below them.
+        parent, _, name = path.rpartition("/")
+        return list(self.fs.find(parent, prefix=f"{name}/"))
 
     def list_directory(self, directory: str) -> DirectoryListing:
         """Return the finished files and the directories in a directory; none if it does not exist.
@@ -177,7 +195,7 @@ class Lake:
         :param relative: its path relative to the lake.
         :raises FileNotFoundError: if it does not exist.
         """
-        content: bytes = self.fs.cat_file(self._path(relative))
+        content: bytes = self.fs.cat_file(self._path(relative), **self._read_options)
         return content
 
     def measure(self, relative: str) -> tuple[int, str] | None:
@@ -227,7 +245,7 @@ class Lake:
                 return None
             sha256, seconds = self._sha256(path), mtime // 10**9
         else:
-            metadata: dict[str, str] = self.fs.metadata(path) if self.is_s3 else info.get("metadata") or {}
+            metadata: dict[str, str] = self.fs.metadata(path) if self._is_s3 else info.get("metadata") or {}
             sha256 = metadata.get("sha256", "")
             written = metadata.get("rap-mtime") or metadata.get("rap_mtime") or ""
             if not sha256 or not written.isdecimal():
@@ -281,7 +299,10 @@ class Lake:
         for candidate in versions(name):
             relative = f"{directory}/{candidate}"
             with self.turn:
-                adopted = candidate in present or not self._created(relative, spool, mtime)
+                answer = None if candidate in present else self._create(relative, spool, mtime)
+                adopted = answer is None
+                if answer and _proves(answer, spool):
+                    return self._landed(candidate, spool.sha256, answer, adopted=False)
                 info = self.stat(relative)
                 held = info and self._holds(relative, info, spool, adopted=adopted)
             if info and held:
@@ -332,34 +353,39 @@ class Lake:
         finally:
             os.close(descriptor)
 
-    def _created(self, relative: str, spool: Spool, mtime: int | None) -> bool:
-        """Create a file exclusively; return False if it exists."""
+    def _create(self, relative: str, spool: Spool, mtime: int | None) -> dict[str, Any] | None:
+        """Create a file exclusively; return the attributes that the storage answers, or None if it exists."""
         path = self._path(relative)
         try:
             if self.is_local:
                 create_whole(path, spool.content, mtime, spool.sha256)
-            else:
-                self._upload(path, spool, mtime)
+                return {}
+            return self._upload(path, spool, mtime)
         # An object store may have stored the file and lost its answer, or have its own error for "exists";
         # and a directory may have the name.
         except Exception:
             if not (os.path.lexists(path) if self.is_local else self.stat(relative)):
                 raise
-            return False
-        return True
+            return None
 
-    def _upload(self, path: str, spool: Spool, mtime: int | None) -> None:
+    def _upload(self, path: str, spool: Spool, mtime: int | None) -> dict[str, Any]:
         options = {"mode": "create"} | self._proof_options(spool.sha256, str(mtime))
         content = spool.content
+        if self._is_s3 and spool.size < _S3_PARTS_FROM * _S3_UPLOAD["chunksize"]:
+            # S3 refuses an upload whose bytes have another checksum.
+            options["ChecksumSHA256"] = _base64(spool.sha256)
+            content = content if isinstance(content, bytes) else Path(content).read_bytes()
         if isinstance(content, bytes):
-            self.fs.pipe_file(path, content, **options)
+            answer = self.fs.pipe_file(path, content, **options)
         else:
-            self.fs.put_file(content, path, **options, **(_S3_UPLOAD if self.is_s3 else {}))
+            answer = self.fs.put_file(content, path, **options, **(_S3_UPLOAD if self._is_s3 else {}))
+        # gcsfs keeps the answer to itself, as do the others if a file has many parts.
+        return answer if isinstance(answer, dict) else {}
 
     def _proof_options(self, sha256: str, mtime: str) -> dict[str, Any]:
         """Return the options of an upload that keep the proof for `proven` in the object's metadata."""
         metadata = {"sha256": sha256, "rap-mtime": mtime}
-        if self.is_s3:
+        if self._is_s3:
             return {"Metadata": metadata}
         if self._is_gcs:
             return {"metadata": metadata}
@@ -373,11 +399,25 @@ class Lake:
         if info["size"] != spool.size:
             return False
         # Reading back a local file that this process has just written reads the page cache, not the disk.
-        proven = not adopted if self.is_local else self.is_s3 and _etag(info) == spool.md5
+        proven = not adopted if self.is_local else _proves(info, spool)
         return proven or self._sha256(self._path(relative)) == spool.sha256
 
     def _landed(self, name: str, sha256: str, info: dict[str, Any], *, adopted: bool) -> Landed:
         return Landed(name, sha256, _etag(info), info.get("VersionId"), adopted, _created(info))
+
+
+def _proves(attributes: dict[str, Any], spool: Spool) -> bool:
+    """Return whether a checksum that the storage has computed is that of the spooled bytes."""
+    # S3 repeats the SHA-256 of an upload once it has checked it.
+    if attributes.get("ChecksumSHA256") == _base64(spool.sha256):
+        return True
+    # S3 without a key of the bucket's own; Azure, in the answer to an upload of one part; GCS.
+    md5s = _etag(attributes), bytes(attributes.get("content_md5") or b"").hex(), attributes.get("md5Hash")
+    return spool.md5 is not None and (spool.md5 in md5s or _base64(spool.md5) in md5s)
+
+
+def _base64(hexadecimal: str) -> str:
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
 
 
 def _etag(info: dict[str, Any]) -> str | None:

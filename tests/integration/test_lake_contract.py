@@ -194,3 +194,12 @@ def test_a_manifest_file_is_never_overwritten(storage: Storage, lake: Lake) -> N
     with pytest.raises(FileExistsError):
         lake.create("manifest.jsonl", b"second")
     assert lake.read("manifest.jsonl") == b"first"
+
+
+def test_a_small_file_is_not_read_back(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: str) -> str:
+        raise AssertionError(f"{path} was read.")
+
+    monkeypatch.setattr(lake, "_sha256", read)
+    result = lake.commit("d", "a.csv", spooled(tmp_path, b"report"), MTIME)
+    assert (result.sha256, result.adopted) == (sha256(b"report"), False)

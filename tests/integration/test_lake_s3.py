@@ -1,8 +1,10 @@
 """A lake on S3: exclusive creates, checksums, and answers that get lost."""
 
 import asyncio
+import base64
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +17,7 @@ from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.lake.verify import Problem
 from airflow_provider_hkex_rap.lake.verify import verify as find_problems
-from airflow_provider_hkex_rap.rap.errors import LakeError
+from airflow_provider_hkex_rap.rap.errors import LakeConflict, LakeError
 
 from ..in_memory_rap import (
     CUSTOMER,
@@ -54,7 +56,7 @@ def endpoint() -> Iterator[str]:
 
 
 class Bucket(s3fs.S3FileSystem):
-    """S3 with faults by method."""
+    """S3 with faults by method, and with answers to an upload that differ from those of the server."""
 
     cachable = False
 
@@ -62,6 +64,8 @@ class Bucket(s3fs.S3FileSystem):
         super().__init__(**kwargs)
         self.faults = {}
         self.calls = []
+        self.uploads = []
+        self.answers = {}
 
     async def _call_s3(self, method, *args, **kwargs):
         self.calls.append(method)
@@ -71,6 +75,9 @@ class Bucket(s3fs.S3FileSystem):
         result = await super()._call_s3(method, *args, **kwargs)
         if when == "after":
             raise error
+        if method == "put_object":
+            self.uploads.append(kwargs)
+            result.update(self.answers)
         return result
 
 
@@ -85,6 +92,8 @@ def s3(endpoint):
 def lake(s3, request):
     bucket = f"b{hashlib.md5(request.node.nodeid.encode()).hexdigest()[:20]}"
     s3.faults.clear()
+    s3.answers.clear()
+    s3.uploads.clear()
     s3.mkdir(bucket)
     s3.calls.clear()
     return Lake(s3, f"{bucket}/rap", f"s3://aws_default@{bucket}/rap")
@@ -133,17 +142,73 @@ def test_every_file_lands_once_and_the_manifest_proves_it(lake, rap):
     assert not rap.reads
 
 
-def test_a_file_of_one_part_is_not_read_back(lake, rap):
+@pytest.mark.parametrize("size", [0, 10, MEMORY_BYTES + 1, 2 * PART - 1])
+def test_a_file_of_one_part_takes_one_request(lake, tmp_path, size):
+    spool = spooled(tmp_path, os.urandom(size))
+    lake.commit(DAY, "a.csv", spool, MTIME)
+    assert lake.fs.calls == ["put_object"]
+    (upload,) = lake.fs.uploads
+    assert upload["IfNoneMatch"] == "*"
+    assert base64.b64decode(upload["ChecksumSHA256"]).hex() == spool.sha256
+
+
+def test_a_landing_takes_one_request_per_file_and_one_per_directory(lake, rap):
     run(rap, lake)
-    assert "get_object" not in lake.fs.calls
+    few = Counter(lake.fs.calls)
+    rap.files.clear()
+    lake.fs.calls.clear()
+    for number in range(40):
+        rap.put(f"TP00{number % 2}_20261119_{number:04}.csv", b"report %d" % number, MTIME - number)
+    run(rap, lake)
+    # The other requests are those of the manifest and of the marks; five reports had a directory each.
+    grown = Counter(lake.fs.calls)
+    assert grown["put_object"] - few["put_object"] == 40 - 5
+    assert grown["list_objects_v2"] <= few["list_objects_v2"]
+    assert grown["head_object"] <= few["head_object"]
 
 
-def test_an_etag_that_is_no_md5_is_not_trusted(lake, tmp_path):
+def test_the_sha256_in_the_answer_is_enough(lake, tmp_path):
     spool = spooled(tmp_path, b"bytes")
-    # A bucket with its own encryption key reports such ETags.
+    # A bucket with its own encryption key has no MD5 as ETag. The server of moto does not answer as S3 does.
+    sha256 = base64.b64encode(bytes.fromhex(spool.sha256)).decode()
+    lake.fs.answers.update({"ETag": '"0"', "ChecksumSHA256": sha256})
+    assert lake.commit(DAY, "a.csv", spool, MTIME).etag == "0"
+    assert lake.fs.calls == ["put_object"]
+
+
+def test_a_file_without_a_checksum_of_the_storage_is_read_back(lake, tmp_path):
+    spool = spooled(tmp_path, b"bytes")
     spool._md5 = hashlib.md5(b"another")
     assert lake.commit(DAY, "a.csv", spool, MTIME).name == "a.csv"
     assert "get_object" in lake.fs.calls
+
+
+def test_bytes_that_the_storage_has_changed_are_an_error(lake, tmp_path):
+    spool = spooled(tmp_path, b"bytes")
+    spool._md5, spool._sha256 = hashlib.md5(b"other"), hashlib.sha256(b"other")
+    with pytest.raises(LakeConflict, match="does not hold the 5 bytes"):
+        lake.commit(DAY, "a.csv", spool, MTIME)
+
+
+def test_the_entry_has_the_version_of_the_object(lake, tmp_path):
+    lake.fs.call_s3(
+        "put_bucket_versioning",
+        Bucket=lake.root.split("/")[0],
+        VersioningConfiguration={"Status": "Enabled"},
+    )
+    result = lake.commit(DAY, "a.csv", spooled(tmp_path, b"bytes"), MTIME)
+    head = lake.fs.call_s3("head_object", Bucket=lake.root.split("/")[0], Key=f"rap/{DAY}/a.csv")
+    assert (result.version_id, f'"{result.etag}"') == (head["VersionId"], head["ETag"])
+    assert result.version_id
+
+
+def test_a_directory_is_listed_and_a_manifest_file_read_with_one_request(lake):
+    assert lake.names(DAY) == frozenset()
+    lake.create(f"{DAY}/a.csv", b"a")
+    lake.create(f"{DAY}0/b.csv", b"b")
+    assert lake.names(DAY) == {"a.csv"}
+    assert lake.read(f"{DAY}/a.csv") == b"a"
+    assert Counter(lake.fs.calls) == {"list_objects_v2": 2, "put_object": 2, "get_object": 1}
 
 
 @pytest.mark.parametrize("size", [10, LARGE])

@@ -33,6 +33,8 @@ VERSIONS = 10_000
 # What Hive escapes, and what Windows and globs do not take; ~ marks a code that was cut.
 _UNSAFE = frozenset("/\\:*?\"<>|=%#'[]{}^~")
 _CODE_BYTES, _HASH_DIGITS = 200, 16
+# The control characters of Unicode.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # reports/customer=…/folder=…/report=…/business_date=…/<file name>
 _REPORT_PARTS = 6
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -81,7 +83,7 @@ def refuse_name(name: str) -> Refused | None:
         return Refused("Its name contains a path separator.")
     if is_too_long(name):
         return Refused(f"Its name is longer than {NAME_BYTES} bytes.")
-    if any(unicodedata.category(character) == "Cc" for character in name):
+    if _CONTROL.search(name):
         return Refused("Its name contains a control character.")
     if is_part(name):
         return Refused("Its name has the form that the lake uses for unfinished files.")

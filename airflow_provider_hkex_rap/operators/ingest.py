@@ -23,7 +23,7 @@ from airflow_provider_hkex_rap.lake.outcomes import NOTHING_LANDED
 from airflow_provider_hkex_rap.lake.planning import Plan, plan
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
-from airflow_provider_hkex_rap.rap.clock import HONG_KONG, time_of
+from airflow_provider_hkex_rap.rap.clock import HONG_KONG, is_time, time_of
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapPermissionDenied, RapTransferError
 from airflow_provider_hkex_rap.rap.printable import printable
 
@@ -279,15 +279,15 @@ class Ingest:
             if isinstance(listed, RapError):
                 log.warning("%s was not listed: %s", folder.path, listed)
                 continue
-            times = [time for file in listed if (time := time_of(file.mtime, now))]
-            names = (self.request.naming.read(file.text, file.mtime, now) for file in listed)
-            counts = _bounded(Counter(printable(name.report) for name in names))
+            newest = time_of(max((f.mtime or 0 for f in listed if is_time(f.mtime, now)), default=None), now)
+            codes = Counter(self.request.naming.read(f.text, f.mtime, now).report for f in listed)
+            counts = _bounded(codes)
             reports = ", ".join(f"{_OTHERS.get(code, code)} {count}" for code, count in counts.items())
             log.info(
                 "%s lists %d entries, the newest of %s. Files per report: %s.",
                 folder.path,
                 len(listed),
-                f"{max(times):YYYY-MM-DD HH:mm:ss} HKT" if times else "no time",
+                f"{newest:YYYY-MM-DD HH:mm:ss} HKT" if newest else "no time",
                 reports or "none",
             )
         log.info(
@@ -302,12 +302,15 @@ def _count_by_report(landed: Sequence[Entry]) -> dict[str, dict[str, int]]:
     """Return how many files landed, by folder and printable report code."""
     counts: dict[str, Counter[str]] = {}
     for entry in landed:
-        counts.setdefault(entry.folder, Counter())[printable(entry.report)] += 1
+        counts.setdefault(entry.folder, Counter())[entry.report] += 1
     return {folder: _bounded(reports) for folder, reports in sorted(counts.items())}
 
 
-def _bounded(reports: Counter[str]) -> dict[str, int]:
-    """Return the counts of the most frequent reports by name, and the sum of the others as ``*``."""
+def _bounded(codes: Counter[str]) -> dict[str, int]:
+    """Return the counts of the most frequent reports by code, and the sum of the others as ``*``."""
+    reports = Counter[str]()
+    for code, count in codes.items():
+        reports[printable(code)] += count
     named = reports.most_common(_REPORTS_NAMED)
     others = reports.total() - sum(count for _, count in named)
     return dict(sorted(named)) | ({"*": others} if others else {})

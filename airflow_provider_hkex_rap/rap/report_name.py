@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date
-from functools import lru_cache
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 import pendulum
@@ -17,8 +16,8 @@ from airflow_provider_hkex_rap.rap.files import NAME_BYTES, is_too_long
 from airflow_provider_hkex_rap.rap.retention import RETENTION_DAYS
 from airflow_provider_hkex_rap.rap.service_hours import DAY_OPENS
 
-_REMEMBERED = 2**15
-"""How many names are remembered, in less than 30 MB; RAP lists a few thousand."""
+_REMEMBERED = 2**17
+"""How many names are remembered, in about 30 MB; RAP lists a few thousand."""
 
 _HHMM = "(?:[01][0-9]|2[0-3])[0-5][0-9]"
 _SS = "[0-5][0-9]"
@@ -151,7 +150,8 @@ class Naming:
         self._regex = None if pattern is None else _compile(pattern)
         self._customer = None if customer is None else _compile_customer(customer)
         # A run asks for each file's name several times: to plan it, to land it, to judge it.
-        self._remembered = lru_cache(_REMEMBERED)(self._read)
+        self._remembered: dict[tuple[str, int | None, pendulum.DateTime | None], ReportName] = {}
+        self._distinct: dict[ReportName, ReportName] = {}
 
     def read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime) -> ReportName:
         """Return the report code and the business date of a file with any name.
@@ -172,8 +172,17 @@ class Naming:
         :param first_seen: when the file was first listed; used if *mtime* is None or cannot be the file's
             time, such as one that is more than a day later.
         """
-        read = _unread if is_too_long(name) else self._remembered
-        return read(name, mtime, None) if is_time(mtime, first_seen) else read(name, None, first_seen)
+        key = (name, mtime, None) if is_time(mtime, first_seen) else (name, None, first_seen)
+        if is_too_long(name):
+            return _unread(*key)
+        read = self._remembered.get(key)
+        if read is None:
+            read = self._read(*key)
+            # The first names are kept, and not the last: a longer listing is read from its start each time.
+            if len(self._remembered) < _REMEMBERED:
+                # All files of a report and day share one object.
+                read = self._remembered[key] = self._distinct.setdefault(read, read)
+        return read
 
     def _read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime | None) -> ReportName:
         written, rule = _written(mtime, first_seen)
@@ -200,15 +209,13 @@ class Naming:
         date = _parse(groups.get("date"))
         return groups.get("report"), _Stamp(date, *match.span("date")) if date else None
 
-    def _code(self, name: str, stamps: list[tuple[int, int]], written: pendulum.DateTime) -> str:
+    def _code(self, name: str, stamps: list[tuple[int, int]], written: datetime) -> str:
         """Return the report code in a name, of which the spans in *stamps* are dates and times."""
         dateless = _cut(name, [*stamps, *_near_stamps(name, written)])
         bare = dateless if self._customer is None else self._customer.sub(_CUT, dateless)
-        for code in (
-            _without_sequence(bare),
-            _without_sequence(dateless),
-            _trim(_EXTENSION.sub("", _join(dateless))),
-        ):
+        ways = (_without_sequence, bare), (_without_sequence, dateless), (_with_sequence, dateless)
+        for shorten, text in ways:
+            code = shorten(text)
             if any(map(str.isalnum, code)):
                 return code
         return _without_extension(name)
@@ -240,21 +247,23 @@ def _compile(pattern: str) -> re.Pattern[str]:
     )
 
 
-def _written(mtime: int | None, first_seen: pendulum.DateTime | None) -> tuple[pendulum.DateTime, str]:
+def _written(mtime: int | None, first_seen: pendulum.DateTime | None) -> tuple[datetime, str]:
     """Return the file's time in Hong Kong, and the rule that it comes from; one of the two is None."""
     if first_seen is not None:
         return first_seen.in_timezone(HONG_KONG), "first_seen"
-    return pendulum.from_timestamp(mtime or 0, HONG_KONG), "mtime"
+    # Not by pendulum, which takes as long for it as the rest of a name.
+    return datetime.fromtimestamp(mtime or 0, HONG_KONG), "mtime"
 
 
-def _is_near(day: date, written: pendulum.DateTime) -> bool:
+def _is_near(day: date, written: datetime) -> bool:
     # Any eight digits may form a date, but seldom a date that RAP still keeps.
     return abs(day.toordinal() - written.toordinal()) <= RETENTION_DAYS
 
 
-def _day(written: pendulum.DateTime) -> pendulum.Date:
-    day = written.date()
-    return previous_trading_day(day) if written < written.start_of("day") + DAY_OPENS else day
+def _day(written: datetime) -> pendulum.Date:
+    day = pendulum.Date(written.year, written.month, written.day)
+    time = timedelta(hours=written.hour, minutes=written.minute)
+    return previous_trading_day(day) if time < DAY_OPENS else day
 
 
 def _stamps(name: str) -> Iterator[_Stamp]:
@@ -276,7 +285,7 @@ def _compile_customer(customer: str) -> re.Pattern[str]:
     return re.compile(rf"(?ia)(?<![a-z0-9])(?:{code}|D{code}00[1-4])(?![a-z0-9])")
 
 
-def _near_stamps(name: str, written: pendulum.DateTime) -> Iterator[tuple[int, int]]:
+def _near_stamps(name: str, written: datetime) -> Iterator[tuple[int, int]]:
     """Yield the spans of dates and months in a name that are near the file's time."""
     for number in _NUMBER.finditer(name):
         start = _date_in_number(number[0], written)
@@ -295,7 +304,7 @@ def _near_stamps(name: str, written: pendulum.DateTime) -> Iterator[tuple[int, i
                 yield match.span()
 
 
-def _date_in_number(digits: str, written: pendulum.DateTime) -> int | None:
+def _date_in_number(digits: str, written: datetime) -> int | None:
     """Return the index at which a date or a month starts in six or more digits; None if none does.
 
     A time or a sequence number may follow YYYYMMDD, and the digits of a report code may precede it.
@@ -316,7 +325,7 @@ def _date_in_number(digits: str, written: pendulum.DateTime) -> int | None:
     return 0 if is_month else None
 
 
-def _is_day(year: str, month: str, day: str, written: pendulum.DateTime) -> bool:
+def _is_day(year: str, month: str, day: str, written: datetime) -> bool:
     """Return whether three parts are a date near the file's time; the year has two or four digits."""
     if len(year) not in (2, 4):
         return False
@@ -326,7 +335,7 @@ def _is_day(year: str, month: str, day: str, written: pendulum.DateTime) -> bool
         return False
 
 
-def _is_month(year: str, month: str, written: pendulum.DateTime) -> bool:
+def _is_month(year: str, month: str, written: datetime) -> bool:
     """Return whether two parts are the month of the file's time, the next, or one of the two before."""
     number = _month(month)
     return 1 <= number <= 12 and -1 <= 12 * (written.year - _year(year)) + written.month - number <= 2
@@ -364,6 +373,11 @@ def _without_sequence(text: str) -> str:
     text = _SEQUENCE_AT_END.sub("", _join(text))
     text = _SEQUENCE_AT_END.sub("", _EXTENSION.sub("", text))
     return _trim(_SEQUENCE_AT_START.sub("", text))
+
+
+def _with_sequence(text: str) -> str:
+    """Return a cut name without its extension."""
+    return _trim(_EXTENSION.sub("", _join(text)))
 
 
 def _join(text: str) -> str:

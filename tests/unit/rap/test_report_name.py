@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_provider_hkex_rap.rap import report_name
 from airflow_provider_hkex_rap.rap.calendar import is_trading_day, previous_trading_day
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.report_name import Naming
@@ -399,3 +400,30 @@ def test_a_name_that_is_too_long_to_land_is_cut_and_not_read(name, code):
 def test_the_longest_name_that_can_land_is_read(part):
     name = (part * 255)[:242] + "_20261120.csv"
     assert Naming(customer="CXYZ").read(name, NOON, SEEN)[1:] == (date(2026, 11, 20), "name")
+
+
+class CountingNaming(Naming):
+    """Count how often a name is read anew."""
+
+    reads = 0
+
+    def _read(self, *arguments):
+        self.reads += 1
+        return super()._read(*arguments)
+
+
+def test_each_name_of_a_long_listing_is_read_once():
+    naming = CountingNaming()
+    names = [f"TP{number % 40:03}_20261120_{number // 40:04}.csv" for number in range(40_000)]
+    first = [naming.read(name, NOON, SEEN) for name in names]
+    assert [naming.read(name, NOON, SEEN) for name in names] == first
+    assert naming.reads == len(names)
+    assert len(set(map(id, first))) == 40
+
+
+def test_a_listing_that_is_longer_than_the_memory_is_remembered_in_part(monkeypatch):
+    monkeypatch.setattr(report_name, "_REMEMBERED", 10)
+    naming = CountingNaming()
+    names = [f"TP{number:03}_20261120.csv" for number in range(15)]
+    assert [naming.read(name, NOON, SEEN).report for name in names * 2] == [name[:5] for name in names * 2]
+    assert naming.reads == 15 + 5

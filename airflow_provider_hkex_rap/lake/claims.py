@@ -75,14 +75,10 @@ class Claims:
         self._outcomes = outcomes
         self._refresh = refresh
         self._run = run
-        self._listed: dict[tuple[str, str, int, int], Target] = {}
+        self._planned: dict[str, list[RemoteFile]] = {}
         for target in targets:
-            file = target.file
-            if file.size is not None and file.mtime is not None:
-                self._listed[target.directory, file.text, file.size, file.mtime] = target
-        self._names: dict[str, dict[str, bytes]] = {}
-        for target in self._listed.values():
-            self._names.setdefault(target.directory, {})[target.file.text] = target.file.name
+            if target.listed.size is not None and target.listed.mtime is not None:
+                self._planned.setdefault(target.directory, []).append(target.listed)
         self._directories: dict[str, asyncio.Task[None]] = {}
         self._settled: set[RemoteFile] = set()
         self._refused: dict[str, Exception] = {}
@@ -195,11 +191,11 @@ class Claims:
             return
         names = [proven.landed.name for proven in found]
         await self._await_owners(lambda: bool(self._unowned(directory, names)))
+        planned = self._planned_by_name(directory, present)
         # In the order in which RAP published them, so that each supersedes the one before.
-        listed = self._listed_names(directory, present)
         for proven in sorted(found, key=lambda proven: (proven.mtime, proven.landed.name)):
             if self._entries.ledger.owner(f"{directory}/{proven.landed.name}") is None:
-                await self._enter(place, proven, listed.get(proven.landed.name, ()), present)
+                await self._enter(place, proven, planned.get(proven.landed.name, ()), present)
 
     async def _await_owners(self, waits: Callable[[], bool]) -> None:
         """Read the manifest until other runs have entered what they have landed, or have had time to.
@@ -241,28 +237,24 @@ class Claims:
 
         return attempt
 
-    def _listed_names(self, directory: str, present: Collection[str]) -> dict[str, list[str]]:
-        """Return by name in the lake the listed names that it can stand for; a version's base comes first."""
-        names: dict[str, list[str]] = {}
-        for rap_name in sorted(self._names.get(directory, ()), key=lambda name: (len(name), name)):
-            for version in itertools.takewhile(present.__contains__, versions(rap_name)):
-                names.setdefault(version, []).append(rap_name)
-        return names
+    def _planned_by_name(self, directory: str, present: Collection[str]) -> dict[str, list[RemoteFile]]:
+        """Return by name in the lake the planned files that it can stand for, a version's base first."""
+        planned: dict[str, list[RemoteFile]] = {}
+        for file in sorted(self._planned.get(directory, ()), key=lambda file: (len(file.text), file.text)):
+            for version in itertools.takewhile(present.__contains__, versions(file.text)):
+                planned.setdefault(version, []).append(file)
+        return planned
 
     async def _enter(
-        self, place: Place, proven: Proven, listed_names: Sequence[str], present: Collection[str]
+        self, place: Place, proven: Proven, planned: Sequence[RemoteFile], present: Collection[str]
     ) -> None:
         directory, name = place.directory, proven.landed.name
-        for rap_name in listed_names:
-            listed = self._listed.get((directory, rap_name, proven.size, proven.mtime))
-            if listed and listed.listed not in self._settled:
-                self._settled.add(listed.listed)
-                await self._record(listed, proven.landed, None)
+        for listed in planned:
+            if (listed.size, listed.mtime) == (proven.size, proven.mtime) and listed not in self._settled:
+                self._settled.add(listed)
+                await self._record(self._entries.target(listed), proven.landed, None)
                 return
-        if listed_names:
-            on_rap = self._names[directory][listed_names[0]]
-        else:
-            on_rap = _unlisted_name(name, present).encode()
+        on_rap = planned[0].name if planned else _unlisted_name(name, present).encode()
         file = RemoteFile(place.folder, on_rap, proven.size, proven.mtime)
         # The place in the lake is that of the file, whatever today's naming says.
         target = self._entries.target(file)._replace(directory=directory, name=place.name)

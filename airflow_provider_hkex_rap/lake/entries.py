@@ -6,6 +6,7 @@ import itertools
 import logging
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pendulum
@@ -119,6 +120,10 @@ class Entries:
         self._naming = naming
         self._clock = clock
         self._seen = seen
+        # The files of a report share these texts.
+        self._first_seen = utc(seen)
+        self._directory = cache(partial(report_directory, ledger.customer))
+        self._iso_date = cache(pendulum.Date.isoformat)
 
     def target(self, listed: RemoteFile, after: Attributes | None = None) -> Target:
         """Return the place of a file in the lake.
@@ -128,8 +133,7 @@ class Entries:
         """
         file = replace(listed, size=after.size, mtime=after.mtime) if after else listed
         name = self._naming.read(file.text, file.mtime, self._seen)
-        directory = report_directory(self.ledger.customer, file.folder, name.report, name.business_date)
-        return Target(listed, file, name, directory)
+        return Target(listed, file, name, self._directory(file.folder, name.report, name.business_date))
 
     def add_quarantined(self, entry: Quarantined) -> None:
         """Record that a listed entry may not enter the lake, unless an earlier entry says so.
@@ -271,7 +275,7 @@ class Entries:
             rap_path=path,
             rap_path_base64=path_base64,
             report=target.name.report,
-            business_date=target.name.business_date.isoformat(),
+            business_date=self._iso_date(target.name.business_date),
             business_date_rule=target.name.rule,
             size=target.file.size,
             listed_size=None if target.known == target.file else target.listed.size,
@@ -281,7 +285,7 @@ class Entries:
             etag=etag,
             version_id=version_id,
             supersedes=supersedes,
-            first_seen=utc(self._seen),
+            first_seen=self._first_seen,
             downloaded=downloaded,
             committed=committed,
             disposition=disposition.value,

@@ -221,6 +221,8 @@ class Landing:
             targets,
         )
         await self._mark(self._begun.begin(targets))
+        # They would take memory until the last file has landed.
+        del targets
         if await claims.claim_left(left):
             self._begun.claimed()
         budget = Budget(BYTES_IN_FLIGHT)

@@ -7,13 +7,14 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.aio.together import run_all
+from airflow_provider_hkex_rap.lake.entry import rap_path
 from airflow_provider_hkex_rap.lake.layout import relative_path
 from airflow_provider_hkex_rap.lake.manifest import ManifestFile, read_manifests, window
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import pendulum
 
@@ -42,14 +43,6 @@ class Content(NamedTuple):
     uri: str
 
 
-class _Seen(NamedTuple):
-    """A file that landed, by its size and mtime on RAP."""
-
-    uri: str
-    sha256: str
-    business_date: str
-
-
 class Ledger:
     """The files of a customer that have landed, by any of its accounts.
 
@@ -64,12 +57,10 @@ class Ledger:
         """The manifest files that were read, by path relative to the lake; without this run's own."""
         self.loaded: set[FolderDay] = set()
         """The business dates that were read."""
-        self._seen: dict[tuple[str, bytes, int | None, int | None], _Seen] = {}
-        self._contents: dict[tuple[str, bytes, str], str] = {}
-        self._owners: dict[str, bytes] = {}
-        self._versions: dict[tuple[str, bytes, str], set[Content]] = {}
-        self._quarantined: set[tuple[str, bytes]] = set()
-        self._days: dict[str, set[tuple[str, str]]] = {}
+        # The entries have all facts: an index for each question would take more memory than they do.
+        self._landed: dict[str, tuple[Entry, ...]] = {}
+        self._owners: dict[str, dict[str, Entry]] = {}
+        self._quarantined: set[str] = set()
 
     @classmethod
     async def load(
@@ -138,26 +129,34 @@ class Ledger:
 
         :param entry: an entry that is, or will soon be, in the manifest.
         """
-        name = entry.name
+        path = entry.rap_path_base64 or entry.rap_path
         if entry.uri is None or entry.sha256 is None:
-            self._quarantined.add((entry.folder, name))
+            self._quarantined.add(path)
             return
-        seen = _Seen(entry.uri, entry.sha256, entry.business_date)
-        listed_size = entry.size if entry.listed_size is None else entry.listed_size
-        self._seen[entry.folder, name, listed_size, entry.mtime] = seen
-        self._contents.setdefault((entry.folder, name, entry.sha256), entry.uri)
-        self._owners.setdefault(relative_path(entry.uri), name)
-        if entry.committed:
-            content = Content(entry.committed, entry.mtime or 0, entry.uri)
-            self._versions.setdefault((entry.folder, name, entry.business_date), set()).add(content)
-        self._days.setdefault(entry.business_date, set()).add((entry.folder, entry.text))
+        self._landed[path] = (*self._landed.get(path, ()), entry)
+        directory, _, name = relative_path(entry.uri).rpartition("/")
+        self._owners.setdefault(directory, {}).setdefault(name, entry)
+
+    def _entries(self, file: RemoteFile) -> tuple[Entry, ...]:
+        """Return the entries of a file's folder and name, in the order in which they were added."""
+        path, path_base64 = rap_path(file)
+        return self._landed.get(path_base64 or path, ())
+
+    def _seen(self, file: RemoteFile) -> Entry | None:
+        """Return the last entry of a file's folder, name, listed size and mtime; None if there is none."""
+        found = None
+        for entry in self._entries(file):
+            listed_size = entry.size if entry.listed_size is None else entry.listed_size
+            if (listed_size, entry.mtime) == (file.size, file.mtime):
+                found = entry
+        return found
 
     def has(self, file: RemoteFile) -> bool:
         """Return whether the lake has a file of that folder, name, listed size and mtime.
 
         :param file: the file; a size or mtime of None matches only an entry that has None as well.
         """
-        return (file.folder.value, file.name, file.size, file.mtime) in self._seen
+        return self._seen(file) is not None
 
     def returned(self, file: RemoteFile) -> tuple[str, str] | None:
         """Return SHA-256 and URI of a file that the lake `has`, if a later content of its name is current.
@@ -166,7 +165,9 @@ class Ledger:
 
         :param file: the file.
         """
-        seen = self._seen[file.folder.value, file.name, file.size, file.mtime]
+        seen = self._seen(file)
+        if seen is None or seen.uri is None or seen.sha256 is None:
+            return None
         current = self.current(file, seen.business_date)
         return None if current is None or current.uri == seen.uri else (seen.sha256, seen.uri)
 
@@ -176,14 +177,16 @@ class Ledger:
         :param file: the file.
         :param sha256: SHA-256 of its bytes, in hexadecimal.
         """
-        return self._contents.get((file.folder.value, file.name, sha256))
+        return next((entry.uri for entry in self._entries(file) if entry.sha256 == sha256), None)
 
     def owner(self, uri: str) -> bytes | None:
         """Return the name on RAP of the file whose content is at a URI; None if no entry names the URI.
 
         :param uri: a URI as `Lake.uri_of` returns it, or a path relative to the lake.
         """
-        return self._owners.get(relative_path(uri))
+        directory, _, name = relative_path(uri).rpartition("/")
+        entry = self._owners.get(directory, {}).get(name)
+        return entry.name if entry else None
 
     def current(self, file: RemoteFile, business_date: str) -> Content | None:
         """Return the current content of a name and business date; None if there is none.
@@ -191,7 +194,7 @@ class Ledger:
         :param file: the file.
         :param business_date: in ISO form.
         """
-        return max(self._versions.get((file.folder.value, file.name, business_date), ()), default=None)
+        return max(self._contents(file, business_date), default=None)
 
     def content(self, file: RemoteFile, business_date: str, uri: str) -> Content | None:
         """Return the content at a URI, if it is one of a name and business date.
@@ -200,22 +203,21 @@ class Ledger:
         :param business_date: in ISO form.
         :param uri: the URI.
         """
-        versions = self._versions.get((file.folder.value, file.name, business_date), ())
-        return max((content for content in versions if content.uri == uri), default=None)
+        contents = self._contents(file, business_date)
+        return max((content for content in contents if content.uri == uri), default=None)
+
+    def _contents(self, file: RemoteFile, business_date: str) -> Iterator[Content]:
+        for entry in self._entries(file):
+            if entry.committed and entry.uri and entry.business_date == business_date:
+                yield Content(entry.committed, entry.mtime or 0, entry.uri)
 
     def quarantined(self, file: RemoteFile) -> bool:
         """Return whether an earlier entry says that a file may not enter the lake.
 
         :param file: the file.
         """
-        return (file.folder.value, file.name) in self._quarantined
-
-    def of_day(self, business_date: datetime.date) -> set[tuple[str, str]]:
-        """Return folder and name of every landed file of a business date.
-
-        :param business_date: the day that the reports are about.
-        """
-        return set(self._days.get(business_date.isoformat(), ()))
+        path, path_base64 = rap_path(file)
+        return (path_base64 or path) in self._quarantined
 
 
 class _Known:

@@ -205,8 +205,6 @@ def test_the_ledger_knows_a_file_by_time_and_by_content(lake):
     assert ledger.uri_of_content(A_FILE, "1" * 64) is None
     assert ledger.owner(uri) == A_FILE.name
     assert ledger.owner(f"{uri}.v2") is None
-    assert ledger.of_day(NOW.date()) == {("DCASS", "TP001_20261120.csv")}
-    assert ledger.of_day(NOW.date().add(days=1)) == set()
 
 
 def test_a_quarantined_file_is_not_in_the_lake(lake):
@@ -214,7 +212,6 @@ def test_a_quarantined_file_is_not_in_the_lake(lake):
     ledger = load(lake, CUSTOMER, [Folder.DCASS], NOW)
     assert ledger.quarantined(A_FILE)
     assert not ledger.has(A_FILE)
-    assert not ledger.of_day(NOW.date())
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -106,34 +107,41 @@ class Completeness:
     ) -> None:
         self.scope = scope
         self._now = now
-        self._landed: dict[date, list[Sighting]] = {}
-        known = [
-            _sighting(file.folder, file.text, file.mtime, naming, now)
-            for file in listed
-            if naming
-            if scope.covers(file.folder.value, file.text)
-        ]
-        # The first listing may show a part of a day only, which would make its other reports unusual.
-        known = [sighting for sighting in known if now.date() < left_on(sighting.business_date)]
-        for entry in entries:
-            if entry.uri is None or not scope.covers(entry.folder, entry.text):
-                continue
-            if naming:
-                seen = _first_seen(entry)
-                sighting = _sighting(Folder(entry.folder), entry.text, entry.mtime, naming, seen)
-            else:
-                sighting = _recorded(entry)
-            self._landed.setdefault(sighting.business_date, []).append(sighting)
-            if scope.account in (None, entry.account) and _was_whole(entry, sighting.business_date):
-                known.append(sighting)
-        self.history = History.of(known)
+        self._naming = naming
+        # The entries, and not their sightings, which would take as much memory again.
+        self._landed: dict[date, list[Entry]] = {}
+        self.history = History.of(itertools.chain(self._listed(listed), self._known(entries)))
 
-    def landed(self, day: date) -> Sequence[Sighting]:
+    def _listed(self, listed: Iterable[RemoteFile]) -> Iterator[Sighting]:
+        for file in listed:
+            if self._naming and self.scope.covers(file.folder.value, file.text):
+                sighting = _sighting(file.folder, file.text, file.mtime, self._naming, self._now)
+                # The first listing may show a part of a day only, which would make its other reports unusual.
+                if self.is_listed_whole(sighting.business_date):
+                    yield sighting
+
+    def _known(self, entries: Iterable[Entry]) -> Iterator[Sighting]:
+        """Yield the files that tell which reports are usual, and keep the entry of each landed file."""
+        for entry in entries:
+            if entry.uri is None or not self.scope.covers(entry.folder, entry.text):
+                continue
+            sighting = self._sighting(entry)
+            self._landed.setdefault(sighting.business_date, []).append(entry)
+            if self.scope.account in (None, entry.account) and _was_whole(entry, sighting.business_date):
+                yield sighting
+
+    def _sighting(self, entry: Entry) -> Sighting:
+        if self._naming is None:
+            return _recorded(entry)
+        seen = _first_seen(entry)
+        return _sighting(Folder(entry.folder), entry.text, entry.mtime, self._naming, seen)
+
+    def landed(self, day: date) -> list[Sighting]:
         """Return the files of a day that are in the lake.
 
         :param day: the business date.
         """
-        return self._landed.get(day, ())
+        return [self._sighting(entry) for entry in self._landed.get(day, ())]
 
     def judge(self, day: date, *, late: bool = False) -> Verdict:
         """Judge a day.
@@ -267,7 +275,11 @@ def _sighting(
     """Return the sighting of a file, which was first listed at *seen*."""
     read = naming.read(name, mtime, seen)
     dated = read.rule in _DATED
-    return Sighting(Report(folder, read.report), read.business_date, name, _valid(mtime, seen), dated)
+    return Sighting(_report(folder, read.report), read.business_date, name, _valid(mtime, seen), dated)
+
+
+# The files of a report share it.
+_report = lru_cache(1024)(Report)
 
 
 def _valid(mtime: int | None, seen: pendulum.DateTime) -> int | None:
@@ -277,7 +289,7 @@ def _valid(mtime: int | None, seen: pendulum.DateTime) -> int | None:
 
 def _recorded(entry: Entry) -> Sighting:
     """Return the sighting of an entry, by the rules of the run that wrote it."""
-    report = Report(Folder(entry.folder), entry.report)
+    report = _report(Folder(entry.folder), entry.report)
     dated = entry.business_date_rule in _DATED
     day, mtime = date.fromisoformat(entry.business_date), _valid(entry.mtime, _first_seen(entry))
     return Sighting(report, day, entry.text, mtime, dated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -165,7 +166,9 @@ def utc(moment: pendulum.DateTime) -> str:
 
     :param moment: an aware time.
     """
-    return moment.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text = moment.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # Many files land in one millisecond, and share its text.
+    return sys.intern(text)
 
 
 def to_line(entry: Entry) -> bytes:

@@ -137,7 +137,8 @@ class Landing:
     @property
     def result(self) -> LandingResult:
         """The result so far; readable at any time, also after an error."""
-        counts = Counter(outcome.disposition for outcome in self._outcomes.finished)
+        outcomes = self._outcomes.finished
+        counts = Counter(outcome.disposition for outcome in outcomes)
         already, quarantined = (self._plan.already, self._plan.quarantined) if self._plan else ((), ())
         return LandingResult(
             landed=counts[Disposition.LANDED],
@@ -147,7 +148,7 @@ class Landing:
             failed=counts[Disposition.FAILED],
             bytes=self._outcomes.landed_bytes,
             entries=tuple(self._manifest.written),
-            outcomes=tuple(self._outcomes.finished),
+            outcomes=outcomes,
             manifests=tuple(self._lake.uri_of(file.path) for file in self._manifest.files),
             manifest_files=tuple(self._manifest.files),
             refusals=tuple(self._outcomes.refusals.values()),

@@ -58,8 +58,8 @@ class Ledger:
         self.loaded: set[FolderDay] = set()
         """The business dates that were read."""
         # The entries have all facts: an index for each question would take more memory than they do.
-        self._landed: dict[str, tuple[Entry, ...]] = {}
-        self._owners: dict[str, dict[str, Entry]] = {}
+        self._landed: dict[str, Entry | tuple[Entry, ...]] = {}
+        self._owners: dict[str, dict[str, Entry]] | None = None
         self._quarantined: set[str] = set()
 
     @classmethod
@@ -133,14 +133,14 @@ class Ledger:
         if entry.uri is None or entry.sha256 is None:
             self._quarantined.add(path)
             return
-        self._landed[path] = (*self._landed.get(path, ()), entry)
-        directory, _, name = relative_path(entry.uri).rpartition("/")
-        self._owners.setdefault(directory, {}).setdefault(name, entry)
+        self._landed[path] = (*_several(self._landed[path]), entry) if path in self._landed else entry
+        if self._owners is not None:
+            _add_owner(self._owners, entry)
 
     def _entries(self, file: RemoteFile) -> tuple[Entry, ...]:
         """Return the entries of a file's folder and name, in the order in which they were added."""
         path, path_base64 = rap_path(file)
-        return self._landed.get(path_base64 or path, ())
+        return _several(self._landed.get(path_base64 or path, ()))
 
     def _seen(self, file: RemoteFile) -> Entry | None:
         """Return the last entry of a file's folder, name, listed size and mtime; None if there is none."""
@@ -184,9 +184,15 @@ class Ledger:
 
         :param uri: a URI as `Lake.uri_of` returns it, or a path relative to the lake.
         """
+        # Only the files of a directory that was not empty before are asked for: most runs need no index.
+        if self._owners is None:
+            self._owners = {}
+            for entries in self._landed.values():
+                for entry in _several(entries):
+                    _add_owner(self._owners, entry)
         directory, _, name = relative_path(uri).rpartition("/")
-        entry = self._owners.get(directory, {}).get(name)
-        return entry.name if entry else None
+        owner = self._owners.get(directory, {}).get(name)
+        return owner.name if owner else None
 
     def current(self, file: RemoteFile, business_date: str) -> Content | None:
         """Return the current content of a name and business date; None if there is none.
@@ -218,6 +224,16 @@ class Ledger:
         """
         path, path_base64 = rap_path(file)
         return (path_base64 or path) in self._quarantined
+
+
+def _several(entries: Entry | tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Return the entries of a name: most names have one, which is kept without a tuple."""
+    return entries if isinstance(entries, tuple) else (entries,)
+
+
+def _add_owner(owners: dict[str, dict[str, Entry]], entry: Entry) -> None:
+    directory, _, name = relative_path(entry.uri or "").rpartition("/")
+    owners.setdefault(directory, {}).setdefault(name, entry)
 
 
 class _Known:

@@ -79,10 +79,11 @@ class Outcomes:
     """
 
     def __init__(self, progress: Callable[[LandingProgress], object] | None) -> None:
-        self.finished: list[FileOutcome] = []
         self.landed_bytes = 0
         self.refusals: dict[str, LakeError] = {}
         """The first error of each cause for which the lake refused a file."""
+        # Of a file that landed in the ordinary way, only the file.
+        self._finished: list[RemoteFile | FileOutcome] = []
         self._progress = progress
         self._planned: Sequence[RemoteFile] = ()
         self._total_bytes = 0
@@ -96,6 +97,14 @@ class Outcomes:
         self._planned = files
         self._total_bytes = sum(file.size or 0 for file in files)
 
+    @property
+    def finished(self) -> tuple[FileOutcome, ...]:
+        """The outcomes so far, in the order in which the files finished."""
+        return tuple(
+            each if isinstance(each, FileOutcome) else FileOutcome(each, Disposition.LANDED, "")
+            for each in self._finished
+        )
+
     def missing(self) -> list[RemoteFile]:
         """Return the planned files that have no outcome yet."""
         finished = {outcome.file for outcome in self.finished}
@@ -108,11 +117,12 @@ class Outcomes:
         :param disposition: how its landing ended.
         :param reason: why, if it did not land in the ordinary way.
         """
-        self.finished.append(FileOutcome(file, disposition, reason))
+        ordinary = disposition is Disposition.LANDED and not reason
+        self._finished.append(file if ordinary else FileOutcome(file, disposition, reason))
         self._finished_bytes += file.size or 0
         if self._progress:
             state = LandingProgress(
-                len(self.finished), len(self._planned), self._finished_bytes, self._total_bytes
+                len(self._finished), len(self._planned), self._finished_bytes, self._total_bytes
             )
             # In a callback of its own, so that an error in *progress* cannot keep a file from its entry.
             asyncio.get_running_loop().call_soon(self._progress, state)

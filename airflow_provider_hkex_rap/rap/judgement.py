@@ -6,7 +6,6 @@ before; a usual report that does not come is missing.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -128,14 +127,23 @@ class History:
 
         :param sightings: the files that RAP lists, and those that this account has landed.
         """
-        counts: dict[Report, Counter[date]] = {}
-        times: dict[Report, list[float]] = {}
-        unique = {(s.report, s.business_date, s.name): s for s in sightings}.values()
-        for report, day, _, mtime, _ in unique:
-            counts.setdefault(report, Counter())[day] += 1
-            if mtime is not None:
-                times.setdefault(report, []).append(_minutes_after(day, mtime))
-        return cls(counts, times, frozenset(sighting.report for sighting in unique if sighting.dated))
+        files: dict[Report, dict[date, dict[str, int | None]]] = {}
+        dated: set[Report] = set()
+        for report, day, name, mtime, is_dated in sightings:
+            files.setdefault(report, {}).setdefault(day, {})[name] = mtime
+            if is_dated:
+                dated.add(report)
+        counts = {report: {day: len(names) for day, names in days.items()} for report, days in files.items()}
+        times = {
+            report: [
+                _minutes_after(day, mtime)
+                for day, names in days.items()
+                for mtime in names.values()
+                if mtime is not None
+            ]
+            for report, days in files.items()
+        }
+        return cls(counts, times, frozenset(dated))
 
     def baseline(self, day: date) -> tuple[date, ...]:
         """Return the ordinary days that a day is compared with, newest first; at most five.

@@ -150,7 +150,7 @@ class Naming:
         self._regex = None if pattern is None else _compile(pattern)
         self._customer = None if customer is None else _compile_customer(customer)
         # A run asks for each file's name several times: to plan it, to land it, to judge it.
-        self._remembered: dict[tuple[str, int | None, pendulum.DateTime | None], ReportName] = {}
+        self._remembered: dict[str | tuple[str, pendulum.DateTime], ReportName] = {}
         self._distinct: dict[ReportName, ReportName] = {}
 
     def read(self, name: str, mtime: int | None, first_seen: pendulum.DateTime) -> ReportName:
@@ -172,12 +172,14 @@ class Naming:
         :param first_seen: when the file was first listed; used if *mtime* is None or cannot be the file's
             time, such as one that is more than a day later.
         """
-        key = (name, mtime, None) if is_time(mtime, first_seen) else (name, None, first_seen)
+        times = (mtime, None) if is_time(mtime, first_seen) else (None, first_seen)
         if is_too_long(name):
-            return _unread(*key)
+            return _unread(name, *times)
+        # One text takes half the memory of a tuple, and nearly every file has an mtime.
+        key = (name, first_seen) if times[0] is None else f"{name}/{mtime}"
         read = self._remembered.get(key)
         if read is None:
-            read = self._read(*key)
+            read = self._read(name, *times)
             # The first names are kept, and not the last: a longer listing is read from its start each time.
             if len(self._remembered) < _REMEMBERED:
                 # All files of a report and day share one object.

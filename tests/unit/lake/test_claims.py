@@ -320,7 +320,7 @@ def delayed(add_landed):
     def add(entries, target, *arguments):
         added = add_landed(entries, target, *arguments)
         if target.file.text.endswith(".v2.csv"):
-            entries.ledger._owners.clear()
+            entries.ledger._owners = {}
         return added
 
     return add

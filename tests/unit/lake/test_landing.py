@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from airflow_provider_hkex_rap.lake import manifest_writer, reading
 from airflow_provider_hkex_rap.lake.committing import BYTES_IN_FLIGHT
 from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.entry import Disposition, from_lines
-from airflow_provider_hkex_rap.lake.landing import LandingProgress
+from airflow_provider_hkex_rap.lake.landing import Landing, LandingProgress
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, REPORTS, manifest_directory, report_directory
 from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.outcomes import Outcomes
@@ -684,3 +685,28 @@ def test_verify_compares_a_version_with_its_own_entry(lake, rap):
     assert verify(lake, CUSTOMER) == []
     moved = Lake(lake.fs, lake.root, "s3://elsewhere/lake")
     assert verify(moved, CUSTOMER) == []
+
+
+# Memory
+
+
+def test_a_landed_file_takes_little_memory_until_the_run_ends(local_lake):
+    def land(day: str, files: int) -> Landing:
+        rap = InMemoryRap()
+        for number in range(files):
+            rap.put(f"TP001_{day}_{number:04}.csv", f"{day} {number}".encode(), MTIME + number)
+        into: list[Landing] = []
+        assert asyncio.run(landing(rap, local_lake, into=into)).landed == files
+        return into[0]
+
+    land("20261119", 10)
+    tracemalloc.start()
+    try:
+        kept = land("20261120", 1_000)
+        gc.collect()
+        assert kept.result.landed == 1_000
+        # The listed file, its name, its entry, and an index of the entries; an entry alone has 800 bytes.
+        per_file = tracemalloc.get_traced_memory()[0] / 1_000
+        assert per_file < 1_600
+    finally:
+        tracemalloc.stop()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import datetime
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
@@ -167,8 +167,13 @@ def utc(moment: pendulum.DateTime) -> str:
     :param moment: an aware time.
     """
     text = moment.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    # Many files land in one millisecond, and share its text.
-    return sys.intern(text)
+    return _shared(text)
+
+
+# Many files land in one millisecond: a long run keeps its text once.
+@lru_cache(64)
+def _shared(text: str) -> str:
+    return text
 
 
 def to_line(entry: Entry) -> bytes:

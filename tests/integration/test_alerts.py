@@ -14,7 +14,7 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseNotifier
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
@@ -258,6 +258,7 @@ def test_a_notifier_for_errors_gets_no_warnings(
         ({**NOTIFIER, "kwarg": {}}, "Unknown: 'kwarg'"),
         ({**NOTIFIER, "severity": "info"}, "'severity' must be"),
         ({"notifier": "json.loads", "kwargs": {"s": "1"}}, "is no notifier"),
+        ({"notifier": "json.JSONDecoder"}, "is no notifier"),
     ],
 )
 def test_a_broken_notifier_is_logged_with_the_next_step_and_fails_nothing(
@@ -278,6 +279,13 @@ def test_a_broken_notifier_is_logged_with_the_next_step_and_fails_nothing(
     assert land(lake)["landed"] == len(DAYS)
 
 
+def test_a_name_that_is_no_notifier_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = tmp_path / "never"
+    name(monkeypatch, {"notifier": "os.mkdir", "kwargs": {"path": str(never)}})
+    alert(failing(RuntimeError("x")))
+    assert not never.exists()
+
+
 def test_a_notifier_that_does_not_answer_delays_a_task_by_a_bound_only(
     complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -291,10 +299,10 @@ def test_a_notifier_that_does_not_answer_delays_a_task_by_a_bound_only(
     assert "were not sent within 0.2 s" in caplog.text
 
 
-class Hanging:
+class Hanging(BaseNotifier):
     released = threading.Event()
 
-    def __call__(self, context: Any) -> None:
+    def notify(self, context: Any) -> None:
         self.released.wait(60)
 
 

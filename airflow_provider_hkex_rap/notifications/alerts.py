@@ -42,7 +42,8 @@ _alerted: set[tuple[str, str, str]] = set()
 def alert(context: Context) -> None:
     """Send an alert of a failure; nothing happens if no notifier is named.
 
-    Use it as ``on_failure_callback``, of the DAG and of its tasks.
+    Use it as ``on_failure_callback``, of the DAG and of its tasks. If a run can succeed although a task has
+    failed, use it as ``on_success_callback`` of the DAG too: it then alerts of killed tasks.
 
     :param context: the context that Airflow gives to a callback.
     """
@@ -52,9 +53,9 @@ def alert(context: Context) -> None:
     if "reason" in context:
         send_alerts(lambda: _of_run(context), context)
         return
-    dag_alerts_too = _is_on_dag(context)
-    if "exception" not in context and dag_alerts_too:
-        # In the DAG processor, which may not write XComs: the DAG's own callback alerts once.
+    # Airflow gives no exception to the callback of a killed task, which it calls in the DAG processor.
+    in_task = "exception" in context
+    if not in_task and _is_called_on_dag(context):
         return
     made: list[RapAlert] = []
 
@@ -62,7 +63,8 @@ def alert(context: Context) -> None:
         made.append(_of_task(context))
         return made
 
-    if send_alerts(make, context) and dag_alerts_too:
+    # The DAG processor may not write XComs, and a request to do so has no answer.
+    if send_alerts(make, context) and in_task:
         _remember(context, made[0])
 
 
@@ -102,12 +104,12 @@ def _of_task(context: Context) -> RapAlert:
 
 
 def _of_run(context: Context) -> list[RapAlert]:
-    """Return the alert of a failed run about those of its tasks that have not alerted; none if all have."""
+    """Return the alert of a run about those of its failed tasks that have not alerted; none if all have."""
     dag: Any = context["dag"]
     silent = list(_silent_tasks(context))
     if silent:
         facts = _killed(", ".join(f"{dag.dag_id}.{key}" for key, *_ in silent))
-    elif context["reason"] != "task_failure":
+    elif context["reason"] not in ("task_failure", "success"):
         facts = RapWarning(
             "RunFailed",
             f"A run of {dag.dag_id} has failed: {context['reason']}.",
@@ -243,9 +245,31 @@ def _key(ti: Any) -> str:
     return f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else str(ti.task_id)
 
 
-def _is_on_dag(context: Context) -> bool:
-    callbacks: Any = getattr(context.get("dag"), "on_failure_callback", None)
+def _is_on_dag(context: Context, event: str) -> bool:
+    callbacks: Any = getattr(context.get("dag"), event, None)
     return alert in (callbacks if isinstance(callbacks, list | tuple) else [callbacks])
+
+
+def _is_called_on_dag(context: Context) -> bool:
+    """Return whether Airflow surely calls `alert` for the DAG, after the failure of one of its tasks."""
+    return _is_on_dag(context, "on_failure_callback") and (
+        _is_on_dag(context, "on_success_callback") or _fails_run(context["ti"].task)
+    )
+
+
+def _fails_run(task: Any) -> bool:
+    """Return whether the run surely fails if this task fails; Airflow looks only at the last tasks of a run.
+
+    A task that needs others too may be skipped for them, and Airflow skips it if the DAG fails fast.
+    """
+    if task.is_teardown:
+        return False
+    if not task.downstream_list:
+        return True
+    return not task.dag.fail_fast and any(
+        each.trigger_rule == "all_success" and each.upstream_task_ids == {task.task_id} and _fails_run(each)
+        for each in task.downstream_list
+    )
 
 
 # The facts of a task; each is empty if it is not known.

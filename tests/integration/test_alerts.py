@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pendulum
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseNotifier
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
@@ -221,6 +223,64 @@ def test_a_failure_says_what_why_and_what_to_do(rap: RapSimulator, mail: MailSer
         assert (sent["dag_id"], sent["run_id"], sent["task_id"]) == ("daily", "run", "land")
         assert (sent["account"], sent["business_date"]) == ("DCXYZ001", "2026-11-20")
         assert sent["link"] == "http://localhost:8080/dags/daily/runs/run/tasks/land"
+
+
+def dag_of(*order: str, **arguments: Any) -> DAG:
+    """Return a DAG that alerts; *order* names tasks that wait for ``land``, with their trigger rules."""
+    with DAG("daily", on_failure_callback=alert, **arguments) as dag:
+        land = EmptyOperator(task_id="land")
+        EmptyOperator(task_id="other")
+        for number, rule in enumerate(order):
+            land >> EmptyOperator(task_id=f"then_{number}", trigger_rule=rule)
+    return dag
+
+
+def killed(dag: DAG, task_id: str = "land", *, reason: str = "") -> Any:
+    """Return what the DAG processor gives the callback of a killed task, or with a reason that of its DAG."""
+    # A run of its own, since this process knows which tasks have alerted.
+    run_id = str(uuid4())
+    made = failing(RuntimeError("x")) | {"dag": dag, "run_id": run_id}
+    made["ti"].__dict__.update(task_id=task_id, run_id=run_id, task=dag.task_dict.get(task_id))
+    del made["exception"]
+    return made | ({"reason": reason} if reason else {})
+
+
+def test_a_killed_task_alerts_if_its_run_may_succeed(
+    rap: RapSimulator, mail: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    joined, fast = dag_of("all_success"), dag_of("all_success", fail_fast=True)
+    # It is skipped, and the run succeeds, if the other task skips first.
+    joined.task_dict["other"] >> joined.task_dict["then_0"]
+    for dag in (dag_of("all_done"), dag_of("none_failed"), joined, fast):
+        alert(killed(dag))
+        (sent,) = mail.alerts()
+        assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
+    # The DAG processor, in which this runs, never answers a task that wants to write an XCom.
+    assert "not recorded" not in caplog.text
+
+
+def test_a_killed_task_leaves_the_alert_to_its_dag_if_the_run_fails(
+    rap: RapSimulator, mail: MailServer
+) -> None:
+    for dag in (dag_of(), dag_of("all_success"), dag_of("all_done", "all_success")):
+        alert(killed(dag))
+        assert mail.alerts() == []
+        alert(killed(dag, reason="task_failure"))
+        assert [sent["task_id"] for sent in mail.alerts()] == ["land"]
+
+
+def test_a_run_that_succeeds_alerts_of_a_killed_task_if_it_is_asked_to(
+    rap: RapSimulator, mail: MailServer
+) -> None:
+    dag = dag_of("all_done", on_success_callback=[alert])
+    alert(killed(dag))
+    assert mail.alerts() == []
+    alert(killed(dag, reason="success"))
+    (sent,) = mail.alerts()
+    assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
+    succeeded: Any = {"dag": dag, "run_id": "run", "reason": "success"}
+    alert(succeeded)
+    assert mail.alerts() == []
 
 
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(

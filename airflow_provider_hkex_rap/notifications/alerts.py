@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["RapAlert", "RapWarning", "alert", "send_warnings"]
 
 ALERTED = "hkex_rap_alert"
-"""The key of the XCom of a task that has alerted: the alert."""
+"""The key of the XCom of a task that has alerted: the alert, and the number of the try."""
 _CHARACTERS = 1500
 """The most characters of each text; chat services refuse long ones."""
 
@@ -191,8 +191,6 @@ def _silent_tasks(context: Context) -> Iterator[tuple[str, str, int]]:
 
     The key is the id of the task, with the index if it is mapped.
     """
-    from airflow.sdk import BaseXCom
-
     dag, run_id = context["dag"], context["run_id"]
     for key in _failed_tasks(context):
         if (dag.dag_id, run_id, key) in _alerted:
@@ -201,15 +199,27 @@ def _silent_tasks(context: Context) -> Iterator[tuple[str, str, int]]:
         if key not in dag.task_dict:
             task_id, _, number = key.rpartition("_")
             map_index = int(number)
-        index = map_index if map_index >= 0 else None
-        found = None
         # In `airflow dags test` there is nobody to ask.
-        if _has_supervisor():
-            found = BaseXCom.get_one(
-                key=ALERTED, dag_id=dag.dag_id, task_id=task_id, run_id=run_id, map_index=index
-            )
-        if found is None:
+        if not _has_supervisor() or not _has_alerted(context, key, task_id, map_index):
             yield key, task_id, map_index
+
+
+def _has_alerted(context: Context, key: str, task_id: str, map_index: int) -> bool:
+    """Return whether a task has alerted in its last try.
+
+    A task that was cleared keeps the XComs of its earlier try until it starts. Airflow gives the number of the
+    try only for the task in the context, which was the last to fail.
+    """
+    from airflow.sdk import BaseXCom
+
+    ti: Any = context.get("ti")
+    index = map_index if map_index >= 0 else None
+    found = BaseXCom.get_one(
+        key=ALERTED, dag_id=context["dag"].dag_id, task_id=task_id, run_id=context["run_id"], map_index=index
+    )
+    if found is None or not ti or key != _key(ti):
+        return found is not None
+    return bool(found.get("try_number") == ti.try_number)
 
 
 def _failed_tasks(context: Context) -> Sequence[str]:
@@ -235,7 +245,7 @@ def _remember(context: Context, sent: RapAlert) -> None:
     ti: Any = context["ti"]
     _alerted.add((ti.dag_id, ti.run_id, _key(ti)))
     try:
-        ti.xcom_push(key=ALERTED, value=sent.to_dict())
+        ti.xcom_push(key=ALERTED, value={**sent.to_dict(), "try_number": ti.try_number})
     # A second alert is better than none.
     except Exception as error:
         log.warning("The DAG may alert again, since the alert was not recorded: %s", error)

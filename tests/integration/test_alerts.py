@@ -18,11 +18,13 @@ import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseNotifier
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom, TaskStatesResult, XComResult
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
-from airflow_provider_hkex_rap.notifications import notifiers
+from airflow_provider_hkex_rap.notifications import alerts, notifiers
 from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
@@ -281,6 +283,44 @@ def test_a_run_that_succeeds_alerts_of_a_killed_task_if_it_is_asked_to(
     succeeded: Any = {"dag": dag, "run_id": "run", "reason": "success"}
     alert(succeeded)
     assert mail.alerts() == []
+
+
+class Supervisor:
+    """Answers the requests of a callback: tasks of the run have failed, and have these XComs."""
+
+    def __init__(self, run_id: str, *failed: str) -> None:
+        self._states = TaskStatesResult(task_states={run_id: dict.fromkeys(failed, "failed")})
+        self.xcoms: dict[str, Any] = {}
+
+    def send(self, msg: Any) -> Any:
+        if isinstance(msg, GetTaskStates):
+            return self._states
+        assert isinstance(msg, GetXCom)
+        return XComResult(key=msg.key, value=self.xcoms.get(msg.task_id))
+
+
+def test_a_task_that_was_cleared_alerts_again_in_its_next_try(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    failed = failing(RuntimeError("x"))
+    supervisor = Supervisor("run", "land", "other")
+    failed["ti"].xcom_push = lambda key, value: supervisor.xcoms.update(
+        dict.fromkeys(("land", "other"), value)
+    )
+    alert(failed)
+    assert len(mail.alerts()) == 1
+    dag = killed(dag_of(), reason="task_failure") | {"run_id": "run"}
+    dag["ti"].run_id = "run"
+    # As in the DAG processor, which is another process.
+    monkeypatch.setattr(alerts, "_alerted", set())
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    alert(dag)
+    assert mail.alerts() == []
+    # The next try fails before it starts, so its XComs are those of the last one.
+    dag["ti"].try_number += 1
+    alert(dag)
+    (sent,) = mail.alerts()
+    assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
 
 
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(

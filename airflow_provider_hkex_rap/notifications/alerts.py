@@ -118,7 +118,7 @@ def _of_run(context: Context) -> list[RapAlert]:
         )
     else:
         return []
-    task = dag.task_dict[silent[0][1]] if silent else None
+    task = dag.task_dict.get(silent[0][1]) if silent else None
     only = silent[0] if len(silent) == 1 else None
     day = _business_date(context, task)
     return [_make(context, "error", facts, account=_account(task), business_date=day, key=only)]
@@ -195,19 +195,24 @@ def _silent_tasks(context: Context) -> Iterator[tuple[str, str, int]]:
     for key in _failed_tasks(context):
         if (dag.dag_id, run_id, key) in _alerted:
             continue
-        task_id, map_index = key, -1
-        if key not in dag.task_dict:
-            task_id, _, number = key.rpartition("_")
-            map_index = int(number)
+        task_id, map_index = _split(key, dag)
         # In `airflow dags test` there is nobody to ask.
         if not _has_supervisor() or not _has_alerted(context, key, task_id, map_index):
             yield key, task_id, map_index
 
 
+def _split(key: str, dag: Any) -> tuple[str, int]:
+    """Return the id and the map index of a task by its key; the DAG may no longer have the task."""
+    task_id, _, number = key.rpartition("_")
+    if key not in dag.task_dict and task_id in dag.task_dict and number.isdecimal():
+        return task_id, int(number)
+    return key, -1
+
+
 def _has_alerted(context: Context, key: str, task_id: str, map_index: int) -> bool:
     """Return whether a task has alerted in its last try.
 
-    A task that was cleared keeps the XComs of its earlier try until it starts. Airflow gives the number of the
+    A task that was cleared keeps the XComs of its earlier try until it starts. Airflow gives the number of a
     try only for the task in the context, which was the last to fail.
     """
     from airflow.sdk import BaseXCom

@@ -323,6 +323,17 @@ def test_a_task_that_was_cleared_alerts_again_in_its_next_try(
     assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
 
 
+def test_a_task_that_its_dag_no_longer_has_loses_no_alert(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    context = killed(dag_of(), reason="task_failure")
+    gone = ("before_7", "land_dcass", "other_3")
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(context["run_id"], *gone), raising=False)
+    alert(context)
+    (sent,) = mail.alerts()
+    assert "daily.before_7, daily.land_dcass, daily.other_3" in sent["what"]
+
+
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(
     rap: RapSimulator, mail: MailServer
 ) -> None:

@@ -39,11 +39,14 @@ def find_warnings(
     :param ingest: the landing of a download.
     :param judging: the judgement of a download.
     """
-    if record:
+    # Other downloads may run every ten minutes, or once for each day of a backfill.
+    is_daily = not ingest or not judging or bool(judging.expect and not ingest.request.only_day)
+    if record and is_daily:
         yield from _of_key(record, today)
     if ingest and judging:
         yield from _of_days(judging)
-        yield from _of_leaving_files(ingest, today)
+        if is_daily:
+            yield from _of_leaving_files(ingest, today)
         if judging.expect:
             yield from _of_republished_files(judging)
         if USUAL in judging.expect and judging.verdicts and not ingest.request.only_day:

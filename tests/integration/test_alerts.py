@@ -162,7 +162,7 @@ def test_a_file_that_leaves_rap_without_having_landed_is_a_warning(
     put(complete, "OLD", pendulum.date(2026, 11, 10))
     complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
     with pytest.raises(RapTransferError):
-        land(lake, run(try_number=2), expect=[])
+        land(lake, run(try_number=2))
     (warning,) = mail.alerts()
     assert warning["kind"] == "FileLeavesRap"
     assert "2026-11-21" in warning["what"]
@@ -183,6 +183,27 @@ def test_a_key_that_ends_soon_is_a_warning(
     (warning,) = mail.alerts()
     assert warning["kind"] == "KeyExpires"
     assert "ends on 2026-12-03: days left 14." in warning["what"]
+
+
+def test_downloads_that_run_often_leave_warnings_of_keys_and_leaving_files_to_the_daily_ones(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"]["key_expires"] = "2026-12-03"
+    use(monkeypatch, connection)
+    old = pendulum.date(2026, 11, 10)
+    put(complete, "OLD", old)
+    complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
+    for last_try, arguments in (
+        (run(try_number=2), {"expect": []}),
+        (run(old, try_number=2), {"business_date": old.isoformat(), "expect": ["OLD_*"]}),
+    ):
+        with pytest.raises(RapTransferError):
+            land(lake, last_try, **arguments)
+        assert mail.alerts() == []
+    with pytest.raises(RapTransferError):
+        land(lake, run(try_number=2))
+    assert {sent["kind"] for sent in mail.alerts()} == {"KeyExpires", "FileLeavesRap"}
 
 
 def test_the_upload_of_a_key_by_somebody_else_is_a_warning() -> None:

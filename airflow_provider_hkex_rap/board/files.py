@@ -85,4 +85,10 @@ def _run(entry: Entry, dags: Container[str]) -> dict[str, Any] | None:
     """Return the task that landed a file; None outside a run, or if the user may not read its DAG."""
     if not (entry.dag and entry.run and entry.task) or entry.dag not in dags:
         return None
-    return {"dag": entry.dag, "run": entry.run, "task": entry.task, "try": entry.try_number}
+    return {
+        "dag": entry.dag,
+        "run": entry.run,
+        "task": entry.task,
+        "map_index": entry.map_index,
+        "try": entry.try_number,
+    }

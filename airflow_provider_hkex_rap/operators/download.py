@@ -266,5 +266,6 @@ def _run_of(context: Context) -> dict[str, Any]:
         "dag": ti.dag_id if ti else None,
         "run": ti.run_id if ti else None,
         "task": ti.task_id if ti else None,
+        "map_index": ti.map_index if ti else None,
         "try_number": ti.try_number if ti else None,
     }

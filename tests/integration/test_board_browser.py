@@ -62,7 +62,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "key_store": (home / "keys").as_uri(),
             "key_expires": f"{FRIDAY.add(days=9)}",
         }
-        run = SimpleNamespace(dag_id=DAG, run_id=f"scheduled__{FRIDAY}", task_id="land", try_number=1)
+        run = SimpleNamespace(
+            dag_id=DAG, run_id=f"scheduled__{FRIDAY}", task_id="land", map_index=3, try_number=1
+        )
         for time, folders in ((EVENING, [Folder.HKCC_SEOCH_CCMS_GLOB]), (NOW, ["DCASS", "DCASS_OTHERS"])):
             rap.clock.set(time)
             use(patch, connection | {"extra": extra}, time)
@@ -218,4 +220,17 @@ def test_airflows_navigation_leads_to_the_board_and_its_links_to_the_runs(browse
     find(browser, "#detail table a").click()
     browser.switch_to.default_content()
     wait(browser, lambda page: f"/dags/{DAG}/runs/" in page.current_url)
-    assert browser.current_url.startswith(f"{url}/dags/{DAG}/runs/scheduled__2026-11-20/tasks/land")
+    assert browser.current_url.startswith(f"{url}/dags/{DAG}/runs/scheduled__2026-11-20/tasks/land/mapped/3?")
+
+
+@pytest.mark.parametrize(
+    ("map_index", "path"),
+    [(-1, "runs/b%20c/tasks/d?"), (0, "runs/b%20c/tasks/d/mapped/0?"), (None, "runs/b%20c?")],
+)
+def test_a_file_links_to_the_task_that_landed_it(
+    browser: Any, url: str, map_index: int | None, path: str
+) -> None:
+    open_board(browser, url)
+    run = {"dag": "a", "run": "b c", "task": "d", "map_index": map_index, "try": 1}
+    link = browser.execute_script("return runLink(arguments[0]).getAttribute('href')", run)
+    assert link.startswith(f"../dags/a/{path}")

@@ -62,6 +62,16 @@ def test_the_day_is_that_of_the_run_or_the_explicit_one(rap: RapSimulator, lake:
     assert download(lake, business_date="2026-11-19")["business_date"] == "2026-11-19"
 
 
+def test_an_entry_names_the_task_that_landed_its_file(rap: RapSimulator, lake: Path) -> None:
+    run = in_a_run()
+    for map_index in (-1, 3):
+        rap.put(Folder.DCASS, f"TP{map_index + 2}_20261120.csv", b"1", MTIME)
+        run["ti"].map_index = map_index
+        download(lake, run)
+    tasks = [(entry["dag"], entry["run"], entry["task"], entry["map_index"]) for entry in entries(lake)]
+    assert sorted(tasks) == [("daily", "run", "land", -1), ("daily", "run", "land", 3)]
+
+
 def test_the_files_of_all_sessions_of_a_run_count(
     rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

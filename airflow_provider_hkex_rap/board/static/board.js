@@ -311,8 +311,13 @@ function loginText(login) {
 }
 
 function runLink(run) {
-  const parts = ["dags", run.dag, "runs", run.run, "tasks", run.task].map(encodeURIComponent).join("/");
-  const link = element("a", { href: `../${parts}?try_number=${run.try ?? 1}` },
+  const parts = ["dags", run.dag, "runs", run.run];
+  // An entry of an earlier version does not say if its task is mapped: it leads to the run.
+  if (run.map_index !== null) {
+    parts.push("tasks", run.task);
+    if (run.map_index >= 0) parts.push("mapped", run.map_index);
+  }
+  const link = element("a", { href: `../${parts.map(encodeURIComponent).join("/")}?try_number=${run.try ?? 1}` },
     `${run.dag}, ${run.run}, ${run.task}, try ${run.try ?? "–"}`);
   link.addEventListener("click", followInAirflow);
   return link;

@@ -132,7 +132,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             self.board_url = board_url(customer, day, request.folders[0].value)
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
-            judging = Judging(ingest, expect)
+            judging = Judging(ingest, expect, first_try=_first_try(context, self.retries or 0))
             self._ingest = ingest
             if leftover := check_lake(request.lake):
                 self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)
@@ -257,6 +257,12 @@ def _format_summary(summary: dict[str, Any]) -> str:
         " Deferred: {deferred}, quarantined: {quarantined}, failed: {failed}, excluded: {excluded}."
         " Manifest files: {manifests}.".format(**summary | {"manifests": len(summary["manifests"])})
     )
+
+
+def _first_try(context: Context, retries: int) -> int:
+    """Return the number of the first try since the task was last cleared."""
+    # Airflow then allows the number of retries beyond the tries so far.
+    return getattr(context.get("ti"), "max_tries", 0) - retries + 1
 
 
 def _run_of(context: Context) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def put(rap: RapSimulator, report: str, day: pendulum.Date, content: bytes = b"x
 
 
 def land(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any]:
-    return download(lake, context or run(), **{"folders": ["DCASS"], "expect": ["usual"], **arguments})
+    return download(
+        lake, context or run(), **{"folders": ["DCASS"], "expect": ["usual"], "retries": 1, **arguments}
+    )
 
 
 @pytest.fixture
@@ -153,6 +155,22 @@ def test_republished_content_is_a_warning_unless_versions_are_collected(
     assert "DCASS/TP001_CXYZ_20261120.csv" in warning["what"]
     put(complete, "TP001", FRIDAY, b"corrected again")
     land(lake, expect=[])
+    assert mail.alerts() == []
+
+
+def test_republished_content_is_no_news_to_other_mapped_tasks_and_to_a_cleared_run(
+    complete: RapSimulator, lake: Path, mail: MailServer
+) -> None:
+    land(lake)
+    put(complete, "TP001", FRIDAY, b"corrected")
+    context = run()
+    for map_index, kinds in ((0, ["Republished"]), (1, [])):
+        context["ti"].map_index = map_index
+        land(lake, context, business_date=FRIDAY.isoformat())
+        assert [sent["kind"] for sent in mail.alerts()] == kinds
+    # Airflow counts on, and allows as many tries as at first.
+    context["ti"].__dict__.update(map_index=0, try_number=2, max_tries=2)
+    land(lake, context, business_date=FRIDAY.isoformat())
     assert mail.alerts() == []
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.configuration import conf
 
-from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_patterns
+from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_outlets, parse_patterns
 from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink, board_url
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapTransferError
@@ -97,7 +97,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         pool: str = POOL,
         **kwargs: Any,
     ) -> None:
-        outlets = [*(kwargs.pop("outlets", None) or ()), REPORTS_LANDED]
+        outlets = [*parse_outlets(kwargs.pop("outlets", None)), REPORTS_LANDED]
         super().__init__(pool=pool, outlets=outlets, **kwargs)
         self.folders = folders
         self.lake = lake

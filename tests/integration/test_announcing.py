@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_hkex_rap.assets import announcing
 from airflow_provider_hkex_rap.operators.download import REPORTS_LANDED, RapDownloadOperator
+from airflow_provider_hkex_rap.operators.key_renewal import RapKeyRenewalOperator
 from airflow_provider_hkex_rap.plugins.announcements import on_task_instance_success
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing
 from airflow_provider_hkex_rap.rap.folders import Folder
@@ -229,6 +231,15 @@ def test_a_day_that_was_asked_for_is_announced_however_old_it_is(
     use(monkeypatch, rap.connection("DCXYZ001"), later)
     assert tasks.days(day=later.date().isoformat()) == []
     assert tasks.days(business_date="2026-11-20") == ["2026-11-20"]
+
+
+@pytest.mark.parametrize(
+    "operator", [partial(RapDownloadOperator, folders="DCASS", lake="x"), RapKeyRenewalOperator]
+)
+def test_one_outlet_may_stand_for_itself(operator: Any) -> None:
+    own = Asset("x://y")
+    for outlets, expected in ((own, [own]), ((own,), [own]), (None, [])):
+        assert operator(task_id="land", outlets=outlets).outlets[:-1] == expected
 
 
 def test_the_outlets_of_the_user_stay(lake: Path) -> None:

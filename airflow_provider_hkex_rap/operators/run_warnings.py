@@ -43,7 +43,8 @@ def find_warnings(
     is_daily = not ingest or not judging or bool(judging.expect and not ingest.request.only_day)
     if record and is_daily:
         yield from _of_key(record, today)
-    if ingest and judging:
+    # If no login has listed RAP, nothing is known of the files.
+    if ingest and judging and hasattr(ingest, "plan"):
         yield from _of_days(judging)
         if is_daily:
             yield from _of_leaving_files(ingest, today)
@@ -90,8 +91,6 @@ def _of_days(judging: Judging) -> Iterator[RapWarning]:
 
 def _of_leaving_files(ingest: Ingest, today: pendulum.Date) -> Iterator[RapWarning]:
     """Warn of listed files that have not landed and that leave RAP soon; refused names never land."""
-    if not hasattr(ingest, "plan"):
-        return
     leaving: dict[pendulum.Date, list[str]] = {}
     for file in (*ingest.unfinished, *(each.file for each in ingest.plan.quarantined)):
         day = ingest.request.naming.read(file.text, file.mtime, ingest.plan.seen).business_date

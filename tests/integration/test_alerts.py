@@ -249,6 +249,16 @@ def test_a_monthly_report_that_fails_to_come_is_a_warning(
     assert "MT001 in DCASS came on 2026-08-31 and 2026-09-30" in late["what"]
 
 
+def test_a_refused_login_has_no_warnings(
+    rap: RapSimulator, lake: Path, mail: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    rap.faults.add(Fault("refuse_login", times=None))
+    with pytest.raises(AirflowFailException):
+        land(lake, run(try_number=2))
+    assert mail.alerts() == []
+    assert "An alert was not sent" not in caplog.text
+
+
 # Failures.
 
 

@@ -14,6 +14,7 @@ from airflow.models.connection import Connection
 from airflow.sdk import Asset
 
 from airflow_provider_hkex_rap.lake.catalog import landed_reports
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from ..simulated_rap import MTIME
@@ -40,6 +41,15 @@ def test_airflow_imports_each_recipe_and_the_page_shows_it(path: Path) -> None:
     assert bag.dags
     shown = str(path.relative_to(ROOT / "docs")) if path in RECIPES else f"../dags/{path.name}"
     assert f"]({shown})" in PAGE
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *SHIPPED], ids=lambda path: path.stem)
+def test_each_recipe_alerts_and_those_of_the_page_retry(path: Path) -> None:
+    for dag in DagBag(path).dags.values():
+        assert dag.on_failure_callback is alert
+        for task in dag.tasks:
+            assert list(task.on_failure_callback) == [alert]
+            assert task.retries or path in SHIPPED
 
 
 def publish(rap: RapSimulator, account: str = "DCXYZ001") -> None:

@@ -175,6 +175,7 @@ def test_the_files_of_a_cell_have_their_versions_and_runs(lake: Path) -> None:
         "dag": "hkex_rap_daily_dcass",
         "run": "scheduled__2026-11-20",
         "task": "land",
+        "map_index": -1,
         "try": 1,
     }
     assert shown[0]["login"]["account"] == "DCXYZ001"

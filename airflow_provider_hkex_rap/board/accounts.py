@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hkex_rap.board.grid import landed_of_all_customers
+from airflow_provider_hkex_rap.board.lakes import choose_customer, find_customers, read_customer
 from airflow_provider_hkex_rap.cli.connections import list_conn_ids
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.status import AccountStatus
+from airflow_provider_hkex_rap.lake.extracts import Download, last_downloads
 from airflow_provider_hkex_rap.rap.errors import RapError
 from airflow_provider_hkex_rap.rap.key_lifecycle import WARNING_DAYS, first_renewal_day
 from airflow_provider_hkex_rap.rap.printable import printable
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
-    from airflow_provider_hkex_rap.lake.entry import Entry
 
 _TEXT = 2000
 
@@ -28,18 +28,18 @@ def connection_ids() -> list[str]:
     return list_conn_ids()
 
 
-def accounts(now: pendulum.DateTime, readable: Collection[str], hidden: Collection[str]) -> dict[str, Any]:
-    """Return the accounts as JSON: those of the connections, and those that the manifests name.
+def accounts(
+    now: pendulum.DateTime, readable: Collection[str], hidden: Collection[str], customer: str | None = None
+) -> dict[str, Any]:
+    """Return the accounts as JSON: those of the connections, and those that a customer's manifest names.
 
     :param now: the time in Hong Kong.
     :param readable: the connections that the user may read.
     :param hidden: those that the user may not read; their accounts are left out, also if a manifest names
         them.
+    :param customer: the customer whose manifest tells the last downloads; None for the first that a lake has.
     """
-    landed, errors = landed_of_all_customers(now)
-    downloads = _last_downloads(
-        entry for each in landed for files in each.values() for entry in files.values()
-    )
+    downloads, errors = _read_downloads(now, customer)
     of_connections = [_of_connection(conn_id, now) for conn_id in sorted(readable)]
     named = {account["account"] for account in of_connections}
     left_out = {_account_of(conn_id) for conn_id in hidden}
@@ -52,23 +52,26 @@ def accounts(now: pendulum.DateTime, readable: Collection[str], hidden: Collecti
     return {"now": now.to_iso8601_string(), "warning_days": WARNING_DAYS, "errors": errors, "accounts": found}
 
 
-def _last_downloads(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Return the entry of each account's last download."""
-    last: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.downloaded and entry.downloaded > (_time(last.get(entry.account)) or ""):
-            last[entry.account] = entry
-    return last
+def _read_downloads(now: pendulum.DateTime, customer: str | None) -> tuple[dict[str, Download], list[str]]:
+    """Return the last download of each account of a customer, and the errors of lakes."""
+    try:
+        found = find_customers()
+    except RapError as error:
+        return {}, [str(error)]
+    shown = choose_customer(found, customer)
+    errors = [each.error for each in found if each.error]
+    extracts = []
+    for each in found:
+        if each.lake and shown in each.customers:
+            try:
+                extracts += read_customer(each.lake, str(shown), now.date())
+            except RapError as error:
+                errors.append(str(error))
+    return last_downloads(extracts), errors
 
 
-def _time(entry: Entry | None) -> str | None:
-    return entry.downloaded if entry else None
-
-
-def _download(entry: Entry | None) -> dict[str, Any] | None:
-    if entry is None:
-        return None
-    return {"at": entry.downloaded, "site": printable(entry.site), "address": printable(entry.address)}
+def _download(last: Download | None) -> dict[str, Any] | None:
+    return last and {"at": last.at, "site": printable(last.site), "address": printable(last.address)}
 
 
 def _account_of(conn_id: str) -> str | None:

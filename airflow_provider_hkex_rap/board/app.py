@@ -98,8 +98,8 @@ def _static(name: Literal["board.css", "board.js", "icon.svg"]) -> FileResponse:
     return FileResponse(_STATIC / name)
 
 
-def _board() -> JSONResponse:
-    return JSONResponse(board_grid.board(now_in_hong_kong()))
+def _board(customer: str | None = None) -> JSONResponse:
+    return JSONResponse(board_grid.board(now_in_hong_kong(), customer))
 
 
 def _files(viewer: ViewerDep, customer: str, folder: str, day: str, lake: str | None = None) -> JSONResponse:
@@ -109,10 +109,11 @@ def _files(viewer: ViewerDep, customer: str, folder: str, day: str, lake: str | 
     return JSONResponse(found)
 
 
-def _accounts(viewer: ViewerDep) -> JSONResponse:
+def _accounts(viewer: ViewerDep, customer: str | None = None) -> JSONResponse:
     conn_ids = board_accounts.connection_ids()
     readable = viewer.readable_connections(conn_ids)
-    return JSONResponse(board_accounts.accounts(now_in_hong_kong(), readable, set(conn_ids) - readable))
+    hidden = set(conn_ids) - readable
+    return JSONResponse(board_accounts.accounts(now_in_hong_kong(), readable, hidden, customer))
 
 
 async def _answer_error(request: Request, error: Any) -> Response:

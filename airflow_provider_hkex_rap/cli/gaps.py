@@ -20,7 +20,7 @@ from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK, days_betwe
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import Calendar
 from airflow_provider_hkex_rap.rap.folders import Folder, Service, parse_folders
-from airflow_provider_hkex_rap.rap.judgement import USUAL, Report
+from airflow_provider_hkex_rap.rap.judgement import USUAL
 from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
 from airflow_provider_hkex_rap.rap.retention import days_until_removed
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.grid import Cell, Landed
     from airflow_provider_hkex_rap.lake.store import Lake
-    from airflow_provider_hkex_rap.rap.judgement import MissingReport
+    from airflow_provider_hkex_rap.rap.judgement import MissingReport, Report
 
 _DAGS = {Service.DCASS: "hkex_rap_daily_dcass", Service.CCMS: "hkex_rap_daily_ccms"}
 
@@ -116,9 +116,9 @@ def _warn_of_monthly_reports(
     first, last = today.subtract(days=MONTHLY_DAYS_BACK), today.subtract(days=WINDOW_DAYS_BACK + 1)
     earlier = _landed(lake, customer, folders, days_between(first, last))
     days: dict[Report, set[date]] = {}
-    for (day, folder), files in [*earlier.items(), *landed.items()]:
-        for entry in files.values():
-            days.setdefault(Report(folder, entry.report), set()).add(day)
+    for (day, _), files in [*earlier.items(), *landed.items()]:
+        for file in files.values():
+            days.setdefault(file.sighting.report, set()).add(day)
     for late in late_monthly_reports(days, today):
         print(
             f"Warning: {printable(str(late))}. If it still comes, 'airflow hkex-rap ls' shows if RAP has it.",
@@ -127,10 +127,10 @@ def _warn_of_monthly_reports(
 
 
 def _landed(lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence[date]) -> Landed:
-    from airflow_provider_hkex_rap.lake.grid import read_landed
+    from airflow_provider_hkex_rap.lake.extracts import read_extracts
+    from airflow_provider_hkex_rap.lake.grid import landed_files
 
-    problems: list[str] = []
-    landed = asyncio.run(read_landed(lake, customer, folders, days, problems))
-    for problem in problems:
+    extracts = asyncio.run(read_extracts(lake, customer, folders, days))
+    for problem in (problem for extract in extracts for problem in extract.problems):
         print(f"Left out: {problem}.", file=sys.stderr)
-    return landed
+    return landed_files(extracts)

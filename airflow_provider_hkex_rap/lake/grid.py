@@ -10,24 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pendulum
 
-from airflow_provider_hkex_rap.lake.completeness import Completeness, Scope
-from airflow_provider_hkex_rap.lake.manifest import READERS, read_manifests
-from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL
+from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL, History
 from airflow_provider_hkex_rap.rap.retention import first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
 if TYPE_CHECKING:
-    from datetime import date
-
-    from airflow_provider_hkex_rap.lake.entry import Entry
-    from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.lake.extracts import Extract, LandedFile
     from airflow_provider_hkex_rap.rap.folders import Folder
     from airflow_provider_hkex_rap.rap.judgement import MissingReport, Verdict
 
-Landed = dict[tuple[pendulum.Date, "Folder"], dict[str, "Entry"]]
+Landed = dict[tuple[pendulum.Date, "Folder"], dict[str, "LandedFile"]]
 """The landed files, by business date and folder, then by URI."""
 
 _UNKNOWN = f"fewer than {LEAST_BASELINE_DAYS} ordinary days before are known"
@@ -57,7 +51,7 @@ class Cell:
 
     business_date: pendulum.Date
     folder: Folder
-    files: Mapping[str, Entry]
+    files: Mapping[str, LandedFile]
     judged: bool = False
     unjudged: str = "no trading day"
     missing: list[Lacking] = field(default_factory=list)
@@ -65,30 +59,17 @@ class Cell:
     excused: list[MissingReport] = field(default_factory=list)
 
 
-async def read_landed(
-    lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence[date], problems: list[str]
-) -> Landed:
-    """Return what has landed of some business dates.
+def landed_files(extracts: Iterable[Extract]) -> Landed:
+    """Return the landed files of manifest files, each URI of a day and folder once.
 
-    :param lake: the lake.
-    :param customer: the DCASS customer code, such as ``CXYZ``.
-    :param folders: the folders on RAP.
-    :param days: the business dates.
-    :param problems: gets a text for each line of the manifest that is not valid.
-    :raises OSError: if the lake cannot be read.
+    :param extracts: what was read of the manifest files, in the order of their runs.
     """
     landed: Landed = {}
-    async with StorageCalls(READERS) as calls:
-        for folder in folders:
-            async for manifest in read_manifests(calls, lake, customer, folder, days):
-                problems += [
-                    f"{lake.uri_of(manifest.path)}, line {number}: {reason}"
-                    for number, reason in manifest.bad
-                ]
-                for entry in manifest.entries:
-                    if entry.uri:
-                        day = pendulum.Date.fromisoformat(entry.business_date)
-                        landed.setdefault((day, folder), {})[entry.uri] = entry
+    for extract in extracts:
+        for file in extract.files:
+            day = file.sighting.business_date
+            key = pendulum.Date(day.year, day.month, day.day), file.sighting.report.folder
+            landed.setdefault(key, {})[file.uri] = file
     return landed
 
 
@@ -114,12 +95,16 @@ def judge_cells(
     cells = {
         (day, folder): Cell(day, folder, landed.get((day, folder), {})) for day in days for folder in folders
     }
-    scope = Scope(account=None, folders=tuple(folders), expect=tuple(expect))
-    by_globs_alone = USUAL not in scope.expect
-    entries = (entry for files in landed.values() for entry in files.values())
-    completeness = Completeness(scope, entries, (), None, now)
+    by_globs_alone = USUAL not in expect
+    judged_files = {key: files for key, files in landed.items() if key[1] in folders}
+    history = History.of(
+        file.sighting for files in judged_files.values() for file in files.values() if file.was_whole
+    )
     for day in expected_days:
-        verdict = completeness.judge(day)
+        there = [
+            file.sighting for key, files in judged_files.items() if key[0] == day for file in files.values()
+        ]
+        verdict = history.judge(day, folders, there, expect)
         for folder in folders:
             cells[day, folder].judged = verdict.judged or by_globs_alone
             cells[day, folder].unjudged = _UNKNOWN
@@ -160,7 +145,7 @@ def _homes(landed: Landed, folders: Sequence[Folder], missing: MissingReport) ->
 
 def _has(landed: Landed, folder: Folder, glob: str) -> bool:
     return any(
-        fnmatchcase(file.text, glob)
+        fnmatchcase(file.sighting.name, glob)
         for (_, home), files in landed.items()
         if home is folder
         for file in files.values()

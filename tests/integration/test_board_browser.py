@@ -219,3 +219,24 @@ def test_airflows_navigation_leads_to_the_board_and_its_links_to_the_runs(browse
     browser.switch_to.default_content()
     wait(browser, lambda page: f"/dags/{DAG}/runs/" in page.current_url)
     assert browser.current_url.startswith(f"{url}/dags/{DAG}/runs/scheduled__2026-11-20/tasks/land")
+
+
+def test_another_customer_is_a_link_away(
+    browser: Any, url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (manifest,) = tmp_path_factory.getbasetemp().glob("browser0/lake/manifest")
+    other = manifest / "CZZZ"
+    shutil.copytree(manifest / "CXYZ", other)
+    try:
+        open_board(browser, url)
+        assert cell(browser).is_displayed()
+        find(browser, "nav a").click()
+        wait(browser, lambda page: page.find_elements("css selector", f'[data-cell="CZZZ DCASS {FRIDAY}"]'))
+        assert not browser.find_elements("css selector", '[data-cell^="CXYZ"]')
+        assert find(browser, "nav").text == "Other customers: CXYZ"
+        find(browser, f'[data-cell="CZZZ DCASS {FRIDAY}"]').click()
+        find(browser, "#detail header button").click()
+        # A reload shows the same customer.
+        assert browser.current_url.endswith("?customer=CZZZ")
+    finally:
+        shutil.rmtree(other)

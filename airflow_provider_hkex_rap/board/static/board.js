@@ -109,7 +109,15 @@ function showBoard(board) {
   for (const lake of board.lakes) {
     if (lake.error) lakes.append(problem(lake.error));
     for (const customer of lake.customers) lakes.append(customerSection(lake, customer, board.lakes.length > 1));
+    if (lake.others.length) lakes.append(otherCustomers(lake));
   }
+}
+
+function otherCustomers(lake) {
+  const links = lake.others.map((customer) =>
+    element("a", { href: `?${new URLSearchParams({ customer })}` }, customer));
+  return element("nav", { "aria-label": `Other customers of ${lake.uri}` }, "Other customers: ",
+    ...links.flatMap((link, number) => (number ? [", ", link] : [link])));
 }
 
 function customerSection(lake, customer, namesLake) {
@@ -240,6 +248,7 @@ function closeDetail() {
 
 function remember(chosen) {
   const query = new URLSearchParams();
+  if (address.has("customer")) query.set("customer", address.get("customer"));
   if (chosen) {
     for (const name of ["customer", "folder", "day"]) query.set(name, chosen[name]);
   }
@@ -421,9 +430,9 @@ function timeline(keys, today, warningDays) {
 
 // Start.
 
-async function loadAccounts() {
+async function loadAccounts(query) {
   try {
-    showAccounts(await get("api/accounts"));
+    showAccounts(await get(`api/accounts${query}`));
   } catch (error) {
     const text = error.status === 403
       ? "Accounts and keys are shown to users who may read connections in Airflow."
@@ -436,16 +445,17 @@ async function loadAccounts() {
 async function load() {
   const status = document.getElementById("status");
   const [customer, folder, day] = ["customer", "folder", "day"].map((name) => address.get(name));
-  const accounts = loadAccounts();
+  const query = customer ? `?${new URLSearchParams({ customer })}` : "";
   try {
-    const board = await get("api/board");
+    const board = await get(`api/board${query}`);
     showBoard(board);
     if (customer && folder && day) openDetail(locate(board, customer, folder, day), false);
     status.textContent = "";
   } catch (error) {
     status.replaceChildren(problem(reason(error)));
   }
-  await accounts;
+  // After the grid, since both read the same manifest, which the API server then has in memory.
+  await loadAccounts(query);
   document.documentElement.dataset.loaded = "true";
 }
 

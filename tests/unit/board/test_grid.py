@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_hkex_rap.board.accounts import accounts
 from airflow_provider_hkex_rap.board.files import files
 from airflow_provider_hkex_rap.board.grid import board
+from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -98,6 +102,80 @@ def test_a_folder_from_which_nothing_has_landed_is_named_and_not_judged(lake: Pa
     assert shown["unused_folders"] == ["DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"]
 
 
+def move(lake: Path, customer: str) -> None:
+    """Make the manifest of CXYZ that of another customer."""
+    shutil.move(lake / "manifest/CXYZ", lake / "manifest" / customer)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
+    """Return a function that returns the customers whose manifest was read since its last call."""
+    paths: list[str] = []
+    really_read = Lake.read
+
+    def recorded(lake: Lake, relative: str) -> bytes:
+        paths.append(relative)
+        return really_read(lake, relative)
+
+    def taken() -> set[str]:
+        found = {path.split("/")[1] for path in paths}
+        paths.clear()
+        return found
+
+    monkeypatch.setattr(Lake, "read", recorded)
+    return taken
+
+
+def test_the_manifest_of_one_customer_is_read_and_the_others_are_named(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    write_history(lake, DAYS)
+    move(lake, "CABC")
+    write_history(lake, DAYS)
+    for asked, shown, other in ((None, "CABC", "CXYZ"), ("CXYZ", "CXYZ", "CABC")):
+        answer = board(NIGHT, asked)
+        assert (customer(answer)["customer"], answer["lakes"][0]["others"]) == (shown, [other])
+        assert read() == {shown}
+
+
+def test_a_customer_that_no_lake_has_is_an_error(lake: Path) -> None:
+    write_history(lake, DAYS)
+    answer = board(NIGHT, "CNON")
+    assert answer["error"] == "No lake of the board has a manifest of CNON."
+    assert (answer["lakes"][0]["customers"], answer["lakes"][0]["others"]) == ([], ["CXYZ"])
+
+
+def test_the_accounts_are_those_of_one_customer_and_read_no_manifest_again(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    times = ["2026-11-20T18:00:00.000Z", "2026-11-20T19:00:00.000Z", "2026-11-20T17:00:00.000Z"]
+    for number, time in enumerate(times):
+        write(lake, [landed(lake, FRIDAY, Folder.DCASS, f"R{number}_20261120.csv", downloaded=time)], number)
+    move(lake, "CABC")
+    write(lake, [landed(lake, FRIDAY, Folder.DCASS, "R000_20261120.csv", account="DCXYZ002")])
+    board(NIGHT, "CABC")
+    assert read() == {"CABC"}
+    (account,) = accounts(NIGHT, (), (), "CABC")["accounts"]
+    assert (account["account"], account["last_download"]["at"]) == ("DCXYZ001", max(times))
+    assert read() == set()
+    (account,) = accounts(NIGHT, (), (), "CXYZ")["accounts"]
+    assert account["account"] == "DCXYZ002"
+
+
+def test_a_later_look_reads_new_manifest_files_and_leaves_out_those_that_are_gone(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    write_history(lake, DAYS)
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+    assert read() == {"CXYZ"}
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+    assert read() == set()
+    new = write(lake, [landed(lake, FRIDAY, Folder.DCASS, "R009_20261120.csv")], number=2)
+    assert cell(board(NIGHT), FRIDAY)["files"] == 4
+    new.unlink()
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+
+
 def test_a_day_says_how_long_rap_keeps_it(lake: Path) -> None:
     write_history(lake, DAYS)
     left = {day["day"]: day["days_left"] for day in customer(board(at(FRIDAY, 12)))["days"]}
@@ -154,6 +232,8 @@ def test_a_damaged_line_is_named(lake: Path) -> None:
     path.write_bytes(path.read_bytes() + b"{damaged\n")
     (problem,) = customer(board(NIGHT))["problems"]
     assert f"{path.name}, line 2" in problem
+    path.write_bytes(path.read_bytes().removesuffix(b"{damaged\n"))
+    assert not customer(board(NIGHT))["problems"]
 
 
 def test_the_files_of_a_cell_have_their_versions_and_runs(lake: Path) -> None:

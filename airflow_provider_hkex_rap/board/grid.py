@@ -136,7 +136,7 @@ def _state(cell: Cell) -> tuple[str, str]:
         return "complete", ""
     if kind:
         return "not judged", kind
-    return "not judged", f"fewer than {LEAST_BASELINE_DAYS} ordinary days before it are known"
+    return "not judged", f"fewer than {LEAST_BASELINE_DAYS} ordinary days before it are known of the folder"
 
 
 def _lacking(lacking: Lacking) -> dict[str, Any]:

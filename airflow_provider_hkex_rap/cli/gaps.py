@@ -93,7 +93,9 @@ def _format_verdict(rows: Sequence[Cell], *, complete: bool) -> str:
     others: dict[str, set[str]] = {}
     for row in rows:
         if not row.judged:
-            others.setdefault(row.unjudged, set()).add(row.business_date.isoformat())
+            # If other folders were judged on that day, name the folder.
+            where = f" in {row.folder}" if row.business_date in judged else ""
+            others.setdefault(row.unjudged, set()).add(f"{row.business_date.isoformat()}{where}")
     reasons = "; ".join(f"{', '.join(sorted(named))}: {why}" for why, named in others.items())
     days = f"Days judged: {len(judged)}; not judged: {sum(map(len, others.values()))}"
     if reasons:

@@ -40,7 +40,7 @@ class Cell:
     """One business date of one folder.
 
     :param files: the files that have landed, by URI; a report that RAP published again counts again.
-    :param judged: whether the day was judged.
+    :param judged: whether the day was judged: of the folder too, enough days before it are known.
     :param unjudged: why it was not, if so.
     :param missing: the usual reports, and expected globs, without a landed file.
     :param awaited: those that may still come: a report before its usual time, anything else within the day's
@@ -106,7 +106,8 @@ def judge_cells(
         ]
         verdict = history.judge(day, folders, there, expect)
         for folder in folders:
-            cells[day, folder].judged = verdict.judged or by_globs_alone
+            known = history.baseline(day, folder)
+            cells[day, folder].judged = by_globs_alone or len(known) >= LEAST_BASELINE_DAYS
             cells[day, folder].unjudged = _UNKNOWN
         _add_lacking(cells, verdict, landed, folders, now)
     return list(cells.values())
@@ -121,6 +122,8 @@ def _add_lacking(
 ) -> None:
     day = pendulum.Date(verdict.day.year, verdict.day.month, verdict.day.day)
     for missing in verdict.absent:
+        if missing.folder and _came_later(landed, missing.folder, day):
+            continue
         homes = _homes(landed, folders, missing)
         due = _due(missing, day, homes)
         for home in homes:
@@ -129,6 +132,15 @@ def _add_lacking(
                 cell.excused.append(missing)
             else:
                 (cell.missing if now >= due else cell.awaited).append(Lacking(missing, due))
+
+
+def _came_later(landed: Landed, folder: Folder, day: pendulum.Date) -> bool:
+    """Tell if a folder's first file is of a later day, although files of other folders came on this one.
+
+    A new folder is not missing on the days before it. If no folder has a file of the day, all may be missing.
+    """
+    days = [known for known, home in landed if home is folder]
+    return bool(days) and day < min(days) and any(known == day for known, _ in landed)
 
 
 def _homes(landed: Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:

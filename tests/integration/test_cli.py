@@ -635,6 +635,25 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 1
 
 
+def test_gaps_judges_a_new_folder_once_enough_of_its_days_are_known(
+    rap: RapSimulator, lake: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(10, 21):
+        published = pendulum.datetime(2026, 11, day, 20, tz="Asia/Hong_Kong")
+        if published.weekday() < 5:
+            rap.put(Folder.DCASS, f"TP001_{published:%Y%m%d}.csv", b"x", published)
+    rap.put(Folder.DCASS_OTHERS, "RPI03_20261120.csv", b"x", published)
+    download(lake)
+    set_clock(monkeypatch, NOW.add(hours=4))
+    folders = ("--folders", "DCASS", "DCASS_OTHERS")
+    status, rows = gaps(airflow, lake, *folders)
+    assert status == 0
+    assert {day for (day, folder), row in rows.items() if folder == "DCASS_OTHERS" and row["judged"]} == set()
+    assert rows["2026-11-20", "DCASS"]["judged"]
+    said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ", *folders).err
+    assert "2026-11-20 in DCASS_OTHERS: fewer than 3 ordinary days" in said
+
+
 @pytest.mark.parametrize(
     ("glob", "dag"),
     [("[TC]*", "hkex_rap_daily_ccms or hkex_rap_daily_dcass"), ("TP001_*", "hkex_rap_daily_dcass")],

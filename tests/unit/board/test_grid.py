@@ -176,6 +176,28 @@ def test_a_later_look_reads_new_manifest_files_and_leaves_out_those_that_are_gon
     assert cell(board(NIGHT), FRIDAY)["files"] == 3
 
 
+def test_a_new_folder_is_judged_once_enough_of_its_days_are_known(lake: Path) -> None:
+    write_history(lake, DAYS)
+    write_history(lake, DAYS[3:6], [Folder.DCASS_OTHERS])
+    answer = board(at(FRIDAY, 28))
+    others = {day: cell(answer, day, "DCASS_OTHERS") for day in DAYS}
+    # Files of DCASS came on the first days, so DCASS_OTHERS did not exist yet.
+    assert [others[day]["state"] for day in DAYS[:6]] == ["not judged"] * 6
+    assert "known of the folder" in others[DAYS[5]]["reason"]
+    assert others[FRIDAY]["state"] == "incomplete"
+    assert cell(answer, DAYS[5])["state"] == "complete"
+
+
+def test_a_day_without_any_file_lacks_every_folder(lake: Path) -> None:
+    write_history(lake, DAYS[2:])
+    write_history(lake, DAYS[4:5], [Folder.DCASS_OTHERS])
+    answer = board(at(FRIDAY, 28))
+    for folder in ("DCASS", "DCASS_OTHERS"):
+        assert cell(answer, DAYS[1], folder)["state"] == "incomplete"
+    # The folder is not new any more.
+    assert cell(answer, DAYS[5], "DCASS_OTHERS")["state"] == "incomplete"
+
+
 def test_a_day_says_how_long_rap_keeps_it(lake: Path) -> None:
     write_history(lake, DAYS)
     left = {day["day"]: day["days_left"] for day in customer(board(at(FRIDAY, 12)))["days"]}

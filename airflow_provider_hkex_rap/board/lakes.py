@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_hkex_rap.lake.extracts import Extract, ExtractCache, read_extracts
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.manifest import window
-from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.rap.account import parse_customer
 from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError, RapError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
-LAKE_VARIABLE = "hkex_rap_lake"
 OPTION = "[hkex_rap] board_lakes"
 
 # The month of five customers with 800 reports per day; it takes some 50 MB of each process of the API server.

@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
 
-from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
 from airflow_provider_hkex_rap.rap.account import Account, parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
@@ -34,8 +34,6 @@ _YES = ("y", "yes")
 _CELL = 4096
 """The most characters of one value in a row; no path that a file system allows is longer."""
 DEFAULT_CONN_ID = "hkex_rap_default"
-LAKE_VARIABLE = "hkex_rap_lake"
-"""The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
+LAKE_VARIABLE = "hkex_rap_lake"
+"""The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 _BUCKET_SCHEMES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"}
 
 

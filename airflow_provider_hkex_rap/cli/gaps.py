@@ -16,12 +16,10 @@ from airflow_provider_hkex_rap.cli.command import (
     printable,
     show,
 )
-from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK, days_between
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import Calendar
 from airflow_provider_hkex_rap.rap.folders import Folder, Service, parse_folders
 from airflow_provider_hkex_rap.rap.judgement import USUAL
-from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
 from airflow_provider_hkex_rap.rap.retention import days_until_removed
 
 if TYPE_CHECKING:
@@ -115,13 +113,16 @@ def _warn_of_monthly_reports(
     lake: Lake, customer: str, folders: Iterable[Folder], landed: Landed, today: pendulum.Date
 ) -> None:
     """Name the monthly reports that are late; they are no gap of a day, and no error."""
-    first, last = today.subtract(days=MONTHLY_DAYS_BACK), today.subtract(days=WINDOW_DAYS_BACK + 1)
-    earlier = _landed(lake, customer, folders, days_between(first, last))
-    days: dict[Report, set[date]] = {}
-    for (day, _), files in [*earlier.items(), *landed.items()]:
+    from airflow_provider_hkex_rap.lake.monthly import find_late_reports
+
+    known: dict[Report, set[date]] = {}
+    for (day, _), files in landed.items():
         for file in files.values():
-            days.setdefault(file.sighting.report, set()).add(day)
-    for late in late_monthly_reports(days, today):
+            known.setdefault(file.sighting.report, set()).add(day)
+    problems: list[str] = []
+    found = asyncio.run(find_late_reports(lake, customer, folders, known, today, problems))
+    _print_left_out(problems)
+    for late in found:
         print(
             f"Warning: {printable(str(late))}. If it still comes, 'airflow hkex-rap ls' shows if RAP has it.",
             file=sys.stderr,
@@ -133,6 +134,10 @@ def _landed(lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence
     from airflow_provider_hkex_rap.lake.grid import landed_files
 
     extracts = asyncio.run(read_extracts(lake, customer, folders, days))
-    for problem in (problem for extract in extracts for problem in extract.problems):
-        print(f"Left out: {problem}.", file=sys.stderr)
+    _print_left_out(problem for extract in extracts for problem in extract.problems)
     return landed_files(extracts)
+
+
+def _print_left_out(problems: Iterable[str]) -> None:
+    for problem in problems:
+        print(f"Left out: {problem}.", file=sys.stderr)

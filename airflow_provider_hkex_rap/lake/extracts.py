@@ -131,7 +131,7 @@ def _extract(lake: Lake, folder: Folder, cache: ExtractCache | None, path: str) 
     extract = Extract(
         tuple(map(_landed_file, (entry for entry in manifest.entries if entry.uri))),
         tuple(_last(_downloads(manifest)).values()),
-        tuple(f"{lake.uri_of(path)}, line {number}: {reason}" for number, reason in manifest.bad),
+        tuple(manifest.problems(lake)),
     )
     if cache:
         cache.put(lake, path, extract)

@@ -41,6 +41,13 @@ class ManifestFile(NamedTuple):
     entries: tuple[Entry, ...]
     bad: tuple[BadLine, ...]
 
+    def problems(self, lake: Lake) -> list[str]:
+        """Return a text for each line that is not valid.
+
+        :param lake: the lake.
+        """
+        return [f"{lake.uri_of(self.path)}, line {number}: {reason}" for number, reason in self.bad]
+
 
 def window(today: datetime.date) -> list[datetime.date]:
     """Return the business dates that a run reads, whatever the length of the history.

@@ -20,6 +20,7 @@ from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
 from airflow_provider_hkex_rap.rap.account import Account, parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS
 from airflow_provider_hkex_rap.rap.printable import printable as rap_printable
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ FAILED = 1
 _PIPE_CLOSED = 128 + 13
 """The exit status of a command that SIGPIPE has ended, as a shell reports it."""
 _YES = ("y", "yes")
-_CELL = 4096
-"""The most characters of one value in a row; no path that a file system allows is longer."""
 DEFAULT_CONN_ID = "hkex_rap_default"
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
 
@@ -113,7 +112,7 @@ def printable(text: str) -> str:
 
     :param text: such as a file's name on RAP.
     """
-    return rap_printable(text, limit=_CELL)
+    return rap_printable(text, limit=PATH_CHARACTERS)
 
 
 def command_clock() -> Clock:

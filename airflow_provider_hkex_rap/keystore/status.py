@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.keystore.store import AccountKeys
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, login_days_left
-from airflow_provider_hkex_rap.rap.printable import printable
+from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS, printable
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.account import Account
 
 _SHOWN_CHARACTERS = 200
-_CELL = 4096
-"""The most characters of one text."""
 
 
 class AccountStatus:
@@ -116,7 +114,7 @@ class AccountStatus:
             "last_day": last_day and last_day.isoformat(),
             "days_left": None if last_day is None else login_days_left(last_day, self.today),
             "last_renewal": last_renewal and last_renewal.isoformat(),
-            "warning": printable(warning, limit=_CELL),
+            "warning": printable(warning, limit=PATH_CHARACTERS),
         }
 
     def _own_key(self) -> StoredKey:

@@ -133,7 +133,7 @@ def reading(uri: str) -> Iterator[None]:
 
 
 def open_configured(uri: str) -> Lake:
-    """Open a lake that the board shows; nobody else's URI.
+    """Open a lake that the board shows, and no other.
 
     :param uri: one of `lake_uris`.
     :raises RapConfigurationError: if it is none of them, or cannot be opened.

@@ -1,6 +1,6 @@
 """Who may see what on the board. Airflow does not protect the pages of a plugin by itself.
 
-Whoever may read assets sees the grid and the files: the landed reports are the content of the assets
+Users who may read assets see the grid and the files: the landed reports are the content of the assets
 ``hkex-rap://<customer>/<folder>``. The run that landed a file is shown to users who may read its DAG.
 Accounts, keys, sites and servers come from connections, so they are shown to users who may read connections.
 """

@@ -281,7 +281,7 @@ def _check_notifiers() -> Iterator[Finding]:
         found = f"They go to {', '.join(notifier.path for notifier in notifiers)}; none was sent."
         yield Finding(OK, "alerts", found)
     else:
-        yield Finding(NOTE, "alerts", f"Nobody gets them: there is no Variable {VARIABLE}.")
+        yield Finding(NOTE, "alerts", f"Alerts are off: there is no Variable {VARIABLE}.")
 
 
 def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:

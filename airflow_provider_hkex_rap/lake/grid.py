@@ -124,10 +124,10 @@ def _add_lacking(
     for missing in verdict.absent:
         if missing.folder and _came_later(landed, missing.folder, day):
             continue
-        homes = _homes(landed, folders, missing)
-        due = _due(missing, day, homes)
-        for home in homes:
-            cell = cells[day, home]
+        possible = _possible_folders(landed, folders, missing)
+        due = _due(missing, day, possible)
+        for folder in possible:
+            cell = cells[day, folder]
             if missing not in verdict.missing:
                 cell.excused.append(missing)
             else:
@@ -139,11 +139,11 @@ def _came_later(landed: Landed, folder: Folder, day: pendulum.Date) -> bool:
 
     A new folder is not missing on the days before it. If no folder has a file of the day, all may be missing.
     """
-    days = [known for known, home in landed if home is folder]
+    days = [known for known, each in landed if each is folder]
     return bool(days) and day < min(days) and any(known == day for known, _ in landed)
 
 
-def _homes(landed: Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:
+def _possible_folders(landed: Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:
     """Return the folders, one of which should have a report.
 
     Those of a glob are the folders in which it has landed on any day, or all if it never has.
@@ -152,21 +152,21 @@ def _homes(landed: Landed, folders: Sequence[Folder], missing: MissingReport) ->
         return [missing.report.folder]
     if missing.folder:
         return [missing.folder]
-    return [home for home in folders if _has(landed, home, missing.description)] or folders
+    return [each for each in folders if _has(landed, each, missing.description)] or folders
 
 
 def _has(landed: Landed, folder: Folder, glob: str) -> bool:
     return any(
         fnmatchcase(file.sighting.name, glob)
-        for (_, home), files in landed.items()
-        if home is folder
+        for (_, each), files in landed.items()
+        if each is folder
         for file in files.values()
     )
 
 
-def _due(missing: MissingReport, day: pendulum.Date, homes: Iterable[Folder]) -> pendulum.DateTime:
+def _due(missing: MissingReport, day: pendulum.Date, folders: Iterable[Folder]) -> pendulum.DateTime:
     """Return when a report should be there: at its usual time, or else when its folders close."""
     if missing.usual_time is not None:
         midnight = pendulum.datetime(day.year, day.month, day.day, tz=HONG_KONG)
         return midnight + timedelta(minutes=missing.usual_time)
-    return max(hours.closes for home in homes if (hours := window(home.service, day)))
+    return max(hours.closes for folder in folders if (hours := window(folder.service, day)))

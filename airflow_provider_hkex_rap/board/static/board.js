@@ -212,11 +212,11 @@ function cellButton(lake, customer, cell, day) {
 
 // The files of a cell.
 
-async function openDetail(chosen, moves) {
+async function openDetail(chosen, setsAddress) {
   if (opened?.button) opened.button.setAttribute("aria-expanded", "false");
   opened = chosen;
   chosen.button?.setAttribute("aria-expanded", "true");
-  if (moves) remember(chosen);
+  if (setsAddress) remember(chosen);
   const detail = document.getElementById("detail");
   detail.hidden = false;
   const heading = element("h2", { id: "detail-heading", tabIndex: -1 },

@@ -38,6 +38,7 @@ from .real_airflow import RealAirflow
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.cluster,
     pytest.mark.skipif(missing_servers() is not None, reason=str(missing_servers())),
     pytest.mark.timeout(400),

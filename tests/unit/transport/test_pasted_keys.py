@@ -106,7 +106,7 @@ def _changed(line: str, dash: str, edge: str, lost: str) -> str:
     return line.replace("-", dash) if ":" in line else line
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pasted())
 def test_a_pasted_key_is_read_and_all_of_it_masked(given_text: tuple[str, str]) -> None:
     pem, text = given_text

@@ -114,11 +114,11 @@ def _keys(source: AirflowLoginSource, today: pendulum.Date) -> dict[str, Any]:
 
     :raises RapError: if the connection is not valid, or the key store or the record cannot be read.
     """
-    from airflow.sdk.log import mask_secret
+    from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 
     store = source.key_store
     # Neither the connection's key nor the passphrase is read: the board needs no private key.
-    status = AccountStatus(store, source.account, today, mask=mask_secret, key_expires=source.key_expires)
+    status = AccountStatus(store, source.account, today, mask=mask_secrets, key_expires=source.key_expires)
     record = status.record
     if not any(record.keys):
         return {"keys": [], "error": _no_record(store)}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
-from airflow.sdk.log import mask_secret
 
+from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 from airflow_provider_hkex_rap.keystore.login_keys import LoginKeys
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.rap.account import Account
@@ -87,7 +87,7 @@ class AirflowLoginSource:
             host=connection.host,
             port=connection.port,
             extra=extra,
-            mask=mask_secret,
+            mask=mask_secrets,
         )
 
     @property
@@ -165,7 +165,7 @@ class AirflowLoginSource:
             key_expires=self.key_expires,
             passphrase=self.key_passphrase,
             clock=self.clock,
-            mask=mask_secret,
+            mask=mask_secrets,
         )
 
     def check(self) -> None:

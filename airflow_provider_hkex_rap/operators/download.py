@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -167,7 +166,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         events = context.get("outlet_events")
         if events is None or "ti" not in context:
             return
-        self.announcement = asyncio.run(ingest.announcement())
+        self.announcement = ingest.runner.run(ingest.announcement)
         for news in self.announcement.news:
             events[REPORTS_LANDED].add(Asset(news.uri), extra=news.extra)
             self.log.info(

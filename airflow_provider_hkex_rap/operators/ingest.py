@@ -234,6 +234,8 @@ class Ingest:
     async def announcement(self) -> Announcement:
         """Return the reports of the folders that were not announced yet, whichever run landed them.
 
+        It waits while another task announces the first reports of a folder.
+
         :raises LakeError: if the lake cannot be read.
         """
         lake, customer, now = self.request.lake, self.ledger.customer, self.source.clock()
@@ -248,6 +250,7 @@ class Ingest:
                 )
         for folder, paths in zip(self.request.folders, announced, strict=True):
             announcement.add(folder, self._manifests(folder), paths)
+        await announcement.wait_for_turn(self.source.clock)
         return announcement
 
     def _manifests(self, folder: Folder) -> dict[str, Sequence[Entry]]:

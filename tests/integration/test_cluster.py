@@ -286,14 +286,6 @@ def play(cluster: Cluster) -> None:
     cluster.start_worker("worker2")
     airflow.unpause(BACKFILL, *DAILY)
 
-    # If two tasks announce the first reports of a folder at the same time, both make Airflow 3.3 create the
-    # asset, and it fails one of them without a retry (docs/deploy.md). So the daily DAGs have landed before.
-    for folder in Folder:
-        rap.put(folder, "FIRST_CXYZ_20270112.csv", b"first", in_the_evening(FIRST))
-    for dag_id in DAILY:
-        cluster.trigger(dag_id, business_date=str(FIRST))
-    cluster.wait_for_success()
-    rap.events.clear()
     cluster.wait_until_ready("worker1")
     cluster.wait_until_ready("worker2")
 

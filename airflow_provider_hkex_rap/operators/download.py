@@ -128,7 +128,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
             request = self._parse(context, source)
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             customer, day = source.login.account.customer, request.day.isoformat()
-            self.board_url = board_url(customer, day, request.folders[0].value)
+            self.board_url = board_url(customer, day, request.folders[0].value, str(self.lake))
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
             judging = Judging(ingest, expect)

@@ -16,14 +16,15 @@ BOARD = "hkex-rap/"
 """The path of the board below Airflow's base URL."""
 
 
-def board_url(customer: str, business_date: str, folder: str = "") -> str:
+def board_url(customer: str, business_date: str, folder: str = "", lake: str = "") -> str:
     """Return the URL of a day on the board.
 
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param business_date: the day, as YYYY-MM-DD.
-    :param folder: the folder, by name; empty for all folders.
+    :param folder: the folder, by name; empty for the row of the day, which has all folders.
+    :param lake: the lake's root, as the DAG has it; empty for the first lake that has the customer.
     """
-    query = {"customer": customer, "folder": folder, "day": business_date}
+    query = {"customer": customer, "folder": folder, "day": business_date, "lake": lake.strip()}
     return f"{_base_url()}/{BOARD}?{urlencode({name: value for name, value in query.items() if value})}"
 
 

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,9 +75,9 @@ def run(day: pendulum.Date = FRIDAY, *, try_number: int = 1) -> Any:
     return context
 
 
-def failing(error: BaseException) -> Any:
+def failing(error: BaseException, folders: Sequence[str] = ("DCASS",), lake: str = "file:///lake") -> Any:
     """Return the context of a failure callback."""
-    task = RapDownloadOperator(task_id="land", folders=["DCASS"], lake="file:///lake")
+    task = RapDownloadOperator(task_id="land", folders=folders, lake=lake)
     made = run(try_number=2) | {"exception": error, "dag": DAG("daily"), "logical_date": None}
     made["ti"].task = task
     return made
@@ -221,6 +221,20 @@ def test_a_failure_says_what_why_and_what_to_do(rap: RapSimulator, mail: MailSer
         assert (sent["dag_id"], sent["run_id"], sent["task_id"]) == ("daily", "run", "land")
         assert (sent["account"], sent["business_date"]) == ("DCXYZ001", "2026-11-20")
         assert sent["link"] == "http://localhost:8080/dags/daily/runs/run/tasks/land"
+
+
+def test_an_alert_links_to_the_day_of_its_task_on_the_board(
+    rap: RapSimulator, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, unrendered = RuntimeError("x"), "{{ var.value.hkex_rap_lake }}"
+    alert(failing(error))
+    alert(failing(error, folders=["DCASS", "DCASS_OTHERS"], lake="s3://aws_default@bucket/rap"))
+    alert(failing(error, lake=unrendered))
+    assert [sent["board"].partition("/hkex-rap/?")[2] for sent in mail.alerts()] == [
+        f"customer=CXYZ&folder=DCASS&day={FRIDAY}&lake=file%3A%2F%2F%2Flake",
+        f"customer=CXYZ&day={FRIDAY}&lake=s3%3A%2F%2Faws_default%40bucket%2Frap",
+        f"customer=CXYZ&folder=DCASS&day={FRIDAY}",
+    ]
 
 
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(

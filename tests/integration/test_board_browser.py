@@ -68,11 +68,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             use(patch, connection | {"extra": extra}, time)
             context = {"ti": run, "dag_run": SimpleNamespace(conf={}, run_after=time)}
             download(lake, context, folders=folders)
+        download(home / "other", context, folders=["DCASS"], include=["TP777_*"])
         environment = {
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__HKEX_RAP__CLOCK_OFFSET": os.environ["AIRFLOW__HKEX_RAP__CLOCK_OFFSET"],
             "AIRFLOW_CONN_HKEX_RAP_DEFAULT": json.dumps(connection | {"extra": extra}),
-            "AIRFLOW_VAR_HKEX_RAP_LAKE": lake.as_uri(),
+            "AIRFLOW__HKEX_RAP__BOARD_LAKES": f"{lake.as_uri()}, {(home / 'other').as_uri()}/",
         }
     with api_server(home, environment, PREFIX) as url:
         add_dag(home / "airflow.db")
@@ -136,8 +137,10 @@ def files_of(browser: Any) -> str:
 
 def save(browser: Any, name: str) -> None:
     if directory := os.environ.get("BOARD_IMAGES"):
-        # An image in the documentation shows no temporary directory.
+        # An image in the documentation shows one lake, and no temporary directory.
         browser.execute_script(
+            "document.querySelectorAll('[aria-labelledby*=\"/other\"], #lakes h2 + .quiet')"
+            ".forEach((each) => each.remove());"
             "for (const each of document.querySelectorAll('code'))"
             " each.textContent = each.textContent.replace(/file:.*\\/lake\\//, 'file:///data/rap/')"
         )
@@ -192,6 +195,31 @@ def test_the_address_of_a_cell_opens_it(browser: Any, url: str) -> None:
     open_board(browser, url, "?customer=CXYZ&folder=DCASS_OTHERS&day=2026-11-19")
     assert "RPI03_CXYZ_20261119" in files_of(browser)
     assert cell(browser, "DCASS_OTHERS", DAYS[-2]).get_attribute("aria-expanded") == "true"
+
+
+def test_the_address_of_a_cell_of_another_lake_opens_that_one(browser: Any, url: str) -> None:
+    open_board(browser, url)
+    other = find(browser, f'[id^="day-file:"][id$="other/-CXYZ-{FRIDAY}"] button')
+    other.click()
+    assert "1 file" in files_of(browser)
+    address = browser.current_url
+    # As an operator that has the path of the lake links to it.
+    for query in (address.partition("?")[2], address.partition("?")[2].replace("file%3A%2F%2F", "")):
+        assert f"folder=DCASS&day={FRIDAY}&lake=" in query
+        open_board(browser, url, f"?{query}")
+        assert "1 file" in files_of(browser)
+    open_board(browser, url, f"?customer=CXYZ&folder=DCASS&day={FRIDAY}&lake=file:///elsewhere")
+    assert "does not show this lake" in find(browser, "#detail .error").text
+
+
+def test_the_address_of_a_day_marks_its_row(browser: Any, url: str) -> None:
+    open_board(browser, url, f"?customer=CXYZ&day={DAYS[1]}")
+    (chosen,) = browser.find_elements("css selector", ".chosen")
+    assert str(DAYS[1]) in chosen.text
+    assert browser.switch_to.active_element.text.startswith(f"Thu {DAYS[1]}")
+    assert not find(browser, "#detail").is_displayed()
+    open_board(browser, url, "?customer=CXYZ&day=2026-10-02")
+    assert "no row of CXYZ for 2026-10-02" in find(browser, "#status").text
 
 
 def test_the_board_is_dark_if_the_browser_or_airflow_is(browser: Any, url: str) -> None:

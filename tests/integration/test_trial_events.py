@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import pendulum
 import pytest
@@ -299,12 +299,17 @@ def test_openlineage_gets_the_files_of_each_landing(events: Events) -> None:
     assert all(len(event["inputs"]) == len(event["outputs"]) for event in landings)
 
 
+def lake_of(events: Events) -> str:
+    """Return the parameter of an address of the board that names the lake."""
+    return urlencode({"lake": events.trial.lake.as_uri()})
+
+
 def test_a_download_links_to_its_day_on_the_board_and_to_its_manifest_files(events: Events) -> None:
     run = events.runs["several days"]
     links = events.trial.airflow.request("GET", f"dags/land/dagRuns/{run}/taskInstances/land/links")
     base = "https://airflow.example.com"
     assert links["extra_links"] == {
-        "Board": f"{base}/hkex-rap/?customer=CXYZ&folder=DCASS&day=2027-01-15",
+        "Board": f"{base}/hkex-rap/?customer=CXYZ&folder=DCASS&day=2027-01-15&{lake_of(events)}",
         "Manifest files": f"{base}/dags/land/runs/{quote(run)}/tasks/land/xcom",
     }
     run = events.runs["nothing new"]
@@ -323,7 +328,8 @@ def test_a_failure_alerts_once_after_its_last_try(events: Events) -> None:
     assert alert["todo"]
     assert alert["business_date"] == "2027-01-15"
     assert alert["link"].endswith(f"/runs/{quote(task['dag_run_id'])}/tasks/land")
-    assert alert["board"].endswith("/hkex-rap/?customer=CXYZ&day=2027-01-15")
+    # The task has several folders.
+    assert alert["board"].endswith(f"/hkex-rap/?customer=CXYZ&day=2027-01-15&{lake_of(events)}")
 
 
 def test_a_killed_task_and_a_lost_worker_alert_once(events: Events) -> None:

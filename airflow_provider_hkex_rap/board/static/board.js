@@ -149,7 +149,7 @@ function gridTable(lake, customer) {
   const cells = new Map(customer.cells.map((cell) => [`${cell.day} ${cell.folder}`, cell]));
   const head = element("tr", {}, element("th", { scope: "col" }, "Trading day"),
     ...customer.folders.map((folder) => element("th", { scope: "col" }, folder)));
-  const rows = customer.days.map((day) => element("tr", {}, dayHeader(day),
+  const rows = customer.days.map((day) => element("tr", { id: rowId(lake.uri, customer.customer, day.day) }, dayHeader(day),
     ...customer.folders.map((folder) => element("td", {},
       cellButton(lake, customer.customer, cells.get(`${day.day} ${folder}`), day)))));
   return element("table", { className: "grid" },
@@ -157,9 +157,13 @@ function gridTable(lake, customer) {
     element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
+function rowId(lake, customer, day) {
+  return `day-${lake}-${customer}-${day}`;
+}
+
 function dayHeader(day) {
   const left = day.days_left <= 1 ? "last day on RAP" : `${day.days_left} days left on RAP`;
-  return element("th", { scope: "row" }, `${day.weekday} ${day.day}`,
+  return element("th", { scope: "row", tabIndex: -1 }, `${day.weekday} ${day.day}`,
     element("span", { className: day.days_left <= 2 ? "wait" : "quiet" }, left),
     day.kind ? element("span", { className: "quiet" }, day.kind) : null,
     day.today ? element("span", { className: "quiet" }, "today") : null);
@@ -241,7 +245,7 @@ function closeDetail() {
 function remember(chosen) {
   const query = new URLSearchParams();
   if (chosen) {
-    for (const name of ["customer", "folder", "day"]) query.set(name, chosen[name]);
+    for (const name of ["customer", "folder", "day", "lake"]) query.set(name, chosen[name]);
   }
   history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
 }
@@ -435,13 +439,12 @@ async function loadAccounts() {
 
 async function load() {
   const status = document.getElementById("status");
-  const [customer, folder, day] = ["customer", "folder", "day"].map((name) => address.get(name));
+  const [customer, folder, day, lake] = ["customer", "folder", "day", "lake"].map((name) => address.get(name));
   const accounts = loadAccounts();
   try {
     const board = await get("api/board");
     showBoard(board);
-    if (customer && folder && day) openDetail(locate(board, customer, folder, day), false);
-    status.textContent = "";
+    status.textContent = customer && day ? openAddress(board, customer, folder, day, lake) : "";
   } catch (error) {
     status.replaceChildren(problem(reason(error)));
   }
@@ -449,16 +452,40 @@ async function load() {
   document.documentElement.dataset.loaded = "true";
 }
 
-function locate(board, customer, folder, day) {
-  for (const lake of board.lakes) {
+// The address of an alert may name no folder: then the row of the day says which folder lacks what.
+function openAddress(board, customer, folder, day, lake) {
+  const lakes = board.lakes.filter((each) => !lake || plainUri(each.uri) === plainUri(lake));
+  const row = lakes.map((each) => document.getElementById(rowId(each.uri, customer, day))).find(Boolean);
+  row?.classList.add("chosen");
+  if (folder) {
+    openDetail(locate(lakes, customer, folder, day) ?? {
+      lake: lake && (lakes[0]?.uri ?? lake), customer, folder, day, cell: null, button: null }, false);
+  } else if (row) {
+    row.cells[0].focus();
+    row.scrollIntoView?.({ block: "center" });
+  } else {
+    return `There is no row of ${customer} for ${day}: RAP does not keep that day any more, or the board does not show`
+      + ` the lake${lake ? ` ${lake}` : ""}.`;
+  }
+  return "";
+}
+
+// The DAG and the board may each spell a lake on a disk in their own way.
+function plainUri(uri) {
+  return uri.trim().replace(/^(file|local):\/\//, "").replace(/\/$/, "");
+}
+
+function locate(lakes, customer, folder, day) {
+  for (const lake of lakes) {
     const found = lake.customers.find((each) => each.customer === customer);
     const cell = found?.cells.find((each) => each.folder === folder && each.day === day);
     if (cell) {
-      const button = document.querySelector(`[data-cell="${CSS.escape(customer)} ${CSS.escape(folder)} ${CSS.escape(day)}"]`);
+      const row = document.getElementById(rowId(lake.uri, customer, day));
+      const button = row.querySelector(`[data-cell="${CSS.escape(customer)} ${CSS.escape(folder)} ${CSS.escape(day)}"]`);
       return { lake: lake.uri, customer, folder, day, cell, button, dayFacts: found.days.find((each) => each.day === day) };
     }
   }
-  return { lake: null, customer, folder, day, cell: null, button: null };
+  return null;
 }
 
 applyTheme();

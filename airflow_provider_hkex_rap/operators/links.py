@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from airflow.sdk import BaseOperatorLink
@@ -59,8 +59,8 @@ class BoardLink(BaseOperatorLink):
 class ManifestLink(BaseOperatorLink):
     """The manifest files that a download has written.
 
-    A browser cannot open a manifest file in the lake. So the link shows the result of the task, which has the
-    URIs of all of them. There is none if the task has written no manifest file, or has failed.
+    A browser cannot open a manifest file in the lake. So the link shows the XComs of the task, which have the
+    URIs of all of them. There is none if the task has written no manifest file.
     """
 
     name = "Manifest files"
@@ -72,8 +72,7 @@ class ManifestLink(BaseOperatorLink):
         :param operator: the operator that has run.
         :param ti_key: the task instance.
         """
-        summary: dict[str, Any] | None = getattr(operator, "summary", None)
-        if not summary or not summary["manifests"]:
+        if not getattr(operator, "manifests", ()):
             return ""
         return f"{run_url(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)}/xcom"
 

@@ -318,6 +318,19 @@ def test_a_download_links_to_its_day_on_the_board_and_to_its_manifest_files(even
     assert links["extra_links"]["Manifest files"] is None
 
 
+def test_a_failed_download_links_to_the_manifest_files_of_all_its_tries(events: Events) -> None:
+    (task,) = events.trial.airflow.task_instances("land_and_fail")
+    run = task["dag_run_id"]
+    place = f"dags/land_and_fail/dagRuns/{run}/taskInstances/land"
+    links = events.trial.airflow.request("GET", f"{place}/links")["extra_links"]
+    assert links["Manifest files"].endswith(f"/dags/land_and_fail/runs/{quote(run)}/tasks/land/xcom")
+    # The first try has landed the report; the second one has failed the task.
+    value = events.trial.airflow.request("GET", f"{place}/xcomEntries/manifests", deserialize=True)["value"]
+    (uri,) = json.loads(value) if isinstance(value, str) else value
+    (line,) = Path(unquote(urlsplit(uri).path)).read_text().splitlines()
+    assert (json.loads(line)["run"], json.loads(line)["try_number"]) == (run, 1)
+
+
 def test_a_failure_alerts_once_after_its_last_try(events: Events) -> None:
     (alert,) = events.alerts["land_and_fail"]
     (task,) = events.trial.airflow.task_instances("land_and_fail")

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.notifications.record import RapAlert, RapWarning, Severity
+from airflow_provider_hkex_rap.notifications.urls import board_url, run_url
 from airflow_provider_hkex_rap.rap.errors import RapError
 from airflow_provider_hkex_rap.rap.printable import printable
 
@@ -162,8 +163,6 @@ def _make(
     # The masker of Airflow's logs knows the secrets that this task has read.
     from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
-    from airflow_provider_hkex_rap.operators.links import run_url
-
     ti: Any = context.get("ti")
     dag_id, run_id = (ti.dag_id, ti.run_id) if ti else (context["dag"].dag_id, context["run_id"])
     task_id, map_index = ("", -1)
@@ -277,28 +276,19 @@ def _account(task: Any) -> str:
 
 
 def _business_date(context: Context, task: Any) -> str:
-    """Return the trading day of a download's or a sensor's run, as the task has or would have computed it."""
-    from airflow_provider_hkex_rap.operators.task import trading_day
-    from airflow_provider_hkex_rap.rap.clock import system_clock
-    from airflow_provider_hkex_rap.rap.folders import parse_folders
-    from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
-
-    folders = getattr(task, "folders", None) or getattr(task, "folder", None)
-    if not folders:
-        return ""
+    """Return the trading day of the run of a RAP task, as the task has or would have computed it."""
+    run_day = getattr(task, "run_day", None)
     # The arguments may be wrong, which is perhaps why the task has failed.
     try:
-        service = max(folder.service for folder in parse_folders(folders))
-        chosen = parse_business_date(task.business_date)
-        return trading_day(context, service, system_clock()(), chosen).isoformat()
+        day = run_day(context) if run_day else None
     except Exception as error:
         log.info("The alert names no trading day: %s", error)
         return ""
+    return day.isoformat() if day else ""
 
 
 def _board(task: Any, account: str, business_date: str) -> str:
     """Return the URL of the day on the board: of the task's folder, or of all folders if it has several."""
-    from airflow_provider_hkex_rap.operators.links import board_url
     from airflow_provider_hkex_rap.rap.account import Account
     from airflow_provider_hkex_rap.rap.folders import parse_folders
 

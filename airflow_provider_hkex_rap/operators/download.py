@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.configuration import conf
 
+from airflow_provider_hkex_rap.notifications.urls import board_url
 from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_patterns
-from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink, board_url
+from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders

@@ -15,7 +15,7 @@ from typing import Any
 import pendulum
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
@@ -26,6 +26,8 @@ from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
+from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from ..simulated_rap import NOW, download, in_a_run, use
@@ -350,6 +352,41 @@ def test_the_metrics_of_a_download(
         ("hkex_rap.sessions.superseded", None): ("c", 1),
     }
     assert 0 < sent["hkex_rap.landing.duration", None].value < 60_000
+
+
+def test_the_metrics_of_a_look_of_a_sensor(
+    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, statsd: StatsdServer, tmp_path: Path
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"] |= {"key_expires": "2026-12-03", "key_store": tmp_path.as_uri()}
+    use(monkeypatch, connection)
+    context = in_a_run()
+    assert RapReportSensor(task_id="look", folder="DCASS").poke(context)
+    assert not RapKeyExpiryWarningSensor(task_id="look").poke(context)
+    sent = [(m.name, m.value, m.tags["account"]) for m in statsd.metrics()]
+    account = "DCXYZ001"
+    assert (
+        sent
+        == [
+            ("hkex_rap.sessions.superseded", 0, account),
+            ("hkex_rap.key.days_left", 14, account),
+        ]
+        * 2
+    )
+
+
+def test_a_sensor_that_times_out_alerts(rap: RapSimulator, mail: MailServer) -> None:
+    sensor = RapReportSensor(task_id="wait", folder="DCASS", reports=["TP001_*"], timeout=0)
+    context = run() | {"dag": DAG("daily")}
+    context["ti"].get_first_reschedule_date = lambda context: None
+    with pytest.raises(AirflowSensorTimeout) as raised:
+        sensor.execute(context)
+    context["ti"].task = sensor
+    alert(context | {"exception": raised.value})
+    (sent,) = mail.alerts()
+    assert (sent["severity"], sent["kind"]) == ("error", "AirflowSensorTimeout")
+    assert "TP001_* (0 of 1)" in sent["what"]
+    assert sent["board"].endswith(f"/hkex-rap/?customer=CXYZ&folder=DCASS&day={FRIDAY}")
 
 
 def test_a_metric_that_cannot_be_sent_fails_no_task(

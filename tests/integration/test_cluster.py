@@ -350,7 +350,8 @@ def test_the_worker_was_killed_in_the_middle_of_a_landing(cluster: Cluster) -> N
     assert set() < cluster.landed_at_kill < cluster.landed_of_killed()
     opened = cluster.parts[0].of("open", path=f"{Folder.DCASS.path}/{LARGE}")
     assert opened[0].account == KILLED
-    assert len(opened) == 2
+    # The second try reads it again; the daily DAG may do so at the same time.
+    assert len(opened) > 1
     (killed,) = [
         ti for ti in cluster.tasks() if ti["task_id"] == "land_by_hkex_rap_2" and ti["map_index"] == 0
     ]

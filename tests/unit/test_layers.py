@@ -173,7 +173,7 @@ def test_no_other_rooms_import_each_other_in_a_circle():
         # A module of the package itself is a room of its own.
         room, *others = (name.removeprefix(f"{PACKAGE}.").split(".")[0] for name in (module, *found))
         rooms.setdefault(room, set()).update({*others} - {room})
-    assert circles(rooms) == {MOUNTED}
+    assert circles(rooms) <= {MOUNTED}
 
 
 @pytest.mark.parametrize(

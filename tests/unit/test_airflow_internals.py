@@ -24,7 +24,7 @@ PUBLIC = (
     "airflow.providers",
 )
 
-MODULES = ("airflow.sdk.execution_time.task_runner",)
+MODULES = ("airflow.sdk.execution_time.task_runner", "airflow.sdk.log")
 """The modules that we import whole; the table has what we use of them."""
 
 UNDOCUMENTED = {
@@ -40,6 +40,7 @@ UNDOCUMENTED = {
     "airflow.sdk.execution_time.supervisor.ensure_secrets_backend_loaded": (),
     "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance": None,
     "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states": ("dag_id", "run_ids"),
+    "airflow.sdk.log._secrets_masker": (),
     "airflow.sdk.log.mask_secret": ("secret",),
     "airflow.sdk.log.redact": ("value",),
     "airflow.sdk.observability.stats": None,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hkex_rap.board.grid import landed_of_all_customers
-from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+from airflow_provider_hkex_rap.board.lakes import read_lakes
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.status import AccountStatus
 from airflow_provider_hkex_rap.rap.errors import RapError
@@ -16,6 +15,7 @@ from airflow_provider_hkex_rap.rap.printable import printable
 if TYPE_CHECKING:
     import pendulum
 
+    from airflow_provider_hkex_rap.board.security import VisibleAccounts
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
     from airflow_provider_hkex_rap.lake.entry import Entry
@@ -23,33 +23,37 @@ if TYPE_CHECKING:
 _TEXT = 2000
 
 
-def connection_ids() -> list[str]:
-    """Return the connections of the type hkex_rap that Airflow lists."""
-    return list_conn_ids()
-
-
-def accounts(now: pendulum.DateTime, readable: Collection[str], hidden: Collection[str]) -> dict[str, Any]:
+def accounts(now: pendulum.DateTime, visible: VisibleAccounts) -> dict[str, Any]:
     """Return the accounts as JSON: those of the connections, and those that the manifests name.
 
     :param now: the time in Hong Kong.
-    :param readable: the connections that the user may read.
-    :param hidden: those that the user may not read; their accounts are left out, also if a manifest names
-        them.
+    :param visible: the accounts that the user may see; others are left out, also if a manifest names them.
     """
-    landed, errors = landed_of_all_customers(now)
-    downloads = _last_downloads(
-        entry for each in landed for files in each.values() for entry in files.values()
-    )
-    of_connections = [_of_connection(conn_id, now) for conn_id in sorted(readable)]
+    entries, errors = _landed(now)
+    downloads = _last_downloads(entries)
+    of_connections = [_of_connection(source, now) for source in visible.connections]
     named = {account["account"] for account in of_connections}
-    left_out = {_account_of(conn_id) for conn_id in hidden}
-    # If the account of a hidden connection is not known, any account may be it.
-    shown = set() if None in left_out else set(downloads) - named - left_out
-    others = [_without_connection(name) for name in sorted(shown)]
+    others = [
+        _without_connection(name) for name in sorted(downloads) if name in visible and name not in named
+    ]
     found = [*of_connections, *others]
     for account in found:
         account["last_download"] = _download(downloads.get(account["account"]))
     return {"now": now.to_iso8601_string(), "warning_days": WARNING_DAYS, "errors": errors, "accounts": found}
+
+
+def _landed(now: pendulum.DateTime) -> tuple[list[Entry], list[str]]:
+    """Return what has landed in each lake that can be read, and the errors of the others."""
+    try:
+        lakes = read_lakes(now)
+    except RapError as error:
+        return [], [str(error)]
+    customers = [customer for lake in lakes for customer in lake.customers]
+    entries = [
+        entry for customer in customers for files in customer.landed.values() for entry in files.values()
+    ]
+    errors = [*(lake.error for lake in lakes), *(customer.error for customer in customers)]
+    return entries, list(filter(None, errors))
 
 
 def _last_downloads(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -71,22 +75,8 @@ def _download(entry: Entry | None) -> dict[str, Any] | None:
     return {"at": entry.downloaded, "site": printable(entry.site), "address": printable(entry.address)}
 
 
-def _account_of(conn_id: str) -> str | None:
-    """Return the account of a connection; None if it cannot be read."""
-    try:
-        return _source(conn_id).account.name
-    except Exception:  # each secrets backend has its own errors
-        return None
-
-
-def _source(conn_id: str) -> AirflowLoginSource:
-    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-
-    return AirflowLoginSource(conn_id)
-
-
-def _of_connection(conn_id: str, now: pendulum.DateTime) -> dict[str, Any]:
-    source = _source(conn_id)
+def _of_connection(source: AirflowLoginSource, now: pendulum.DateTime) -> dict[str, Any]:
+    conn_id = source.conn_id
     facts: dict[str, Any] = {"account": "", "connection": conn_id, "site": None, "error": None, "keys": []}
     try:
         facts["account"] = source.account.name

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hkex_rap.board.lakes import customers_of, lake_uris, open_configured, reading
-from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, Landed, judge_cells, read_landed
+from airflow_provider_hkex_rap.board.lakes import ShownCustomer, ShownLake, read_lakes
+from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, judge_cells
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_saturday, is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.rap.errors import RapError
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, format_minutes
 from airflow_provider_hkex_rap.rap.printable import printable
@@ -20,7 +19,6 @@ from airflow_provider_hkex_rap.rap.retention import days_until_removed
 if TYPE_CHECKING:
     import pendulum
 
-    from airflow_provider_hkex_rap.lake.store import Lake
     from airflow_provider_hkex_rap.rap.judgement import MissingReport
 
 _PROBLEMS_SHOWN = 20
@@ -36,33 +34,20 @@ def board(now: pendulum.DateTime) -> dict[str, Any]:
     """
     answer: dict[str, Any] = {"now": now.to_iso8601_string(), "error": None, "lakes": []}
     try:
-        uris = lake_uris()
-    except RapError as error:
+        return answer | {"lakes": [_lake(lake, now) for lake in read_lakes(now)]}
+    except RapConfigurationError as error:
         return answer | {"error": str(error)}
-    return answer | {"lakes": [_lake(uri, now) for uri in uris]}
 
 
-def _lake(uri: str, now: pendulum.DateTime) -> dict[str, Any]:
-    try:
-        lake = open_configured(uri)
-        customers = customers_of(lake)
-    except RapError as error:
-        return {"uri": uri, "error": str(error), "customers": []}
-    return {
-        "uri": uri,
-        "error": None,
-        "customers": [{"customer": customer, **_customer(lake, customer, now)} for customer in customers],
-    }
+def _lake(lake: ShownLake, now: pendulum.DateTime) -> dict[str, Any]:
+    customers = [{"customer": each.customer, **_customer(each, now)} for each in lake.customers]
+    return {"uri": lake.uri, "error": lake.error, "customers": customers}
 
 
-def _customer(lake: Lake, customer: str, now: pendulum.DateTime) -> dict[str, Any]:
-    problems: list[str] = []
-    days = manifest_window(now.date())
-    try:
-        with reading(lake.uri):
-            landed = asyncio.run(read_landed(lake, customer, tuple(Folder), days, problems))
-    except RapError as error:
-        return {"error": str(error), "problems": [], "folders": [], "days": [], "cells": []}
+def _customer(shown: ShownCustomer, now: pendulum.DateTime) -> dict[str, Any]:
+    if shown.error:
+        return {"error": shown.error, "problems": [], "folders": [], "days": [], "cells": []}
+    landed, problems = shown.landed, shown.problems
     known = {folder for _, folder in landed}
     folders = [folder for folder in Folder if folder in known]
     cells = judge_cells(landed, folders, now) if folders else []
@@ -71,7 +56,7 @@ def _customer(lake: Lake, customer: str, now: pendulum.DateTime) -> dict[str, An
         # A line that cannot be read may be the entry of a report that seems to be missing.
         "problems": [printable(problem, limit=2000) for problem in problems[:_PROBLEMS_SHOWN]],
         "more_problems": len(problems[_PROBLEMS_SHOWN:]),
-        "since": days[0].isoformat(),
+        "since": manifest_window(now.date())[0].isoformat(),
         "folders": [folder.value for folder in folders],
         # An account need not subscribe to every folder (§4.2), so a folder without any file is not judged.
         "unused_folders": [folder.value for folder in Folder if folder not in known],
@@ -153,26 +138,3 @@ def _report(missing: MissingReport) -> dict[str, Any]:
 
 def _iso(days: Sequence[Any]) -> list[str]:
     return [day.isoformat() for day in days]
-
-
-def landed_of_all_customers(now: pendulum.DateTime) -> tuple[list[Landed], list[str]]:
-    """Return what has landed in the window, for each customer of each lake that can be read, and the errors.
-
-    :param now: the time in Hong Kong.
-    """
-    found: list[Landed] = []
-    errors: list[str] = []
-    try:
-        uris = lake_uris()
-    except RapError as error:
-        return [], [str(error)]
-    for uri in uris:
-        try:
-            lake = open_configured(uri)
-            for customer in customers_of(lake):
-                with reading(lake.uri):
-                    days = manifest_window(now.date())
-                    found.append(asyncio.run(read_landed(lake, customer, tuple(Folder), days, [])))
-        except RapError as error:
-            errors.append(str(error))
-    return found, errors

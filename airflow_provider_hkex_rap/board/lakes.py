@@ -1,23 +1,89 @@
-"""Find the lakes that the board shows, and the customers in each."""
+"""Find and read the lakes that the board shows, and the customers in each."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_hkex_rap.lake.grid import Landed, read_landed
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+from airflow_provider_hkex_rap.lake.manifest import window
 from airflow_provider_hkex_rap.lake.opening import open_lake
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.rap.account import parse_customer
-from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError
+from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.folders import Folder
 
 if TYPE_CHECKING:
+    import pendulum
+
     from airflow_provider_hkex_rap.lake.store import Lake
 
 LAKE_VARIABLE = "hkex_rap_lake"
 OPTION = "[hkex_rap] board_lakes"
+
+
+@dataclass(slots=True)
+class ShownCustomer:
+    """What a lake has of a customer.
+
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param landed: what has landed of the days around today.
+    :param problems: a text for each line of the manifest that is not valid.
+    :param error: why the manifest cannot be read, and the next step; None if it can.
+    """
+
+    customer: str
+    landed: Landed = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class ShownLake:
+    """One lake of the board.
+
+    :param uri: its URI.
+    :param customers: the customers of which it has a manifest.
+    :param error: why the lake cannot be read, and the next step; None if it can.
+    """
+
+    uri: str
+    customers: list[ShownCustomer] = field(default_factory=list)
+    error: str | None = None
+
+
+def read_lakes(now: pendulum.DateTime) -> list[ShownLake]:
+    """Read the manifests of all lakes of the board; an error in one hides no other.
+
+    :param now: the time in Hong Kong.
+    :raises RapConfigurationError: if no lake is named.
+    """
+    return [_read_lake(uri, now) for uri in lake_uris()]
+
+
+def _read_lake(uri: str, now: pendulum.DateTime) -> ShownLake:
+    try:
+        lake = open_lake(uri)
+        return ShownLake(uri, [_read_customer(lake, customer, now) for customer in customers_of(lake)])
+    except RapError as error:
+        return ShownLake(uri, error=str(error))
+
+
+def _read_customer(lake: Lake, customer: str, now: pendulum.DateTime) -> ShownCustomer:
+    shown = ShownCustomer(customer)
+    try:
+        with reading(lake.uri):
+            shown.landed = asyncio.run(
+                read_landed(lake, customer, tuple(Folder), window(now.date()), shown.problems)
+            )
+    except RapError as error:
+        shown.error = str(error)
+    return shown
 
 
 def lake_uris() -> list[str]:

@@ -169,7 +169,9 @@ def test_the_files_of_a_cell_have_their_versions_and_runs(lake: Path) -> None:
         sha256="f" * 64,
     )
     write(lake, [old, new])
-    shown = files("CXYZ", "DCASS", "2026-11-20", dags={"hkex_rap_daily_dcass"}, shows_logins=True)["files"]
+    shown = files("CXYZ", "DCASS", "2026-11-20", dags={"hkex_rap_daily_dcass"}, accounts={"DCXYZ001"})[
+        "files"
+    ]
     assert [(file["current"], file["supersedes"]) for file in shown] == [(False, None), (True, old.uri)]
     assert shown[0]["run"] == {
         "dag": "hkex_rap_daily_dcass",

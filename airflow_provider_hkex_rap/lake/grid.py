@@ -16,6 +16,7 @@ from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL
+from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.retention import first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
@@ -39,6 +40,16 @@ class Lacking(NamedTuple):
     missing: MissingReport
     due: pendulum.DateTime
     """When it should be there: at its usual time, or else when its folders close."""
+
+
+def name_of(missing: MissingReport) -> str:
+    """Return what a cell lacks in a word: a report code, any file of its folder, or a glob.
+
+    :param missing: a report that is missing, awaited or excused.
+    """
+    if missing.report:
+        return printable(missing.report.code)
+    return "any file" if missing.folder else printable(missing.description)
 
 
 @dataclass(slots=True)
@@ -135,7 +146,11 @@ def _add_lacking(
     now: pendulum.DateTime,
 ) -> None:
     day = pendulum.Date(verdict.day.year, verdict.day.month, verdict.day.day)
+    named = {missing.report.folder for missing in verdict.absent if missing.report}
     for missing in verdict.absent:
+        # Its reports are named one by one.
+        if missing.folder in named:
+            continue
         homes = _homes(landed, folders, missing)
         due = _due(missing, day, homes)
         for home in homes:

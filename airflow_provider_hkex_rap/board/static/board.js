@@ -11,6 +11,7 @@ const ROLES = {
 };
 const SVG = "http://www.w3.org/2000/svg";
 const DAY = 86_400_000;
+const NAMED = 3;  // reports that a cell names; its detail names all
 const address = new URLSearchParams(location.search);
 let opened = null;
 
@@ -176,17 +177,32 @@ function summary(cell) {
   return `${count(cell.files, "file")}, ${bytes(cell.bytes)}${first ? `, landed ${times}` : ""}`;
 }
 
+function names(cell, reports) {
+  if (!cell.files && reports.length > 1) return `all ${reports.length} usual reports`;
+  const more = reports.length - NAMED;
+  const named = reports.slice(0, more > 1 ? NAMED : reports.length).map((each) => each.report).join(", ");
+  return more > 1 ? `${named} and ${more} more` : named;
+}
+
+function due(each, day) {
+  return `${each.report} by ${hongKong(each.due, day)}`;
+}
+
+function awaited(cell) {
+  if (cell.awaited.length <= NAMED) return cell.awaited.map((each) => due(each, cell.day)).join(", ");
+  const times = cell.awaited.map((each) => each.due).sort((one, other) => Date.parse(one) - Date.parse(other));
+  return `${count(cell.awaited.length, "report")}, the next by ${hongKong(times[0], cell.day)}`
+    + ` and the last by ${hongKong(times[times.length - 1], cell.day)}`;
+}
+
 function lines(cell, day) {
   const found = [];
-  const names = (reports) => reports.map((each) => each.report).join(", ");
-  if (cell.missing.length) found.push(`missing: ${names(cell.missing)}`);
+  if (cell.missing.length) found.push(`missing: ${names(cell, cell.missing)}`);
   if (cell.missing.length && day && day.days_left <= 2) {
     found.push(day.days_left <= 1 ? "leaves RAP after today" : "leaves RAP after tomorrow");
   }
-  if (cell.awaited.length) {
-    found.push(`awaited: ${cell.awaited.map((each) => `${each.report} by ${hongKong(each.due, cell.day)}`).join(", ")}`);
-  }
-  if (cell.excused.length) found.push(`not there: ${names(cell.excused)}`);
+  if (cell.awaited.length) found.push(`awaited: ${awaited(cell)}`);
+  if (cell.excused.length) found.push(`not there: ${names(cell, cell.excused)}`);
   if (cell.reason) found.push(cell.reason);
   return found;
 }
@@ -255,14 +271,14 @@ function detailBody(chosen, found) {
   if (chosen.cell) {
     const cell = chosen.cell;
     body.push(element("p", {}, element("strong", {}, `${SYMBOLS[cell.state]} ${cell.state}`), `: ${summary(cell)}`));
-    for (const each of cell.missing) {
-      const usual = each.usual_time ? `, usually at ${each.usual_time} HKT` : "";
-      const seen = each.seen_on.length ? `, there on ${each.seen_on.join(", ")}` : "";
-      body.push(element("p", { className: "bad" }, `Missing: ${each.report}${usual}${seen}.`));
-    }
-    for (const line of lines(cell, chosen.dayFacts).filter((text) => !text.startsWith("missing"))) {
+    for (const line of lines(cell, chosen.dayFacts).filter((text) => !/^(missing|awaited|not there):/.test(text))) {
       body.push(element("p", {}, line));
     }
+    body.push(reportList("Missing", cell.missing, (each) => [each.report,
+      each.usual_time ? `usually at ${each.usual_time} HKT` : "",
+      each.seen_on.length ? `there on ${each.seen_on.join(", ")}` : ""].filter(Boolean).join(", "), "bad"),
+    reportList("Awaited", cell.awaited, (each) => due(each, cell.day), "wait"),
+    reportList("Not there", cell.excused, (each) => each.report, ""));
     if (cell.missing.length) {
       body.push(element("p", {}, "Run the download task: it lands all that RAP lists and the lake lacks. If RAP does"
         + " not list the report, ask HKEX. 'airflow hkex-rap ls' shows what RAP lists."));
@@ -279,6 +295,12 @@ function detailBody(chosen, found) {
   body.push(element("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Files" },
     filesTable(found)));
   return body;
+}
+
+function reportList(title, reports, text, className) {
+  if (!reports.length) return "";
+  return element("div", { className: "reports" }, element("p", { className }, title),
+    element("ul", {}, ...reports.map((each) => element("li", {}, text(each)))));
 }
 
 function filesTable(found) {

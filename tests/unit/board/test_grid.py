@@ -79,6 +79,16 @@ def test_a_report_is_awaited_until_its_usual_time(lake: Path) -> None:
     assert cell(board(at(FRIDAY, 20)), FRIDAY)["state"] == "incomplete"
 
 
+def test_a_folder_without_a_file_names_its_usual_reports_alone(lake: Path) -> None:
+    write_history(lake, DAYS[:-1])
+    assert [each["report"] for each in cell(board(NIGHT), FRIDAY)["missing"]] == ["R000", "R001", "R002"]
+
+
+def test_a_folder_of_which_too_little_is_known_lacks_any_file(lake: Path) -> None:
+    write_history(lake, DAYS[:1])
+    assert [each["report"] for each in cell(board(at(DAYS[1], 27.6)), DAYS[1])["missing"]] == ["any file"]
+
+
 def test_a_missing_report_on_a_public_holiday_is_no_error_and_no_completeness(lake: Path) -> None:
     # 28 September 2026 follows days of which everything is known; 1 October is a public holiday.
     days = [date(2026, 9, day) for day in (22, 23, 24, 25, 28, 29, 30)]

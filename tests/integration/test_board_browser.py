@@ -35,6 +35,9 @@ PREFIX = "/airflow"
 DAG = "hkex_rap_daily_dcass"
 HOSTILE = "TP777_CXYZ_20261120_<img src=x onerror=document.title='injected'>.csv"
 _SECONDS = 30
+_IMAGE_HEIGHT = 1180
+_FRAME_HEIGHT = 143
+"""The height of the browser's own frame."""
 
 
 def missing_browser() -> str | None:
@@ -144,8 +147,10 @@ def save(browser: Any, name: str) -> None:
             "for (const each of document.querySelectorAll('code'))"
             " each.textContent = each.textContent.replace(/file:.*\\/lake\\//, 'file:///data/rap/')"
         )
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         height = browser.execute_script("return document.documentElement.scrollHeight")
-        browser.set_window_size(1280, min(height, 880) + 90)
+        browser.set_window_size(1280, min(height, _IMAGE_HEIGHT) + _FRAME_HEIGHT)
+        browser.execute_script("document.querySelector('#detail:not([hidden])')?.scrollIntoView()")
         browser.save_screenshot(str(Path(directory) / name))
 
 
@@ -160,6 +165,9 @@ def test_the_grid_names_the_missing_report_and_the_ending_key(browser: Any, url:
     friday = cell(browser).text
     assert "✗ Incomplete" in friday
     assert "missing: TP001" in friday
+    attention = find(browser, "#attention").text
+    assert f"DCASS of CXYZ, Fri {FRIDAY} missing: TP001" in attention
+    assert f"DCXYZ001: the current key is valid through {FRIDAY.add(days=9)}" in attention
     assert "✓ Complete" in cell(browser, day=DAYS[-2]).text
     assert "? Not judged" in cell(browser, day=DAYS[0]).text
     account = find(browser, ".account").text
@@ -189,6 +197,22 @@ def test_a_click_and_a_key_open_the_files_of_a_cell(browser: Any, url: str) -> N
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert "of CXYZ on 2026-11-20" in find(browser, "#detail-heading").text
     assert "DCASS_OTHERS" in find(browser, "#detail-heading").text
+
+
+def test_a_line_that_needs_attention_opens_its_cell(browser: Any, url: str) -> None:
+    open_board(browser, url)
+    find(browser, "#attention button").click()
+    assert "TP777_CXYZ_20261120" in files_of(browser)
+    assert cell(browser).get_attribute("aria-expanded") == "true"
+
+
+def test_nothing_of_the_page_is_wider_than_the_window(browser: Any, url: str) -> None:
+    for width in (1280, 600):
+        browser.set_window_size(width, 900)
+        open_board(browser, url, f"?customer=CXYZ&folder=DCASS&day={FRIDAY}")
+        files_of(browser)
+        wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert browser.execute_script(wide) == 0
 
 
 def test_the_address_of_a_cell_opens_it(browser: Any, url: str) -> None:

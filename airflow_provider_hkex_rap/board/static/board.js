@@ -12,6 +12,7 @@ const ROLES = {
 const SVG = "http://www.w3.org/2000/svg";
 const DAY = 86_400_000;
 const NAMED = 3;  // reports that a cell names; its detail names all
+const ATTENTION = 5;  // lines of one kind
 const address = new URLSearchParams(location.search);
 let opened = null;
 
@@ -100,9 +101,48 @@ function problem(text) {
   return element("p", { className: "error", role: "alert" }, text);
 }
 
+// What needs attention: the grid and the accounts each add their own lines.
+
+function needsAttention(kind, items) {
+  const section = document.getElementById("attention");
+  const list = section.querySelector("ul");
+  for (const old of list.querySelectorAll(`[data-kind="${kind}"]`)) old.remove();
+  const shown = items.slice(0, ATTENTION);
+  if (items.length > ATTENTION) shown.push(`and ${items.length - ATTENTION} more, below`);
+  list.append(...shown.map((item) => element("li", { "data-kind": kind }, item)));
+  section.hidden = !list.children.length;
+}
+
+function missingReports(board) {
+  const cells = board.lakes.flatMap((lake) => lake.customers).flatMap((customer) => customer.cells
+    .filter((cell) => cell.missing.length)
+    .map((cell) => ({ customer: customer.customer, cell, day: customer.days.find((day) => day.day === cell.day) })));
+  // RAP removes the oldest day first.
+  cells.sort((one, other) => one.cell.day.localeCompare(other.cell.day));
+  return cells.map(({ customer, cell, day }) => {
+    const link = element("button", { type: "button", className: "link" }, `${cell.folder} of ${customer}, ${day.weekday} ${cell.day}`);
+    link.addEventListener("click", () => {
+      const button = cellElement(customer, cell.folder, cell.day);
+      if (opened?.button !== button) button.click();
+    });
+    return element("span", {}, link, ` ${lines(cell, day).join(", ")}`);
+  });
+}
+
+function cellElement(customer, folder, day) {
+  return document.querySelector(`[data-cell="${[customer, folder, day].map(CSS.escape).join(" ")}"]`);
+}
+
+function endingKeys(found) {
+  return found.accounts.flatMap((account) => account.keys
+    .filter((key) => urgency(key, found.warning_days))
+    .map((key) => `${account.account}: the ${key.role} key is valid ${keyEnd(key)}`));
+}
+
 // The grid.
 
 function showBoard(board) {
+  needsAttention("report", missingReports(board));
   document.getElementById("now").textContent = `${hongKong(board.now)} in Hong Kong`;
   const lakes = document.getElementById("lakes");
   lakes.replaceChildren();
@@ -323,23 +363,27 @@ function fileRow(file, showsLogin, day) {
       file.sha256 ? element("code", {}, `SHA-256 ${file.sha256}`) : null,
       file.supersedes ? element("span", { className: "quiet" }, "supersedes ", element("code", {}, file.supersedes))
         : null),
-    element("td", {}, file.report),
-    element("td", {}, bytes(file.size)),
-    element("td", {}, file.committed ? hongKong(file.committed, day) : "–"),
-    element("td", {}, file.run ? runLink(file.run) : "–"),
-    showsLogin ? element("td", {}, loginText(file.login)) : null);
+    element("td", { className: "report" }, file.report),
+    element("td", { className: "whole" }, bytes(file.size)),
+    element("td", { className: "whole" }, file.committed ? hongKong(file.committed, day) : "–"),
+    element("td", { className: "parts" }, file.run ? runLink(file.run) : "–"),
+    showsLogin ? element("td", { className: "parts" }, ...loginParts(file.login)) : null);
 }
 
-function loginText(login) {
-  if (!login) return "–";
-  const key = login.client_key_fingerprint ? `, key ${login.client_key_fingerprint}` : "";
-  return `${login.account}, ${login.site} site, ${login.address}${key}`;
+function loginParts(login) {
+  if (!login) return ["–"];
+  const key = login.client_key_fingerprint;
+  return [...parts(login.account, `${login.site} site, ${login.address}`), key ? element("code", {}, `key ${key}`) : null];
+}
+
+function parts(...texts) {
+  return texts.map((text, number) => element("span", {}, number < texts.length - 1 ? `${text}, ` : text));
 }
 
 function runLink(run) {
-  const parts = ["dags", run.dag, "runs", run.run, "tasks", run.task].map(encodeURIComponent).join("/");
-  const link = element("a", { href: `../${parts}?try_number=${run.try ?? 1}` },
-    `${run.dag}, ${run.run}, ${run.task}, try ${run.try ?? "–"}`);
+  const path = ["dags", run.dag, "runs", run.run, "tasks", run.task].map(encodeURIComponent).join("/");
+  const link = element("a", { href: `../${path}?try_number=${run.try ?? 1}` },
+    ...parts(run.dag, run.run, `${run.task}, try ${run.try ?? "–"}`));
   link.addEventListener("click", followInAirflow);
   return link;
 }
@@ -360,6 +404,7 @@ function followInAirflow(event) {
 // Accounts and keys.
 
 function showAccounts(found) {
+  needsAttention("key", endingKeys(found));
   const box = document.getElementById("accounts");
   box.replaceChildren(...found.errors.map(problem));
   for (const account of found.accounts) box.append(accountCard(account, found.now.slice(0, 10), found.warning_days));
@@ -373,7 +418,10 @@ function accountCard(account, today, warningDays) {
   const card = element("article", { className: "account" },
     element("h3", {}, account.account || `Connection ${account.connection}`));
   if (account.error) card.append(problem(account.error));
-  if (account.keys.length) card.append(timeline(account.keys, today, warningDays), keysTable(account.keys, warningDays));
+  if (account.keys.length) {
+    card.append(element("div", { className: "keys" },
+      timeline(account.keys, today, warningDays), keysTable(account.keys, warningDays)));
+  }
   card.append(element("dl", {}, ...facts(account).flatMap(
     ([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
   return card;

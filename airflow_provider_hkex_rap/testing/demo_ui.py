@@ -53,8 +53,9 @@ _AFTERNOON = timedelta(hours=17, minutes=30)
 """The time of the board after midnight: RAP has the reports of the day, and not yet those of the evening."""
 _DAYS_LEFT = 2
 """Days at most for which RAP still keeps the older day that lacks a report."""
-# No task is deferred, so no triggerer is needed.
-_PARTS = (["api-server"], ["scheduler", "--skip-serve-logs"], ["dag-processor"])
+# Airflow would serve the logs of tasks to other machines as well.
+_NO_LOGS = "--skip-serve-logs"
+_PARTS = (["api-server"], ["scheduler", _NO_LOGS], ["dag-processor"], ["triggerer", _NO_LOGS])
 _START_SECONDS = 120
 _STOP_SECONDS = 20
 _POLL_SECONDS = 0.5
@@ -197,8 +198,6 @@ def _environment(rap: RapSimulator, today: pendulum.Date) -> dict[str, str]:
 @contextlib.contextmanager
 def _airflow(environment: dict[str, str]) -> Iterator[str]:
     """Run the parts of Airflow, and yield its URL when it answers.
-
-    'airflow standalone' would serve the logs of tasks to other machines as well.
 
     :raises AirflowCommandError: if a part ends, or the API server does not answer in time.
     """

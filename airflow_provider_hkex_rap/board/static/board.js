@@ -101,16 +101,13 @@ function problem(text) {
   return element("p", { className: "error", role: "alert" }, text);
 }
 
-// What needs attention: the grid and the accounts each add their own lines.
+// What needs attention: the grid and the accounts each fill their own list.
 
-function needsAttention(kind, items) {
-  const section = document.getElementById("attention");
-  const list = section.querySelector("ul");
-  for (const old of list.querySelectorAll(`[data-kind="${kind}"]`)) old.remove();
+function needsAttention(list, items) {
   const shown = items.slice(0, ATTENTION);
   if (items.length > ATTENTION) shown.push(`and ${items.length - ATTENTION} more, below`);
-  list.append(...shown.map((item) => element("li", { "data-kind": kind }, item)));
-  section.hidden = !list.children.length;
+  document.getElementById(list).replaceChildren(...shown.map((item) => element("li", {}, item)));
+  document.getElementById("attention").hidden = !document.querySelector("#attention li");
 }
 
 function missingReports(board) {
@@ -142,7 +139,7 @@ function endingKeys(found) {
 // The grid.
 
 function showBoard(board) {
-  needsAttention("report", missingReports(board));
+  needsAttention("missing-reports", missingReports(board));
   document.getElementById("now").textContent = `${hongKong(board.now)} in Hong Kong`;
   const lakes = document.getElementById("lakes");
   lakes.replaceChildren();
@@ -231,8 +228,8 @@ function due(each, day) {
 function awaited(cell) {
   if (cell.awaited.length <= NAMED) return cell.awaited.map((each) => due(each, cell.day)).join(", ");
   const times = cell.awaited.map((each) => each.due).sort((one, other) => Date.parse(one) - Date.parse(other));
-  return `${count(cell.awaited.length, "report")}, the next by ${hongKong(times[0], cell.day)}`
-    + ` and the last by ${hongKong(times[times.length - 1], cell.day)}`;
+  return `${count(cell.awaited.length, "report")} between ${hongKong(times[0], cell.day)}`
+    + ` and ${hongKong(times[times.length - 1], cell.day)}`;
 }
 
 function lines(cell, day) {
@@ -404,7 +401,7 @@ function followInAirflow(event) {
 // Accounts and keys.
 
 function showAccounts(found) {
-  needsAttention("key", endingKeys(found));
+  needsAttention("ending-keys", endingKeys(found));
   const box = document.getElementById("accounts");
   box.replaceChildren(...found.errors.map(problem));
   for (const account of found.accounts) box.append(accountCard(account, found.now.slice(0, 10), found.warning_days));

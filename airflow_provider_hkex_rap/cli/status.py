@@ -14,8 +14,8 @@ from airflow_provider_hkex_rap.cli.command import (
     command_clock,
     show,
 )
-from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 from airflow_provider_hkex_rap.hooks.connections import list_conn_ids
+from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.status import AccountStatus

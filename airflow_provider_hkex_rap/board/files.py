@@ -26,7 +26,7 @@ def files(
     *,
     lake: str | None = None,
     dags: Container[str] = (),
-    shows_logins: bool = False,
+    accounts: Container[str] = (),
 ) -> dict[str, Any]:
     """Return the files of one cell as JSON, with the run that landed each.
 
@@ -35,7 +35,7 @@ def files(
     :param day: the business date, in ISO form.
     :param lake: the URI of a lake of the board; None for the first that has the customer.
     :param dags: the ids of the DAGs that the user may read; the runs of others are left out.
-    :param shows_logins: whether the user may see which account, key and server read the files.
+    :param accounts: the accounts that the user may see; the logins of others are left out.
     :raises RapConfigurationError: if an argument is not of the valid form, or the board does not show the
         lake.
     :raises LakeError: if the lake cannot be read.
@@ -54,14 +54,11 @@ def files(
         "folder": where.value,
         "day": when.isoformat(),
         "problems": [printable(problem, limit=PATH_CHARACTERS) for each in days for problem in each.problems],
-        "files": [
-            _file(entry, entry.uri in current, dags, shows_logins=shows_logins)
-            for entry in (*landed, *refused)
-        ],
+        "files": [_file(entry, entry.uri in current, dags, accounts) for entry in (*landed, *refused)],
     }
 
 
-def _file(entry: Entry, is_current: bool, dags: Container[str], *, shows_logins: bool) -> dict[str, Any]:
+def _file(entry: Entry, is_current: bool, dags: Container[str], accounts: Container[str]) -> dict[str, Any]:
     return {
         "name": printable(entry.text, limit=PATH_CHARACTERS),
         "report": printable(entry.report, limit=PATH_CHARACTERS),
@@ -75,7 +72,7 @@ def _file(entry: Entry, is_current: bool, dags: Container[str], *, shows_logins:
         "mtime": entry.mtime,
         "committed": entry.committed,
         "run": _run(entry, dags),
-        "login": {name: getattr(entry, name) for name in _OF_LOGIN} if shows_logins else None,
+        "login": {name: getattr(entry, name) for name in _OF_LOGIN} if entry.account in accounts else None,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.board.lakes import choose_customer, find_customers, read_customer
-from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, judge_cells, landed_files
+from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, judge_cells, landed_files, name_of
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_saturday, is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
@@ -148,9 +148,8 @@ def _lacking(lacking: Lacking) -> dict[str, Any]:
 
 
 def _report(missing: MissingReport) -> dict[str, Any]:
-    text = missing.report.code if missing.report else "every file"
     usual = None if missing.usual_time is None else format_minutes(missing.usual_time)
-    return {"report": printable(text), "usual_time": usual}
+    return {"report": name_of(missing), "usual_time": usual}
 
 
 def _iso(days: Sequence[Any]) -> list[str]:

@@ -199,7 +199,7 @@ def _customers() -> list[str]:
     """Return the customers of the connections that Airflow lists; none if its database cannot be read."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+    from airflow_provider_hkex_rap.hooks.connections import list_conn_ids
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
     try:

@@ -30,26 +30,24 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.grid import Cell, Landed
     from airflow_provider_hkex_rap.lake.store import Lake
-    from airflow_provider_hkex_rap.rap.judgement import MissingReport, Report
+    from airflow_provider_hkex_rap.rap.judgement import Report
 
 _DAGS = {Service.DCASS: "hkex_rap_daily_dcass", Service.CCMS: "hkex_rap_daily_ccms"}
 
 
 def _shown(cell: Cell, today: pendulum.Date) -> dict[str, object]:
+    from airflow_provider_hkex_rap.lake.grid import name_of
+
     return {
         "business_date": cell.business_date.isoformat(),
         "folder": cell.folder.value,
         "files": len(cell.files),
         "bytes": sum(file.size or 0 for file in cell.files.values()),
         "judged": cell.judged,
-        "missing": [_name(lacking.missing) for lacking in cell.missing],
-        "awaited": [_name(lacking.missing) for lacking in cell.awaited],
+        "missing": [name_of(lacking.missing) for lacking in cell.missing],
+        "awaited": [name_of(lacking.missing) for lacking in cell.awaited],
         "days_left": days_until_removed(cell.business_date, today),
     }
-
-
-def _name(missing: MissingReport) -> str:
-    return printable(missing.report.code if missing.report else missing.description)
 
 
 @command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pendulum
@@ -29,7 +29,7 @@ class AccountStatus:
     :param store: the key store.
     :param account: the RAP user account.
     :param today: the day in Hong Kong.
-    :param mask: called with each line of every private key that is read, before it is used.
+    :param mask: called with the lines of every private key that is read, before it is used.
     :param conn_id: the account's connection, if it is known; without it, no private key is opened.
     :param own: the fingerprint of the connection's own key, if it has one.
     :param passphrase: the connection's passphrase, if it has one.
@@ -44,7 +44,7 @@ class AccountStatus:
         account: Account,
         today: pendulum.Date,
         *,
-        mask: Callable[[str], object],
+        mask: Callable[[Sequence[str]], object],
         conn_id: str | None = None,
         own: str | None = None,
         passphrase: str | None = None,

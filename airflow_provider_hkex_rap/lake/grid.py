@@ -13,6 +13,7 @@ import pendulum
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL, History
+from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.retention import first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
@@ -33,6 +34,16 @@ class Lacking(NamedTuple):
     missing: MissingReport
     due: pendulum.DateTime
     """When it should be there: at its usual time, or else when its folders close."""
+
+
+def name_of(missing: MissingReport) -> str:
+    """Return what a cell lacks in a word: a report code, any file of its folder, or a glob.
+
+    :param missing: a report that is missing, awaited or excused.
+    """
+    if missing.report:
+        return printable(missing.report.code)
+    return "any file" if missing.folder else printable(missing.description)
 
 
 @dataclass(slots=True)
@@ -121,8 +132,10 @@ def _add_lacking(
     now: pendulum.DateTime,
 ) -> None:
     day = pendulum.Date(verdict.day.year, verdict.day.month, verdict.day.day)
+    named = {missing.report.folder for missing in verdict.absent if missing.report}
     for missing in verdict.absent:
-        if missing.folder and _came_later(landed, missing.folder, day):
+        # The reports of a folder without a file are named one by one.
+        if missing.folder and (missing.folder in named or _came_later(landed, missing.folder, day)):
             continue
         possible = _possible_folders(landed, folders, missing)
         due = _due(missing, day, possible)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
     :raises RapConfigurationError: if *uri* is blank, a relative path, or not a URI; if it has an empty
         segment, or characters that storages or readers take for something else; if the provider package for
         its kind of storage is not installed; or if that storage cannot refuse to overwrite a file.
+    :raises LakeError: if the connection's credentials cannot be had.
     """
     from airflow_provider_hkex_rap.lake.store import Lake
 
@@ -115,3 +117,6 @@ def _open_storage(text: str) -> tuple[AbstractFileSystem, str, str]:
             " or correct the URI.",
             lake=text,
         ) from None
+    # Some storages look for the credentials as soon as they are opened, and each has errors of its own.
+    except Exception as error:
+        raise refusal(f"The lake {text!r} cannot be opened", text, error) from error

@@ -10,6 +10,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 from airflow_provider_hkex_rap.sensors.context import (
@@ -98,6 +99,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
                 self._parse(context)
                 return self.poke(context)
         found, record = self._sessions.run(self._look, wanted=[KEY_WORK])
+        source = self._source
+        send_metrics(context, source.login.account, source.clock().date(), self._sessions, record)
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)
             return False

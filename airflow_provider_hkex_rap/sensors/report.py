@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
 from airflow_provider_hkex_rap.rap.clock import is_time, time_of
 from airflow_provider_hkex_rap.rap.errors import (
@@ -167,6 +168,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         except (RapSessionSuperseded, RapUnavailable) as error:
             if self._sessions.killed:
                 raise
+            self._send_metrics(context)
             self._look_failed = True
             self._awaited = f"The last look failed: {error}"
             self.log.warning("%s", self._awaited)
@@ -174,8 +176,13 @@ class RapReportSensor(RapTask, BaseSensorOperator):
                 # Back off: another login uses the account.
                 self.poke_interval = max(self.poke_interval, unattended_policy().superseded_backoff())
             return PokeReturnValue(False)
+        self._send_metrics(context)
         self._look_failed = False
         return self._judge(files)
+
+    def _send_metrics(self, context: Context) -> None:
+        account, today = self._source.login.account, self._source.clock().date()
+        send_metrics(context, account, today, self._sessions, self._sessions.key_record)
 
     async def _listing(self) -> Sequence[RemoteFile]:
         async with self._sessions.session() as session:

@@ -15,12 +15,14 @@ import pytest
 from airflow_provider_hkex_rap.board.accounts import accounts
 from airflow_provider_hkex_rap.board.files import files
 from airflow_provider_hkex_rap.board.grid import board
+from airflow_provider_hkex_rap.board.security import VisibleAccounts
 from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from ...manifest_history import at, landed, write, write_history
 
+NOBODY_HIDDEN = VisibleAccounts((), (), ())
 DAYS = [date(2026, 11, day) for day in (12, 13, 16, 17, 18, 19, 20)]
 FRIDAY = DAYS[-1]
 NIGHT = at(FRIDAY, 25.6)
@@ -81,6 +83,16 @@ def test_a_report_is_awaited_until_its_usual_time(lake: Path) -> None:
     assert {each["report"] for each in evening["awaited"]} == {"R001", "R002"}
     assert evening["awaited"][0]["due"].startswith("2026-11-20T19:30")
     assert cell(board(at(FRIDAY, 20)), FRIDAY)["state"] == "incomplete"
+
+
+def test_a_folder_without_a_file_names_its_usual_reports_alone(lake: Path) -> None:
+    write_history(lake, DAYS[:-1])
+    assert [each["report"] for each in cell(board(NIGHT), FRIDAY)["missing"]] == ["R000", "R001", "R002"]
+
+
+def test_a_folder_of_which_too_little_is_known_lacks_any_file(lake: Path) -> None:
+    write_history(lake, DAYS[:1])
+    assert [each["report"] for each in cell(board(at(DAYS[1], 27.6)), DAYS[1])["missing"]] == ["any file"]
 
 
 def test_a_missing_report_on_a_public_holiday_is_no_error_and_no_completeness(lake: Path) -> None:
@@ -155,10 +167,10 @@ def test_the_accounts_are_those_of_one_customer_and_read_no_manifest_again(
     write(lake, [landed(lake, FRIDAY, Folder.DCASS, "R000_20261120.csv", account="DCXYZ002")])
     board(NIGHT, "CABC")
     assert read() == {"CABC"}
-    (account,) = accounts(NIGHT, (), (), "CABC")["accounts"]
+    (account,) = accounts(NIGHT, NOBODY_HIDDEN, "CABC")["accounts"]
     assert (account["account"], account["last_download"]["at"]) == ("DCXYZ001", max(times))
     assert read() == set()
-    (account,) = accounts(NIGHT, (), (), "CXYZ")["accounts"]
+    (account,) = accounts(NIGHT, NOBODY_HIDDEN, "CXYZ")["accounts"]
     assert account["account"] == "DCXYZ002"
 
 
@@ -271,7 +283,9 @@ def test_the_files_of_a_cell_have_their_versions_and_runs(lake: Path) -> None:
         sha256="f" * 64,
     )
     write(lake, [old, new])
-    shown = files("CXYZ", "DCASS", "2026-11-20", dags={"hkex_rap_daily_dcass"}, shows_logins=True)["files"]
+    shown = files("CXYZ", "DCASS", "2026-11-20", dags={"hkex_rap_daily_dcass"}, accounts={"DCXYZ001"})[
+        "files"
+    ]
     assert [(file["current"], file["supersedes"]) for file in shown] == [(False, None), (True, old.uri)]
     assert shown[0]["run"] == {
         "dag": "hkex_rap_daily_dcass",

@@ -122,9 +122,9 @@ class Completeness:
                 seen = _first_seen(entry)
                 sighting = _sighting(Folder(entry.folder), entry.text, entry.mtime, naming, seen)
             else:
-                sighting = _recorded(entry)
+                sighting = recorded(entry)
             self._landed.setdefault(sighting.business_date, []).append(sighting)
-            if scope.account in (None, entry.account) and _was_whole(entry, sighting.business_date):
+            if scope.account in (None, entry.account) and was_whole(entry, sighting.business_date):
                 known.append(sighting)
         self.history = History.of(known)
 
@@ -275,16 +275,34 @@ def _valid(mtime: int | None, seen: pendulum.DateTime) -> int | None:
     return mtime if is_time(mtime, seen) else None
 
 
-def _recorded(entry: Entry) -> Sighting:
-    """Return the sighting of an entry, by the rules of the run that wrote it."""
-    report = Report(Folder(entry.folder), entry.report)
+def recorded(entry: Entry) -> Sighting:
+    """Return the sighting of an entry, by the rules of the run that wrote it.
+
+    :param entry: the entry.
+    """
+    report = _report(entry.folder, entry.report)
     dated = entry.business_date_rule in _DATED
-    day, mtime = date.fromisoformat(entry.business_date), _valid(entry.mtime, _first_seen(entry))
+    day, mtime = _day(entry.business_date), _valid(entry.mtime, _first_seen(entry))
     return Sighting(report, day, entry.text, mtime, dated)
 
 
-def _was_whole(entry: Entry, day: date) -> bool:
-    """Tell if RAP still listed a day whole when it listed one of its files (§4.1)."""
+# The files of a report share it, and those of a day its date: the board keeps many sightings in memory.
+@lru_cache(1024)
+def _report(folder: str, code: str) -> Report:
+    return Report(Folder(folder), code)
+
+
+@lru_cache(1024)
+def _day(text: str) -> pendulum.Date:
+    return pendulum.Date.fromisoformat(text)
+
+
+def was_whole(entry: Entry, day: date) -> bool:
+    """Tell if RAP still listed a day whole when it listed one of its files (§4.1).
+
+    :param entry: the entry of the file.
+    :param day: the business date.
+    """
     return _first_seen(entry).date() < left_on(day)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.notifications.record import RapAlert, RapWarning, Severity
+from airflow_provider_hkex_rap.notifications.urls import board_url, run_url
 from airflow_provider_hkex_rap.rap.errors import RapError
 from airflow_provider_hkex_rap.rap.printable import printable
 
@@ -81,7 +82,14 @@ def send_warnings(context: Context, warnings: Iterable[RapWarning], account: str
     def make() -> Iterator[RapAlert]:
         for warning in warnings:
             log.info("Alerting: %s", warning.what)
-            yield _make(context, "warning", warning, account=account, business_date=business_date)
+            yield _make(
+                context,
+                "warning",
+                warning,
+                account=account,
+                business_date=business_date,
+                task=getattr(context.get("ti"), "task", None),
+            )
 
     send_alerts(make, context)
 
@@ -100,7 +108,8 @@ def _of_task(context: Context) -> RapAlert:
         )
     else:
         facts = _killed(name)
-    return _make(context, "error", facts, account=_account(task), business_date=_business_date(context, task))
+    day = _business_date(context, task)
+    return _make(context, "error", facts, account=_account(task), business_date=day, task=task)
 
 
 def _of_run(context: Context) -> list[RapAlert]:
@@ -121,7 +130,7 @@ def _of_run(context: Context) -> list[RapAlert]:
     task = dag.task_dict.get(silent[0][1]) if silent else None
     only = silent[0] if len(silent) == 1 else None
     day = _business_date(context, task)
-    return [_make(context, "error", facts, account=_account(task), business_date=day, key=only)]
+    return [_make(context, "error", facts, account=_account(task), business_date=day, task=task, key=only)]
 
 
 def _killed(names: str) -> RapWarning:
@@ -150,13 +159,11 @@ def _make(
     *,
     account: str,
     business_date: str,
+    task: Any,
     key: tuple[str, str, int] | None = None,
 ) -> RapAlert:
     # The masker of Airflow's logs knows the secrets that this task has read.
     from airflow.sdk.log import redact  # type: ignore[attr-defined]
-
-    from airflow_provider_hkex_rap.operators.links import board_url, run_url
-    from airflow_provider_hkex_rap.rap.account import Account
 
     ti: Any = context.get("ti")
     dag_id, run_id = (ti.dag_id, ti.run_id) if ti else (context["dag"].dag_id, context["run_id"])
@@ -179,7 +186,7 @@ def _make(
         run_id=run_id,
         task_id=task_id,
         link=run_url(dag_id, run_id, task_id, map_index),
-        board=board_url(Account(account).customer, business_date) if account and business_date else "",
+        board=_board(task, account, business_date),
     )
 
 
@@ -308,20 +315,33 @@ def _account(task: Any) -> str:
 
 
 def _business_date(context: Context, task: Any) -> str:
-    """Return the trading day of a download's or a sensor's run, as the task has or would have computed it."""
-    from airflow_provider_hkex_rap.operators.task import trading_day
-    from airflow_provider_hkex_rap.rap.clock import system_clock
-    from airflow_provider_hkex_rap.rap.folders import parse_folders
-    from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
-
-    folders = getattr(task, "folders", None) or getattr(task, "folder", None)
-    if not folders:
-        return ""
+    """Return the trading day of the run of a RAP task, as the task has or would have computed it."""
+    run_day = getattr(task, "run_day", None)
     # The arguments may be wrong, which is perhaps why the task has failed.
     try:
-        service = max(folder.service for folder in parse_folders(folders))
-        chosen = parse_business_date(task.business_date)
-        return trading_day(context, service, system_clock()(), chosen).isoformat()
+        day = run_day(context) if run_day else None
     except Exception as error:
         log.info("The alert names no trading day: %s", error)
         return ""
+    return day.isoformat() if day else ""
+
+
+def _board(task: Any, account: str, business_date: str) -> str:
+    """Return the URL of the day on the board: of the task's folder, or of all folders if it has several."""
+    from airflow_provider_hkex_rap.rap.account import Account
+    from airflow_provider_hkex_rap.rap.folders import parse_folders
+
+    if not (account and business_date):
+        return ""
+    try:
+        folders = parse_folders(getattr(task, "folders", None) or getattr(task, "folder", None) or ())
+    except RapError:
+        folders = ()
+    lake = str(getattr(task, "lake", None) or "")
+    return board_url(
+        Account(account).customer,
+        business_date,
+        folders[0].value if len(folders) == 1 else "",
+        # In the DAG processor, no argument is rendered.
+        "" if "{{" in lake else lake,
+    )

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hkex_rap.aio.thread import in_thread
+from airflow_provider_hkex_rap.aio.together import run_both
 from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
 from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.layout import new_run
@@ -16,6 +18,7 @@ from airflow_provider_hkex_rap.lake.ledger import FolderDay
 from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.rap.calendar import load_public_holidays
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.judgement import (
     Report,
@@ -83,7 +86,8 @@ class Judging:
         was killed or its session was cut.
         """
         try:
-            await self._ingest.land(self._judge_and_mark)
+            # The login takes as long as the import of the calendar.
+            await run_both(self._ingest.land(self._judge_and_mark), in_thread(load_public_holidays))
         except RapError:
             await self._judge_and_mark()
             raise

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 from airflow_provider_hkex_rap.sensors.context import (
@@ -110,6 +111,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
                 self._parse(context)
                 return self.poke(context)
         looked = look_once(self, self._sessions, self._look, KEY_WORK)
+        account, today = self._source.login.account, self._source.clock().date()
+        send_metrics(context, account, today, self._sessions, looked and looked[1])
         if looked is None:
             return False
         found, record = looked

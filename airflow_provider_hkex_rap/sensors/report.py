@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
 from airflow_provider_hkex_rap.rap.clock import is_time, time_of
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
@@ -161,6 +162,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
                 self._parse(context)
                 return self.poke(context)
         files = look_once(self, self._sessions, self._listing, self._folder.service)
+        account, today = self._source.login.account, self._source.clock().date()
+        send_metrics(context, account, today, self._sessions, self._sessions.key_record)
         if files is None:
             self._awaited = f"The last look failed: {self.failed_look}"
             return PokeReturnValue(False)

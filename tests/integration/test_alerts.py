@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ import pendulum
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseNotifier
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom, TaskStatesResult, XComResult
 from airflow.sdk.observability import stats
@@ -30,6 +30,8 @@ from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
+from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from ..simulated_rap import NOW, download, in_a_run, use
@@ -81,9 +83,9 @@ def run(day: pendulum.Date = FRIDAY, *, try_number: int = 1) -> Any:
     return context
 
 
-def failing(error: BaseException) -> Any:
+def failing(error: BaseException, folders: Sequence[str] = ("DCASS",), lake: str = "file:///lake") -> Any:
     """Return the context of a failure callback."""
-    task = RapDownloadOperator(task_id="land", folders=["DCASS"], lake="file:///lake")
+    task = RapDownloadOperator(task_id="land", folders=folders, lake=lake)
     made = run(try_number=2) | {"exception": error, "dag": DAG("daily"), "logical_date": None}
     made["ti"].task = task
     return made
@@ -383,6 +385,20 @@ def test_a_task_that_its_dag_no_longer_has_loses_no_alert(
     assert "daily.before_7, daily.land_dcass, daily.other_3" in sent["what"]
 
 
+def test_an_alert_links_to_the_day_of_its_task_on_the_board(
+    rap: RapSimulator, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, unrendered = RuntimeError("x"), "{{ var.value.hkex_rap_lake }}"
+    alert(failing(error))
+    alert(failing(error, folders=["DCASS", "DCASS_OTHERS"], lake="s3://aws_default@bucket/rap"))
+    alert(failing(error, lake=unrendered))
+    assert [sent["board"].partition("/hkex-rap/?")[2] for sent in mail.alerts()] == [
+        f"customer=CXYZ&folder=DCASS&day={FRIDAY}&lake=file%3A%2F%2F%2Flake",
+        f"customer=CXYZ&day={FRIDAY}&lake=s3%3A%2F%2Faws_default%40bucket%2Frap",
+        f"customer=CXYZ&folder=DCASS&day={FRIDAY}",
+    ]
+
+
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(
     rap: RapSimulator, mail: MailServer
 ) -> None:
@@ -504,6 +520,41 @@ def test_the_metrics_of_a_download(
         ("hkex_rap.sessions.superseded", None): ("c", 1),
     }
     assert 0 < sent["hkex_rap.landing.duration", None].value < 60_000
+
+
+def test_the_metrics_of_a_look_of_a_sensor(
+    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, statsd: StatsdServer, tmp_path: Path
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"] |= {"key_expires": "2026-12-03", "key_store": tmp_path.as_uri()}
+    use(monkeypatch, connection)
+    context = in_a_run()
+    assert RapReportSensor(task_id="look", folder="DCASS").poke(context)
+    assert not RapKeyExpiryWarningSensor(task_id="look").poke(context)
+    sent = [(m.name, m.value, m.tags["account"]) for m in statsd.metrics()]
+    account = "DCXYZ001"
+    assert (
+        sent
+        == [
+            ("hkex_rap.sessions.superseded", 0, account),
+            ("hkex_rap.key.days_left", 14, account),
+        ]
+        * 2
+    )
+
+
+def test_a_sensor_that_times_out_alerts(rap: RapSimulator, mail: MailServer) -> None:
+    sensor = RapReportSensor(task_id="wait", folder="DCASS", reports=["TP001_*"], timeout=0)
+    context = run() | {"dag": DAG("daily")}
+    context["ti"].get_first_reschedule_date = lambda context: None
+    with pytest.raises(AirflowSensorTimeout) as raised:
+        sensor.execute(context)
+    context["ti"].task = sensor
+    alert(context | {"exception": raised.value})
+    (sent,) = mail.alerts()
+    assert (sent["severity"], sent["kind"]) == ("error", "AirflowSensorTimeout")
+    assert "TP001_* (0 of 1)" in sent["what"]
+    assert sent["board"].endswith(f"/hkex-rap/?customer=CXYZ&folder=DCASS&day={FRIDAY}")
 
 
 def test_a_metric_that_cannot_be_sent_fails_no_task(

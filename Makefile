@@ -26,7 +26,8 @@ test: .venv/.installed ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about fifteen minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and alone"
 
 test-cluster: .venv/.installed ## Run the trial of workers that are killed; needs PostgreSQL and Redis
 	$(BIN)/python -m pytest -m cluster

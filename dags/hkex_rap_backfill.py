@@ -4,25 +4,40 @@ Trigger it with the first and the last day. RAP keeps reports for ten calendar d
 in ``ACCOUNTS`` downloads its own days, so no file is downloaded twice; files that are already in the lake are
 skipped. An account needs a connection, and a pool with one slot. List pools other than ``hkex_rap`` in the
 option ``[hkex_rap] pools``; the scheduler creates them when it starts.
+
+The days are those on which RAP serves all ``FOLDERS``: trading days. For the Saturdays on which CCMS opens,
+name its folder alone; the daily DAG of CCMS lands their reports too. If the range has no day, the run fails.
 """
 
 from datetime import date, timedelta
 
 from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
-from airflow_provider_hkex_rap.rap.calendar import trading_days
+from airflow_provider_hkex_rap.rap.folders import parse_folders
+from airflow_provider_hkex_rap.rap.service_hours import window
 
 # The connection of each account, and its pool.
 ACCOUNTS = {"hkex_rap_default": "hkex_rap"}
+FOLDERS = ["DCASS", "DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"]
 
 
 @task
 def share(number: int, first_day: str, last_day: str) -> list[str]:
-    """Return the trading days of one account: every n-th day of the range, if there are n accounts."""
-    days = trading_days(date.fromisoformat(first_day), date.fromisoformat(last_day))
-    return [day.isoformat() for day in days][number :: len(ACCOUNTS)]
+    """Return the days of one account: every n-th day of the range, if there are n accounts."""
+    first, last = date.fromisoformat(first_day), date.fromisoformat(last_day)
+    every = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    services = {folder.service for folder in parse_folders(FOLDERS)}
+    days = [day.isoformat() for day in every if all(window(service, day) for service in services)]
+    if not days:
+        # Without days Airflow would skip the download, and the run would succeed.
+        raise AirflowFailException(
+            f"Nothing to land: RAP serves these folders on no day from {first_day} to {last_day}."
+            " Trigger the DAG with a first_day that is not after last_day, and a trading day between them."
+        )
+    return days[number :: len(ACCOUNTS)]
 
 
 with DAG(
@@ -48,7 +63,7 @@ with DAG(
         )
         RapDownloadOperator.partial(
             task_id=f"land_by_{rap_conn_id}",
-            folders=["DCASS", "DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"],
+            folders=FOLDERS,
             lake="{{ var.value.hkex_rap_lake }}",
             rap_conn_id=rap_conn_id,
             pool=pool,

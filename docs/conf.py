@@ -27,6 +27,8 @@ autodoc_member_order = "bysource"
 default_role = "literal"
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_title = f"{project} {version}"
 html_copy_source = False
 html_show_sourcelink = False

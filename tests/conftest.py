@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from .guide import rules_of, write_page
@@ -22,6 +23,10 @@ os.environ |= {
     # Seconds; the default is five minutes.
     "AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT": "0.1",
 }
+
+# No test judges a time: a busy machine would fail it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # If a shell has started the tests in the background, every command under test would ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)

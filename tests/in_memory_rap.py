@@ -33,6 +33,7 @@ ORIGIN = Origin(
     dag="daily",
     run="scheduled__2026-11-20",
     task="download",
+    map_index=-1,
     try_number=1,
     package_version="0.0",
 )

@@ -133,7 +133,7 @@ def download(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any
 def in_a_run() -> Any:
     """Return a minimal task context: the operator then behaves as in a DAG run, and not as in a notebook."""
     return {
-        "ti": SimpleNamespace(dag_id="daily", run_id="run", task_id="land", try_number=1),
+        "ti": SimpleNamespace(dag_id="daily", run_id="run", task_id="land", map_index=-1, try_number=1),
         "dag_run": SimpleNamespace(conf={}, run_after=NOW),
     }
 

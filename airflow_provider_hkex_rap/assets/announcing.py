@@ -4,6 +4,9 @@ Airflow discards the events of a failed try, and a worker may be killed at any t
 says which manifest files were announced. A task announces all files of the ledger that have no mark, no
 matter which task wrote them. It writes the mark after Airflow has recorded its success and its events. If no
 mark could be written, the next success announces the same files again: delivery is at least once.
+
+Airflow creates an asset with its first event. If two tasks announce the first reports of a folder at the same
+moment, Airflow 3.3 fails one of them, without a retry. So such tasks take turns, by claims in the lake.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.assets.uris import reports_uri
 from airflow_provider_hkex_rap.lake.manifest import window
-from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, claim_turn, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
 if TYPE_CHECKING:
@@ -26,10 +30,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.entry import Entry
     from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.rap.clock import Clock
     from airflow_provider_hkex_rap.rap.folders import Folder
 
 KIND = "announced"
 """The kind of the marks."""
+TURN = "announcing"
+"""The kind of the claims of the tasks that announce the first reports of a folder."""
+CLAIM_SECONDS = 30.0
+"""Seconds after which nobody waits for the task that has made a claim: it was killed before its success."""
+WAIT_SECONDS = 30.0
+"""Seconds that a task waits for others, at most."""
+_POLL_SECONDS = 1.0
 
 _LATEST_EVENTS = 50
 _LATEST_MARKS = 8
@@ -61,6 +73,7 @@ class Announcement:
 
         announcement = Announcement(lake=lake, customer="CXYZ", run=run)
         announcement.add(Folder.DCASS, manifests, announced)
+        await announcement.wait_for_turn(clock)
         for news in announcement.news:
             context["outlet_events"][REPORTS_LANDED].add(Asset(news.uri), extra=news.extra)
         # once Airflow has recorded the success:
@@ -99,6 +112,35 @@ class Announcement:
             }
             covered = tuple(sorted(manifests))
             self.news.append(FolderNews(folder=folder, uri=uri, extra=extra, manifests=covered))
+
+    async def wait_for_turn(self, clock: Clock) -> None:
+        """Wait while another task announces the first reports of one of the folders, for 30 s at most.
+
+        :param clock: gives the current time.
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS), StorageCalls(1) as calls:
+                # All tasks take the folders in one order, so that no two of them wait for each other.
+                for news in sorted(self.news, key=lambda news: news.folder):
+                    await self._wait_for_turn(calls, news, clock)
+        # Any error of Airflow or of the storage has the same effect: the reports have landed.
+        except Exception as error:
+            log.warning(
+                "Announcing the reports although another task may do so now: %s. If Airflow fails this task"
+                " for it, clear the task.",
+                str(error) or f"that task has not ended within {WAIT_SECONDS:g} s",
+            )
+
+    async def _wait_for_turn(self, calls: StorageCalls, news: FolderNews, clock: Clock) -> None:
+        place = (self.lake, self.customer, news.folder, TURN, self.run)
+        is_waiting = False
+        while not await in_thread(recorded_runs, news.uri, 1):
+            if await claim_turn(calls, *place, clock(), CLAIM_SECONDS):
+                return
+            if not is_waiting:
+                log.info("Another task announces the first reports of %s; waiting for it.", news.uri)
+            is_waiting = True
+            await asyncio.sleep(_POLL_SECONDS)
 
     def mark(self) -> None:
         """Write a mark for each event that Airflow has recorded; log errors, since the task has succeeded."""
@@ -148,16 +190,17 @@ async def read_announced(
     return {str(path) for mark in marks for path in mark.payload.get("manifests", ())}
 
 
-def recorded_runs(uri: str) -> set[str]:
+def recorded_runs(uri: str, latest: int = _LATEST_EVENTS) -> set[str]:
     """Return the runs of the latest events of an asset, as Airflow has recorded them.
 
     :param uri: the URI of the asset, which is its name as well.
+    :param latest: how many events to read, at most.
     :raises AirflowRuntimeError: if Airflow does not know.
     """
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
-    latest = InletEventsAccessor(asset_name=uri, asset_uri=uri).ascending(False).limit(_LATEST_EVENTS)
-    return {str((event.extra or {}).get("run")) for event in latest}
+    events = InletEventsAccessor(asset_name=uri, asset_uri=uri).ascending(False).limit(latest)
+    return {str((event.extra or {}).get("run")) for event in events}
 
 
 def describe_days(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hkex_rap.board.grid import landed_of_all_customers
-from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+from airflow_provider_hkex_rap.board.lakes import choose_customer, find_customers, read_customer
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.status import AccountStatus
+from airflow_provider_hkex_rap.lake.extracts import Download, last_downloads
 from airflow_provider_hkex_rap.rap.errors import RapError
 from airflow_provider_hkex_rap.rap.key_lifecycle import WARNING_DAYS, first_renewal_day
 from airflow_provider_hkex_rap.rap.printable import printable
@@ -16,77 +15,56 @@ from airflow_provider_hkex_rap.rap.printable import printable
 if TYPE_CHECKING:
     import pendulum
 
+    from airflow_provider_hkex_rap.board.security import VisibleAccounts
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
-    from airflow_provider_hkex_rap.lake.entry import Entry
 
 _TEXT = 2000
 
 
-def connection_ids() -> list[str]:
-    """Return the connections of the type hkex_rap that Airflow lists."""
-    return list_conn_ids()
-
-
-def accounts(now: pendulum.DateTime, readable: Collection[str], hidden: Collection[str]) -> dict[str, Any]:
-    """Return the accounts as JSON: those of the connections, and those that the manifests name.
+def accounts(now: pendulum.DateTime, visible: VisibleAccounts, customer: str | None = None) -> dict[str, Any]:
+    """Return the accounts as JSON: those of the connections, and those that a customer's manifest names.
 
     :param now: the time in Hong Kong.
-    :param readable: the connections that the user may read.
-    :param hidden: those that the user may not read; their accounts are left out, also if a manifest names
-        them.
+    :param visible: the accounts that the user may see; others are left out, also if a manifest names them.
+    :param customer: the customer whose manifest tells the last downloads; None for the first that a lake has.
     """
-    landed, errors = landed_of_all_customers(now)
-    downloads = _last_downloads(
-        entry for each in landed for files in each.values() for entry in files.values()
-    )
-    of_connections = [_of_connection(conn_id, now) for conn_id in sorted(readable)]
+    downloads, errors = _read_downloads(now, customer)
+    of_connections = [_of_connection(source, now) for source in visible.connections]
     named = {account["account"] for account in of_connections}
-    left_out = {_account_of(conn_id) for conn_id in hidden}
-    # If the account of a hidden connection is not known, any account may be it.
-    shown = set() if None in left_out else set(downloads) - named - left_out
-    others = [_without_connection(name) for name in sorted(shown)]
+    others = [
+        _without_connection(name) for name in sorted(downloads) if name in visible and name not in named
+    ]
     found = [*of_connections, *others]
     for account in found:
         account["last_download"] = _download(downloads.get(account["account"]))
     return {"now": now.to_iso8601_string(), "warning_days": WARNING_DAYS, "errors": errors, "accounts": found}
 
 
-def _last_downloads(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Return the entry of each account's last download."""
-    last: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.downloaded and entry.downloaded > (_time(last.get(entry.account)) or ""):
-            last[entry.account] = entry
-    return last
-
-
-def _time(entry: Entry | None) -> str | None:
-    return entry.downloaded if entry else None
-
-
-def _download(entry: Entry | None) -> dict[str, Any] | None:
-    if entry is None:
-        return None
-    return {"at": entry.downloaded, "site": printable(entry.site), "address": printable(entry.address)}
-
-
-def _account_of(conn_id: str) -> str | None:
-    """Return the account of a connection; None if it cannot be read."""
+def _read_downloads(now: pendulum.DateTime, customer: str | None) -> tuple[dict[str, Download], list[str]]:
+    """Return the last download of each account of a customer, and the errors of lakes."""
     try:
-        return _source(conn_id).account.name
-    except Exception:  # each secrets backend has its own errors
-        return None
+        found = find_customers()
+    except RapError as error:
+        return {}, [str(error)]
+    shown = choose_customer(found, customer)
+    errors = [each.error for each in found if each.error]
+    extracts = []
+    for each in found:
+        if each.lake and shown in each.customers:
+            try:
+                extracts += read_customer(each.lake, str(shown), now.date())
+            except RapError as error:
+                errors.append(str(error))
+    return last_downloads(extracts), errors
 
 
-def _source(conn_id: str) -> AirflowLoginSource:
-    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-
-    return AirflowLoginSource(conn_id)
+def _download(last: Download | None) -> dict[str, Any] | None:
+    return last and {"at": last.at, "site": printable(last.site), "address": printable(last.address)}
 
 
-def _of_connection(conn_id: str, now: pendulum.DateTime) -> dict[str, Any]:
-    source = _source(conn_id)
+def _of_connection(source: AirflowLoginSource, now: pendulum.DateTime) -> dict[str, Any]:
+    conn_id = source.conn_id
     facts: dict[str, Any] = {"account": "", "connection": conn_id, "site": None, "error": None, "keys": []}
     try:
         facts["account"] = source.account.name
@@ -114,11 +92,11 @@ def _keys(source: AirflowLoginSource, today: pendulum.Date) -> dict[str, Any]:
 
     :raises RapError: if the connection is not valid, or the key store or the record cannot be read.
     """
-    from airflow.sdk.log import mask_secret
+    from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 
     store = source.key_store
     # Neither the connection's key nor the passphrase is read: the board needs no private key.
-    status = AccountStatus(store, source.account, today, mask=mask_secret, key_expires=source.key_expires)
+    status = AccountStatus(store, source.account, today, mask=mask_secrets, key_expires=source.key_expires)
     record = status.record
     if not any(record.keys):
         return {"keys": [], "error": _no_record(store)}

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_hkex_rap.board import accounts as board_accounts
 from airflow_provider_hkex_rap.board import files as board_files
 from airflow_provider_hkex_rap.board import grid as board_grid
-from airflow_provider_hkex_rap.board.security import READS_CONNECTIONS, READS_REPORTS, ViewerDep
+from airflow_provider_hkex_rap.board.security import READS_REPORTS, ViewerDep
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 
@@ -81,7 +81,7 @@ def board_app() -> ASGIApp:
     app.add_api_route("/static/{name}", _static, methods=["GET"])
     app.add_api_route("/api/board", _board, methods=["GET"])
     app.add_api_route("/api/files", _files, methods=["GET"])
-    app.add_api_route("/api/accounts", _accounts, methods=["GET"], dependencies=[READS_CONNECTIONS])
+    app.add_api_route("/api/accounts", _accounts, methods=["GET"])
     app.add_exception_handler(RapError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_refusal)
     return WithHeaders(app)
@@ -98,21 +98,22 @@ def _static(name: Literal["board.css", "board.js", "icon.svg"]) -> FileResponse:
     return FileResponse(_STATIC / name)
 
 
-def _board() -> JSONResponse:
-    return JSONResponse(board_grid.board(now_in_hong_kong()))
+def _board(customer: str | None = None) -> JSONResponse:
+    return JSONResponse(board_grid.board(now_in_hong_kong(), customer))
 
 
 def _files(viewer: ViewerDep, customer: str, folder: str, day: str, lake: str | None = None) -> JSONResponse:
-    found = board_files.files(
-        customer, folder, day, lake=lake, dags=viewer.dags, shows_logins=viewer.reads_connections
+    accounts = viewer.visible_accounts() or ()
+    return JSONResponse(
+        board_files.files(customer, folder, day, lake=lake, dags=viewer.dags, accounts=accounts)
     )
-    return JSONResponse(found)
 
 
-def _accounts(viewer: ViewerDep) -> JSONResponse:
-    conn_ids = board_accounts.connection_ids()
-    readable = viewer.readable_connections(conn_ids)
-    return JSONResponse(board_accounts.accounts(now_in_hong_kong(), readable, set(conn_ids) - readable))
+def _accounts(viewer: ViewerDep, customer: str | None = None) -> JSONResponse:
+    visible = viewer.visible_accounts()
+    if visible is None:
+        raise HTTPException(403, "Accounts and keys are shown to users who may read connections in Airflow.")
+    return JSONResponse(board_accounts.accounts(now_in_hong_kong(), visible, customer))
 
 
 async def _answer_error(request: Request, error: Any) -> Response:

@@ -10,14 +10,12 @@ from airflow_provider_hkex_rap.lake.catalog import choose_reports, read_days
 from airflow_provider_hkex_rap.rap.account import parse_customer
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
-from airflow_provider_hkex_rap.rap.printable import printable
+from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS, printable
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.entry import Entry
 
-_NAME = 4096
-"""The most characters of a name or URI; no path that a file system allows is longer."""
 _OF_LOGIN = ("account", "site", "address", "client_key_fingerprint", "host_key_fingerprint")
 
 
@@ -28,7 +26,7 @@ def files(
     *,
     lake: str | None = None,
     dags: Container[str] = (),
-    shows_logins: bool = False,
+    accounts: Container[str] = (),
 ) -> dict[str, Any]:
     """Return the files of one cell as JSON, with the run that landed each.
 
@@ -37,7 +35,7 @@ def files(
     :param day: the business date, in ISO form.
     :param lake: the URI of a lake of the board; None for the first that has the customer.
     :param dags: the ids of the DAGs that the user may read; the runs of others are left out.
-    :param shows_logins: whether the user may see which account, key and server read the files.
+    :param accounts: the accounts that the user may see; the logins of others are left out.
     :raises RapConfigurationError: if an argument is not of the valid form, or the board does not show the
         lake.
     :raises LakeError: if the lake cannot be read.
@@ -55,29 +53,26 @@ def files(
         "customer": code,
         "folder": where.value,
         "day": when.isoformat(),
-        "problems": [printable(problem, limit=_NAME) for each in days for problem in each.problems],
-        "files": [
-            _file(entry, entry.uri in current, dags, shows_logins=shows_logins)
-            for entry in (*landed, *refused)
-        ],
+        "problems": [printable(problem, limit=PATH_CHARACTERS) for each in days for problem in each.problems],
+        "files": [_file(entry, entry.uri in current, dags, accounts) for entry in (*landed, *refused)],
     }
 
 
-def _file(entry: Entry, is_current: bool, dags: Container[str], *, shows_logins: bool) -> dict[str, Any]:
+def _file(entry: Entry, is_current: bool, dags: Container[str], accounts: Container[str]) -> dict[str, Any]:
     return {
-        "name": printable(entry.text, limit=_NAME),
-        "report": printable(entry.report, limit=_NAME),
+        "name": printable(entry.text, limit=PATH_CHARACTERS),
+        "report": printable(entry.report, limit=PATH_CHARACTERS),
         "size": entry.size,
         "sha256": entry.sha256,
-        "uri": entry.uri and printable(entry.uri, limit=_NAME),
-        "supersedes": entry.supersedes and printable(entry.supersedes, limit=_NAME),
+        "uri": entry.uri and printable(entry.uri, limit=PATH_CHARACTERS),
+        "supersedes": entry.supersedes and printable(entry.supersedes, limit=PATH_CHARACTERS),
         "current": is_current,
         "disposition": entry.disposition,
-        "reason": printable(entry.reason, limit=_NAME),
+        "reason": printable(entry.reason, limit=PATH_CHARACTERS),
         "mtime": entry.mtime,
         "committed": entry.committed,
         "run": _run(entry, dags),
-        "login": {name: getattr(entry, name) for name in _OF_LOGIN} if shows_logins else None,
+        "login": {name: getattr(entry, name) for name in _OF_LOGIN} if entry.account in accounts else None,
     }
 
 
@@ -85,4 +80,10 @@ def _run(entry: Entry, dags: Container[str]) -> dict[str, Any] | None:
     """Return the task that landed a file; None outside a run, or if the user may not read its DAG."""
     if not (entry.dag and entry.run and entry.task) or entry.dag not in dags:
         return None
-    return {"dag": entry.dag, "run": entry.run, "task": entry.task, "try": entry.try_number}
+    return {
+        "dag": entry.dag,
+        "run": entry.run,
+        "task": entry.task,
+        "map_index": entry.map_index,
+        "try": entry.try_number,
+    }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hkex_rap.board.lakes import customers_of, lake_uris, open_configured, reading
-from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, Landed, judge_cells, read_landed
+from airflow_provider_hkex_rap.board.lakes import choose_customer, find_customers, read_customer
+from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, judge_cells, landed_files, name_of
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_saturday, is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
@@ -26,43 +25,46 @@ if TYPE_CHECKING:
 _PROBLEMS_SHOWN = 20
 
 
-def board(now: pendulum.DateTime) -> dict[str, Any]:
-    """Return the board as JSON: each lake with its customers, days, folders and cells.
+def board(now: pendulum.DateTime, customer: str | None = None) -> dict[str, Any]:
+    """Return the board as JSON: each lake with the days, folders and cells of one customer.
 
-    An error is a part of the answer, with its cause and the next step: an empty grid would say that nothing
-    has landed.
+    Only that customer's manifest is read; the others are named. An error is a part of the answer, with its
+    cause and the next step: an empty grid would say that nothing has landed.
 
     :param now: the time in Hong Kong.
+    :param customer: the DCASS customer code, such as ``CXYZ``; None for the first that a lake has.
     """
     answer: dict[str, Any] = {"now": now.to_iso8601_string(), "error": None, "lakes": []}
     try:
-        uris = lake_uris()
+        found = find_customers()
     except RapError as error:
         return answer | {"error": str(error)}
-    return answer | {"lakes": [_lake(uri, now) for uri in uris]}
-
-
-def _lake(uri: str, now: pendulum.DateTime) -> dict[str, Any]:
-    try:
-        lake = open_configured(uri)
-        customers = customers_of(lake)
-    except RapError as error:
-        return {"uri": uri, "error": str(error), "customers": []}
-    return {
-        "uri": uri,
-        "error": None,
-        "customers": [{"customer": customer, **_customer(lake, customer, now)} for customer in customers],
-    }
+    shown = choose_customer(found, customer)
+    lakes = [
+        {
+            "uri": each.uri,
+            "error": each.error,
+            "customers": [
+                {"customer": code, **_customer(each.lake, code, now)}
+                for code in each.customers
+                if each.lake and code == shown
+            ],
+            "others": [code for code in each.customers if code != shown],
+        }
+        for each in found
+    ]
+    if customer and not any(lake["customers"] for lake in lakes):
+        answer["error"] = f"No lake of the board has a manifest of {printable(customer)}."
+    return answer | {"lakes": lakes}
 
 
 def _customer(lake: Lake, customer: str, now: pendulum.DateTime) -> dict[str, Any]:
-    problems: list[str] = []
-    days = manifest_window(now.date())
     try:
-        with reading(lake.uri):
-            landed = asyncio.run(read_landed(lake, customer, tuple(Folder), days, problems))
+        extracts = read_customer(lake, customer, now.date())
     except RapError as error:
         return {"error": str(error), "problems": [], "folders": [], "days": [], "cells": []}
+    landed = landed_files(extracts)
+    problems = [problem for extract in extracts for problem in extract.problems]
     known = {folder for _, folder in landed}
     folders = [folder for folder in Folder if folder in known]
     cells = judge_cells(landed, folders, now) if folders else []
@@ -71,7 +73,7 @@ def _customer(lake: Lake, customer: str, now: pendulum.DateTime) -> dict[str, An
         # A line that cannot be read may be the entry of a report that seems to be missing.
         "problems": [printable(problem, limit=2000) for problem in problems[:_PROBLEMS_SHOWN]],
         "more_problems": len(problems[_PROBLEMS_SHOWN:]),
-        "since": days[0].isoformat(),
+        "since": manifest_window(now.date())[0].isoformat(),
         "folders": [folder.value for folder in folders],
         # An account need not subscribe to every folder (§4.2), so a folder without any file is not judged.
         "unused_folders": [folder.value for folder in Folder if folder not in known],
@@ -134,7 +136,7 @@ def _state(cell: Cell) -> tuple[str, str]:
         return "complete", ""
     if kind:
         return "not judged", kind
-    return "not judged", f"fewer than {LEAST_BASELINE_DAYS} ordinary days before it are known"
+    return "not judged", f"fewer than {LEAST_BASELINE_DAYS} ordinary days before it are known of the folder"
 
 
 def _lacking(lacking: Lacking) -> dict[str, Any]:
@@ -146,33 +148,9 @@ def _lacking(lacking: Lacking) -> dict[str, Any]:
 
 
 def _report(missing: MissingReport) -> dict[str, Any]:
-    text = missing.report.code if missing.report else "every file"
     usual = None if missing.usual_time is None else format_minutes(missing.usual_time)
-    return {"report": printable(text), "usual_time": usual}
+    return {"report": name_of(missing), "usual_time": usual}
 
 
 def _iso(days: Sequence[Any]) -> list[str]:
     return [day.isoformat() for day in days]
-
-
-def landed_of_all_customers(now: pendulum.DateTime) -> tuple[list[Landed], list[str]]:
-    """Return what has landed in the window, for each customer of each lake that can be read, and the errors.
-
-    :param now: the time in Hong Kong.
-    """
-    found: list[Landed] = []
-    errors: list[str] = []
-    try:
-        uris = lake_uris()
-    except RapError as error:
-        return [], [str(error)]
-    for uri in uris:
-        try:
-            lake = open_configured(uri)
-            for customer in customers_of(lake):
-                with reading(lake.uri):
-                    days = manifest_window(now.date())
-                    found.append(asyncio.run(read_landed(lake, customer, tuple(Folder), days, [])))
-        except RapError as error:
-            errors.append(str(error))
-    return found, errors

@@ -16,10 +16,11 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
 
-from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
 from airflow_provider_hkex_rap.rap.account import Account, parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS
 from airflow_provider_hkex_rap.rap.printable import printable as rap_printable
 
 if TYPE_CHECKING:
@@ -31,11 +32,7 @@ FAILED = 1
 _PIPE_CLOSED = 128 + 13
 """The exit status of a command that SIGPIPE has ended, as a shell reports it."""
 _YES = ("y", "yes")
-_CELL = 4096
-"""The most characters of one value in a row; no path that a file system allows is longer."""
 DEFAULT_CONN_ID = "hkex_rap_default"
-LAKE_VARIABLE = "hkex_rap_lake"
-"""The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 NO_CONNECTION = "Make it by 'airflow connections add' or in the UI, with the type hkex_rap."
 
 
@@ -115,7 +112,7 @@ def printable(text: str) -> str:
 
     :param text: such as a file's name on RAP.
     """
-    return rap_printable(text, limit=_CELL)
+    return rap_printable(text, limit=PATH_CHARACTERS)
 
 
 def command_clock() -> Clock:
@@ -202,7 +199,7 @@ def _customers() -> list[str]:
     """Return the customers of the connections that Airflow lists; none if its database cannot be read."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+    from airflow_provider_hkex_rap.hooks.connections import list_conn_ids
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
     try:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_hkex_rap.cli.command import FAILED, LAKE_VARIABLE, NO_CONNECTION, command, lake_uri
+from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command, lake_uri
 from airflow_provider_hkex_rap.cli.finding import FAIL, NOTE, OK, WARN, Finding
 from airflow_provider_hkex_rap.cli.pools import check_pools
 from airflow_provider_hkex_rap.cli.reach import check_reach, source_finding
 from airflow_provider_hkex_rap.keystore.status import describe_end, describe_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
-from airflow_provider_hkex_rap.lake.opening import open_lake
+from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
 from airflow_provider_hkex_rap.lake.preflight import check_lake, is_missing
 from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.rap.clock import time_of
@@ -281,7 +281,7 @@ def _check_notifiers() -> Iterator[Finding]:
         found = f"They go to {', '.join(notifier.path for notifier in notifiers)}; none was sent."
         yield Finding(OK, "alerts", found)
     else:
-        yield Finding(NOTE, "alerts", f"Nobody gets them: there is no Variable {VARIABLE}.")
+        yield Finding(NOTE, "alerts", f"Alerts are off: there is no Variable {VARIABLE}.")
 
 
 def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:

@@ -16,12 +16,10 @@ from airflow_provider_hkex_rap.cli.command import (
     printable,
     show,
 )
-from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK, days_between
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import Calendar
 from airflow_provider_hkex_rap.rap.folders import Folder, Service, parse_folders
-from airflow_provider_hkex_rap.rap.judgement import USUAL, Report
-from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
+from airflow_provider_hkex_rap.rap.judgement import USUAL
 from airflow_provider_hkex_rap.rap.retention import days_until_removed
 
 if TYPE_CHECKING:
@@ -32,26 +30,24 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.grid import Cell, Landed
     from airflow_provider_hkex_rap.lake.store import Lake
-    from airflow_provider_hkex_rap.rap.judgement import MissingReport
+    from airflow_provider_hkex_rap.rap.judgement import Report
 
 _DAGS = {Service.DCASS: "hkex_rap_daily_dcass", Service.CCMS: "hkex_rap_daily_ccms"}
 
 
 def _shown(cell: Cell, today: pendulum.Date) -> dict[str, object]:
+    from airflow_provider_hkex_rap.lake.grid import name_of
+
     return {
         "business_date": cell.business_date.isoformat(),
         "folder": cell.folder.value,
         "files": len(cell.files),
         "bytes": sum(file.size or 0 for file in cell.files.values()),
         "judged": cell.judged,
-        "missing": [_name(lacking.missing) for lacking in cell.missing],
-        "awaited": [_name(lacking.missing) for lacking in cell.awaited],
+        "missing": [name_of(lacking.missing) for lacking in cell.missing],
+        "awaited": [name_of(lacking.missing) for lacking in cell.awaited],
         "days_left": days_until_removed(cell.business_date, today),
     }
-
-
-def _name(missing: MissingReport) -> str:
-    return printable(missing.report.code if missing.report else missing.description)
 
 
 @command
@@ -93,7 +89,9 @@ def _format_verdict(rows: Sequence[Cell], *, complete: bool) -> str:
     others: dict[str, set[str]] = {}
     for row in rows:
         if not row.judged:
-            others.setdefault(row.unjudged, set()).add(row.business_date.isoformat())
+            # If other folders were judged on that day, name the folder.
+            where = f" in {row.folder}" if row.business_date in judged else ""
+            others.setdefault(row.unjudged, set()).add(f"{row.business_date.isoformat()}{where}")
     reasons = "; ".join(f"{', '.join(sorted(named))}: {why}" for why, named in others.items())
     days = f"Days judged: {len(judged)}; not judged: {sum(map(len, others.values()))}"
     if reasons:
@@ -113,13 +111,16 @@ def _warn_of_monthly_reports(
     lake: Lake, customer: str, folders: Iterable[Folder], landed: Landed, today: pendulum.Date
 ) -> None:
     """Name the monthly reports that are late; they are no gap of a day, and no error."""
-    first, last = today.subtract(days=MONTHLY_DAYS_BACK), today.subtract(days=WINDOW_DAYS_BACK + 1)
-    earlier = _landed(lake, customer, folders, days_between(first, last))
-    days: dict[Report, set[date]] = {}
-    for (day, folder), files in [*earlier.items(), *landed.items()]:
-        for entry in files.values():
-            days.setdefault(Report(folder, entry.report), set()).add(day)
-    for late in late_monthly_reports(days, today):
+    from airflow_provider_hkex_rap.lake.monthly import find_late_reports
+
+    known: dict[Report, set[date]] = {}
+    for (day, _), files in landed.items():
+        for file in files.values():
+            known.setdefault(file.sighting.report, set()).add(day)
+    problems: list[str] = []
+    found = asyncio.run(find_late_reports(lake, customer, folders, known, today, problems))
+    _print_left_out(problems)
+    for late in found:
         print(
             f"Warning: {printable(str(late))}. If it still comes, 'airflow hkex-rap ls' shows if RAP has it.",
             file=sys.stderr,
@@ -127,10 +128,14 @@ def _warn_of_monthly_reports(
 
 
 def _landed(lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence[date]) -> Landed:
-    from airflow_provider_hkex_rap.lake.grid import read_landed
+    from airflow_provider_hkex_rap.lake.extracts import read_extracts
+    from airflow_provider_hkex_rap.lake.grid import landed_files
 
-    problems: list[str] = []
-    landed = asyncio.run(read_landed(lake, customer, folders, days, problems))
+    extracts = asyncio.run(read_extracts(lake, customer, folders, days))
+    _print_left_out(problem for extract in extracts for problem in extract.problems)
+    return landed_files(extracts)
+
+
+def _print_left_out(problems: Iterable[str]) -> None:
     for problem in problems:
         print(f"Left out: {problem}.", file=sys.stderr)
-    return landed

@@ -55,10 +55,10 @@ def open_account_keys(account: Account, args: Namespace) -> AccountKeys:
     :raises RapConfigurationError: if one of them, or the account's record, is not valid.
     :raises KeyStoreError: if the store cannot be read now.
     """
-    from airflow.sdk.log import mask_secret
+    from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 
     passphrase = read_passphrase(args)
-    return AccountKeys(open_key_store(args.key_store), account, mask=mask_secret, passphrase=passphrase)
+    return AccountKeys(open_key_store(args.key_store), account, mask=mask_secrets, passphrase=passphrase)
 
 
 def make_key(keys: AccountKeys, args: Namespace, now: pendulum.DateTime) -> PublicKey:
@@ -138,7 +138,7 @@ def read_passphrase(args: Namespace) -> str | None:
     :raises RapConfigurationError: if the file cannot be read, or the line is empty, not UTF-8, or no valid
         passphrase.
     """
-    from airflow.sdk.log import mask_secret
+    from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 
     path: str | None = args.passphrase_file
     if path is None:
@@ -160,6 +160,6 @@ def read_passphrase(args: Namespace) -> str | None:
             todo="Write the connection's 'private_key_passphrase' into it.",
             path=path,
         )
-    mask_secret(passphrase)
+    mask_secrets([passphrase])
     check_passphrase(passphrase)
     return passphrase

@@ -6,8 +6,6 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow.sdk.log import mask_secret
-
 from airflow_provider_hkex_rap.cli.command import (
     FAILED,
     NO_CONNECTION,
@@ -16,7 +14,8 @@ from airflow_provider_hkex_rap.cli.command import (
     command_clock,
     show,
 )
-from airflow_provider_hkex_rap.cli.connections import list_conn_ids
+from airflow_provider_hkex_rap.hooks.connections import list_conn_ids
+from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 from airflow_provider_hkex_rap.keystore.directory import DirectoryKeyStore
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.keystore.status import AccountStatus
@@ -70,7 +69,7 @@ def _of_connection(conn_id: str) -> AccountStatus:
         source.key_store,
         source.account,
         source.clock().date(),
-        mask=mask_secret,
+        mask=mask_secrets,
         conn_id=conn_id,
         own=_own_fingerprint(source),
         passphrase=source.key_passphrase,
@@ -86,7 +85,7 @@ def _of_account(name: str, key_store: str | None) -> AccountStatus:
             why="--key-store names it, and the keys of the account would be in it.",
             todo="Correct the path, or run the command on a host that has the directory.",
         )
-    return AccountStatus(store, account, command_clock()().date(), mask=mask_secret)
+    return AccountStatus(store, account, command_clock()().date(), mask=mask_secrets)
 
 
 def _own_fingerprint(source: AirflowLoginSource) -> str | None:

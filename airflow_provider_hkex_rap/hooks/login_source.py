@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
-from airflow.sdk.log import mask_secret
 
+from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 from airflow_provider_hkex_rap.keystore.login_keys import LoginKeys
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
 from airflow_provider_hkex_rap.rap.account import Account
@@ -38,10 +38,13 @@ class AirflowLoginSource:
     file exists on the workers only.
 
     :param conn_id: an Airflow connection of the type ``hkex_rap``.
+    :param team: the team of the connection, for the API server, which reads the connections of every team;
+        None for a connection of no team, and in tasks, whose team Airflow knows.
     """
 
-    def __init__(self, conn_id: str) -> None:
+    def __init__(self, conn_id: str, team: str | None = None) -> None:
         self.conn_id = conn_id
+        self._team = team
 
     @property
     def name(self) -> str:
@@ -51,7 +54,11 @@ class AirflowLoginSource:
     @cached_property
     def connection(self) -> Connection:
         """The connection as Airflow gives it."""
-        return BaseHook.get_connection(self.conn_id)
+        if self._team is None:
+            return BaseHook.get_connection(self.conn_id)
+        from airflow.models.connection import Connection
+
+        return Connection.get_connection_from_secrets(self.conn_id, team_name=self._team)
 
     @cached_property
     def login(self) -> Login:
@@ -87,7 +94,7 @@ class AirflowLoginSource:
             host=connection.host,
             port=connection.port,
             extra=extra,
-            mask=mask_secret,
+            mask=mask_secrets,
         )
 
     @property
@@ -165,7 +172,7 @@ class AirflowLoginSource:
             key_expires=self.key_expires,
             passphrase=self.key_passphrase,
             clock=self.clock,
-            mask=mask_secret,
+            mask=mask_secrets,
         )
 
     def check(self) -> None:

@@ -68,7 +68,7 @@ class LoginKeys:
     :param key_expires: the last day of the registered key, as the connection gives it; None if it does not.
     :param passphrase: decrypts and encrypts the private keys in the store; None leaves new keys in the clear.
     :param clock: gives the time.
-    :param mask: called with each line of every private key, before anything else uses it.
+    :param mask: called with the lines of every private key, before anything else uses it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LoginKeys:
         key_expires: pendulum.Date | None,
         passphrase: str | None,
         clock: Clock,
-        mask: Callable[[str], object],
+        mask: Callable[[Sequence[str]], object],
     ) -> None:
         self._store = store
         self._account = account

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pendulum
@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.keystore.store import AccountKeys
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, login_days_left
-from airflow_provider_hkex_rap.rap.printable import printable
+from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS, printable
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import HistoryEntry, KeyRecord, PendingKey
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.rap.account import Account
 
 _SHOWN_CHARACTERS = 200
-_CELL = 4096
-"""The most characters of one text."""
 
 
 class AccountStatus:
@@ -31,7 +29,7 @@ class AccountStatus:
     :param store: the key store.
     :param account: the RAP user account.
     :param today: the day in Hong Kong.
-    :param mask: called with each line of every private key that is read, before it is used.
+    :param mask: called with the lines of every private key that is read, before it is used.
     :param conn_id: the account's connection, if it is known; without it, no private key is opened.
     :param own: the fingerprint of the connection's own key, if it has one.
     :param passphrase: the connection's passphrase, if it has one.
@@ -46,7 +44,7 @@ class AccountStatus:
         account: Account,
         today: pendulum.Date,
         *,
-        mask: Callable[[str], object],
+        mask: Callable[[Sequence[str]], object],
         conn_id: str | None = None,
         own: str | None = None,
         passphrase: str | None = None,
@@ -116,7 +114,7 @@ class AccountStatus:
             "last_day": last_day and last_day.isoformat(),
             "days_left": None if last_day is None else login_days_left(last_day, self.today),
             "last_renewal": last_renewal and last_renewal.isoformat(),
-            "warning": printable(warning, limit=_CELL),
+            "warning": printable(warning, limit=PATH_CHARACTERS),
         }
 
     def _own_key(self) -> StoredKey:

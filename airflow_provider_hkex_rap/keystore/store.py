@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -79,7 +79,7 @@ class AccountKeys:
 
     :param store: the key store.
     :param account: the RAP user account.
-    :param mask: called with each line of every private key that is read or written, before it is used.
+    :param mask: called with the lines of every private key that is read or written, before it is used.
     :param passphrase: encrypts private keys that are added; None leaves them in the clear.
     :raises RapConfigurationError: if the store's text is not a record of this account.
     :raises KeyStoreError: if the store cannot be read now.
@@ -93,7 +93,7 @@ class AccountKeys:
         store: KeyStore,
         account: Account,
         *,
-        mask: Callable[[str], object],
+        mask: Callable[[Sequence[str]], object],
         passphrase: str | None = None,
     ) -> None:
         self.store = store

@@ -36,7 +36,7 @@ READERS = 16
 """How many manifest files are read at once."""
 
 _CONNECTION = re.compile(r"[^:/]+://([^/@]+@)")
-_INTEGERS = frozenset({"schema_version", "size", "listed_size", "mtime", "try_number"})
+_INTEGERS = frozenset({"schema_version", "size", "listed_size", "mtime", "map_index", "try_number"})
 _TIMES = frozenset({"first_seen", "downloaded", "committed"})
 
 log = logging.getLogger(__name__)

@@ -127,12 +127,12 @@ class Completeness:
                 continue
             sighting = self._sighting(entry)
             self._landed.setdefault(sighting.business_date, []).append(entry)
-            if self.scope.account in (None, entry.account) and _was_whole(entry, sighting.business_date):
+            if self.scope.account in (None, entry.account) and was_whole(entry, sighting.business_date):
                 yield sighting
 
     def _sighting(self, entry: Entry) -> Sighting:
         if self._naming is None:
-            return _recorded(entry)
+            return recorded(entry)
         seen = _first_seen(entry)
         return _sighting(Folder(entry.folder), entry.text, entry.mtime, self._naming, seen)
 
@@ -278,25 +278,39 @@ def _sighting(
     return Sighting(_report(folder, read.report), read.business_date, name, _valid(mtime, seen), dated)
 
 
-# The files of a report share it.
-_report = lru_cache(1024)(Report)
-
-
 def _valid(mtime: int | None, seen: pendulum.DateTime) -> int | None:
     """Return an mtime that may be the file's time, else None: another would make a wrong usual time."""
     return mtime if is_time(mtime, seen) else None
 
 
-def _recorded(entry: Entry) -> Sighting:
-    """Return the sighting of an entry, by the rules of the run that wrote it."""
-    report = _report(Folder(entry.folder), entry.report)
+def recorded(entry: Entry) -> Sighting:
+    """Return the sighting of an entry, by the rules of the run that wrote it.
+
+    :param entry: the entry.
+    """
+    report = _report(entry.folder, entry.report)
     dated = entry.business_date_rule in _DATED
-    day, mtime = date.fromisoformat(entry.business_date), _valid(entry.mtime, _first_seen(entry))
+    day, mtime = _day(entry.business_date), _valid(entry.mtime, _first_seen(entry))
     return Sighting(report, day, entry.text, mtime, dated)
 
 
-def _was_whole(entry: Entry, day: date) -> bool:
-    """Tell if RAP still listed a day whole when it listed one of its files (§4.1)."""
+# The files of a report share it, and those of a day its date: many sightings are kept in memory.
+@lru_cache(1024)
+def _report(folder: str, code: str) -> Report:
+    return Report(Folder(folder), code)
+
+
+@lru_cache(1024)
+def _day(text: str) -> pendulum.Date:
+    return pendulum.Date.fromisoformat(text)
+
+
+def was_whole(entry: Entry, day: date) -> bool:
+    """Tell if RAP still listed a day whole when it listed one of its files (§4.1).
+
+    :param entry: the entry of the file.
+    :param day: the business date.
+    """
     return _first_seen(entry).date() < left_on(day)
 
 

@@ -45,9 +45,10 @@ class Origin:
     :param address: ``host:port`` of the server.
     :param host_key_fingerprint: SHA-256 fingerprint of the server's key.
     :param client_key_fingerprint: MD5 fingerprint of the account's key (§3.2.2).
-    :param dag: the DAG's id; None outside a DAG run, as are *run*, *task* and *try_number*.
+    :param dag: the DAG's id; None outside a DAG run, as are *run*, *task*, *map_index* and *try_number*.
     :param run: the DAG run's id.
     :param task: the task's id.
+    :param map_index: the index of a mapped task, -1 of another.
     :param try_number: number of the task's try, from 1.
     :param package_version: version of this package.
     """
@@ -60,6 +61,7 @@ class Origin:
     dag: str | None
     run: str | None
     task: str | None
+    map_index: int | None
     try_number: int | None
     package_version: str
 

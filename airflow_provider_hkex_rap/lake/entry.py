@@ -70,9 +70,10 @@ class Entry:
     :param address: ``host:port`` of the server that it was read from.
     :param host_key_fingerprint: SHA-256 fingerprint of the server's key.
     :param client_key_fingerprint: MD5 fingerprint of the account's key (§3.2.2).
-    :param dag: the DAG's id; None outside a DAG run, as are *run*, *task* and *try_number*.
+    :param dag: the DAG's id; None outside a DAG run, as are *run*, *task*, *map_index* and *try_number*.
     :param run: the DAG run's id.
     :param task: the task's id.
+    :param map_index: the index of a mapped task, -1 of another; None also in entries of an earlier version.
     :param try_number: number of the task's try, from 1.
     :param first_seen: when the file was first listed.
     :param downloaded: when its last byte arrived; None if it was adopted without a download.
@@ -106,6 +107,7 @@ class Entry:
     dag: str | None
     run: str | None
     task: str | None
+    map_index: int | None = None
     try_number: int | None
     first_seen: str
     downloaded: str | None

@@ -10,24 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pendulum
 
-from airflow_provider_hkex_rap.lake.completeness import Completeness, Scope
-from airflow_provider_hkex_rap.lake.manifest import READERS, read_manifests
-from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL
+from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL, History
+from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.retention import first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
 
 if TYPE_CHECKING:
-    from datetime import date
-
-    from airflow_provider_hkex_rap.lake.entry import Entry
-    from airflow_provider_hkex_rap.lake.store import Lake
+    from airflow_provider_hkex_rap.lake.extracts import Extract, LandedFile
     from airflow_provider_hkex_rap.rap.folders import Folder
     from airflow_provider_hkex_rap.rap.judgement import MissingReport, Verdict
 
-Landed = dict[tuple[pendulum.Date, "Folder"], dict[str, "Entry"]]
+Landed = dict[tuple[pendulum.Date, "Folder"], dict[str, "LandedFile"]]
 """The landed files, by business date and folder, then by URI."""
 
 _UNKNOWN = f"fewer than {LEAST_BASELINE_DAYS} ordinary days before are known"
@@ -41,12 +36,22 @@ class Lacking(NamedTuple):
     """When it should be there: at its usual time, or else when its folders close."""
 
 
+def name_of(missing: MissingReport) -> str:
+    """Return what a cell lacks in a word: a report code, any file of its folder, or a glob.
+
+    :param missing: a report that is missing, awaited or excused.
+    """
+    if missing.report:
+        return printable(missing.report.code)
+    return "any file" if missing.folder else printable(missing.description)
+
+
 @dataclass(slots=True)
 class Cell:
     """One business date of one folder.
 
     :param files: the files that have landed, by URI; a report that RAP published again counts again.
-    :param judged: whether the day was judged.
+    :param judged: whether the day was judged: of the folder too, enough days before it are known.
     :param unjudged: why it was not, if so.
     :param missing: the usual reports, and expected globs, without a landed file.
     :param awaited: those that may still come: a report before its usual time, anything else within the day's
@@ -57,7 +62,7 @@ class Cell:
 
     business_date: pendulum.Date
     folder: Folder
-    files: Mapping[str, Entry]
+    files: Mapping[str, LandedFile]
     judged: bool = False
     unjudged: str = "no trading day"
     missing: list[Lacking] = field(default_factory=list)
@@ -65,30 +70,17 @@ class Cell:
     excused: list[MissingReport] = field(default_factory=list)
 
 
-async def read_landed(
-    lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence[date], problems: list[str]
-) -> Landed:
-    """Return what has landed of some business dates.
+def landed_files(extracts: Iterable[Extract]) -> Landed:
+    """Return the landed files of manifest files, each URI of a day and folder once.
 
-    :param lake: the lake.
-    :param customer: the DCASS customer code, such as ``CXYZ``.
-    :param folders: the folders on RAP.
-    :param days: the business dates.
-    :param problems: gets a text for each line of the manifest that is not valid.
-    :raises OSError: if the lake cannot be read.
+    :param extracts: what was read of the manifest files, in the order of their runs.
     """
     landed: Landed = {}
-    async with StorageCalls(READERS) as calls:
-        for folder in folders:
-            async for manifest in read_manifests(calls, lake, customer, folder, days):
-                problems += [
-                    f"{lake.uri_of(manifest.path)}, line {number}: {reason}"
-                    for number, reason in manifest.bad
-                ]
-                for entry in manifest.entries:
-                    if entry.uri:
-                        day = pendulum.Date.fromisoformat(entry.business_date)
-                        landed.setdefault((day, folder), {})[entry.uri] = entry
+    for extract in extracts:
+        for file in extract.files:
+            day = file.sighting.business_date
+            key = pendulum.Date(day.year, day.month, day.day), file.sighting.report.folder
+            landed.setdefault(key, {})[file.uri] = file
     return landed
 
 
@@ -114,14 +106,19 @@ def judge_cells(
     cells = {
         (day, folder): Cell(day, folder, landed.get((day, folder), {})) for day in days for folder in folders
     }
-    scope = Scope(account=None, folders=tuple(folders), expect=tuple(expect))
-    by_globs_alone = USUAL not in scope.expect
-    entries = (entry for files in landed.values() for entry in files.values())
-    completeness = Completeness(scope, entries, (), None, now)
+    by_globs_alone = USUAL not in expect
+    judged_files = {key: files for key, files in landed.items() if key[1] in folders}
+    history = History.of(
+        file.sighting for files in judged_files.values() for file in files.values() if file.was_whole
+    )
     for day in expected_days:
-        verdict = completeness.judge(day)
+        there = [
+            file.sighting for key, files in judged_files.items() if key[0] == day for file in files.values()
+        ]
+        verdict = history.judge(day, folders, there, expect)
         for folder in folders:
-            cells[day, folder].judged = verdict.judged or by_globs_alone
+            known = history.baseline(day, folder)
+            cells[day, folder].judged = by_globs_alone or len(known) >= LEAST_BASELINE_DAYS
             cells[day, folder].unjudged = _UNKNOWN
         _add_lacking(cells, verdict, landed, folders, now)
     return list(cells.values())
@@ -135,18 +132,31 @@ def _add_lacking(
     now: pendulum.DateTime,
 ) -> None:
     day = pendulum.Date(verdict.day.year, verdict.day.month, verdict.day.day)
+    named = {missing.report.folder for missing in verdict.absent if missing.report}
     for missing in verdict.absent:
-        homes = _homes(landed, folders, missing)
-        due = _due(missing, day, homes)
-        for home in homes:
-            cell = cells[day, home]
+        # The reports of a folder without a file are named one by one.
+        if missing.folder and (missing.folder in named or _came_later(landed, missing.folder, day)):
+            continue
+        possible = _possible_folders(landed, folders, missing)
+        due = _due(missing, day, possible)
+        for folder in possible:
+            cell = cells[day, folder]
             if missing not in verdict.missing:
                 cell.excused.append(missing)
             else:
                 (cell.missing if now >= due else cell.awaited).append(Lacking(missing, due))
 
 
-def _homes(landed: Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:
+def _came_later(landed: Landed, folder: Folder, day: pendulum.Date) -> bool:
+    """Tell if a folder's first file is of a later day, although files of other folders came on this one.
+
+    A new folder is not missing on the days before it. If no folder has a file of the day, all may be missing.
+    """
+    days = [known for known, each in landed if each is folder]
+    return bool(days) and day < min(days) and any(known == day for known, _ in landed)
+
+
+def _possible_folders(landed: Landed, folders: Sequence[Folder], missing: MissingReport) -> Sequence[Folder]:
     """Return the folders, one of which should have a report.
 
     Those of a glob are the folders in which it has landed on any day, or all if it never has.
@@ -155,21 +165,21 @@ def _homes(landed: Landed, folders: Sequence[Folder], missing: MissingReport) ->
         return [missing.report.folder]
     if missing.folder:
         return [missing.folder]
-    return [home for home in folders if _has(landed, home, missing.description)] or folders
+    return [each for each in folders if _has(landed, each, missing.description)] or folders
 
 
 def _has(landed: Landed, folder: Folder, glob: str) -> bool:
     return any(
-        fnmatchcase(file.text, glob)
-        for (_, home), files in landed.items()
-        if home is folder
+        fnmatchcase(file.sighting.name, glob)
+        for (_, each), files in landed.items()
+        if each is folder
         for file in files.values()
     )
 
 
-def _due(missing: MissingReport, day: pendulum.Date, homes: Iterable[Folder]) -> pendulum.DateTime:
+def _due(missing: MissingReport, day: pendulum.Date, folders: Iterable[Folder]) -> pendulum.DateTime:
     """Return when a report should be there: at its usual time, or else when its folders close."""
     if missing.usual_time is not None:
         midnight = pendulum.datetime(day.year, day.month, day.day, tz=HONG_KONG)
         return midnight + timedelta(minutes=missing.usual_time)
-    return max(hours.closes for home in homes if (hours := window(home.service, day)))
+    return max(hours.closes for folder in folders if (hours := window(folder.service, day)))

@@ -41,6 +41,13 @@ class ManifestFile(NamedTuple):
     entries: tuple[Entry, ...]
     bad: tuple[BadLine, ...]
 
+    def problems(self, lake: Lake) -> list[str]:
+        """Return a text for each line that is not valid.
+
+        :param lake: the lake.
+        """
+        return [f"{lake.uri_of(self.path)}, line {number}: {reason}" for number, reason in self.bad]
+
 
 def window(today: datetime.date) -> list[datetime.date]:
     """Return the business dates that a run reads, whatever the length of the history.
@@ -87,17 +94,33 @@ async def read_manifests(
     :param known: paths that are not read.
     :raises OSError: if the lake cannot be read.
     """
+    listed = await list_manifests(calls, lake, customer, folder, days)
+    paths = [path for path in listed if path not in known]
+    for start in range(0, len(paths), READERS):
+        batch = paths[start : start + READERS]
+        for manifest in await calls.map(partial(read_manifest, lake, folder), batch):
+            if manifest:
+                yield manifest
+
+
+async def list_manifests(
+    calls: StorageCalls, lake: Lake, customer: str, folder: Folder, days: Iterable[datetime.date] | None
+) -> list[str]:
+    """Return the paths of a folder's manifest files, in the order in which their runs started.
+
+    :param calls: runs the storage calls.
+    :param lake: the lake.
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param folder: the folder on RAP.
+    :param days: the business dates; None for all.
+    :raises OSError: if the lake cannot be read.
+    """
     if days is None:
         found = await list_files(calls, lake, f"{MANIFESTS}/{customer}/{folder}")
     else:
         found = await _list_days(calls, lake, customer, folder, [day.isoformat() for day in days])
-    stamped = ((manifest_stamp(path), path) for path in found if path not in known)
-    paths = sorted((stamp, path) for stamp, path in stamped if stamp)
-    for start in range(0, len(paths), READERS):
-        batch = (path for _, path in paths[start : start + READERS])
-        for manifest in await calls.map(partial(_read, lake, folder), batch):
-            if manifest:
-                yield manifest
+    stamped = ((manifest_stamp(path), path) for path in found)
+    return [path for _, path in sorted((stamp, path) for stamp, path in stamped if stamp)]
 
 
 async def _list_days(
@@ -112,10 +135,16 @@ async def _list_days(
     return [path for paths in found for path in paths if business_date_of(path) in wanted]
 
 
-def _read(lake: Lake, folder: Folder, path: str) -> ManifestFile | None:
+def read_manifest(lake: Lake, folder: Folder, path: str) -> ManifestFile | None:
+    """Return a manifest file; None if it was moved out of the lake since it was listed.
+
+    :param lake: the lake.
+    :param folder: its folder on RAP.
+    :param path: its path, as `list_manifests` returns it.
+    :raises OSError: if the lake cannot be read.
+    """
     try:
         lines = from_lines(lake.read(path))
     except FileNotFoundError:
-        # It was moved out of the lake since it was listed.
         return None
     return ManifestFile(path, folder, business_date_of(path) or "", tuple(lines.entries), tuple(lines.bad))

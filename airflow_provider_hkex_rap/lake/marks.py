@@ -68,6 +68,45 @@ async def write_mark(
     return path
 
 
+async def claim_turn(
+    calls: StorageCalls,
+    lake: Lake,
+    customer: str,
+    folder: Folder,
+    kind: str,
+    run: str,
+    now: pendulum.DateTime,
+    seconds: float,
+) -> bool:
+    """Return whether a run may do now what one run at a time should do; the first that asks may.
+
+    A claim counts for *seconds*: a run that was killed keeps no other run waiting for longer.
+
+    :param calls: runs the storage calls.
+    :param lake: the lake.
+    :param customer: the DCASS customer code, such as ``CXYZ``.
+    :param folder: the folder on RAP.
+    :param kind: a directory of its own for each thing to do.
+    :param run: a name that no other run has.
+    :param now: the current time.
+    :param seconds: how long a claim counts.
+    :raises OSError: if the lake cannot be read or written.
+    """
+    claim, oldest = run_stamp(now, run).encode(), run_stamp(now.subtract(seconds=seconds), "").encode()
+    number = 0
+    while True:
+        number += 1
+        path = f"{marks_directory(customer, folder, kind)}/{number}"
+        try:
+            await calls.run(create_once, lake, path, claim)
+        except FileExistsError:
+            # Only a claim that has run out lets the next one count.
+            if await calls.run(lake.read, path) >= oldest:
+                return False
+        else:
+            return True
+
+
 async def read_marks(
     calls: StorageCalls,
     lake: Lake,

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from airflow_provider_hkex_rap.lake.refusals import refusal
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.lake.store import Lake
 
+LAKE_VARIABLE = "hkex_rap_lake"
+"""The Airflow Variable in which the DAGs of ``dags/`` look for the lake's root."""
 _BUCKET_SCHEMES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"}
 
 
@@ -31,6 +34,7 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
     :raises RapConfigurationError: if *uri* is blank, a relative path, or not a URI; if it has an empty
         segment, or characters that storages or readers take for something else; if the provider package for
         its kind of storage is not installed; or if that storage cannot refuse to overwrite a file.
+    :raises LakeError: if the connection's credentials cannot be had.
     """
     from airflow_provider_hkex_rap.lake.store import Lake
 
@@ -113,3 +117,6 @@ def _open_storage(text: str) -> tuple[AbstractFileSystem, str, str]:
             " or correct the URI.",
             lake=text,
         ) from None
+    # Some storages look for the credentials as soon as they are opened, and each has errors of its own.
+    except Exception as error:
+        raise refusal(f"The lake {text!r} cannot be opened", text, error) from error

@@ -62,13 +62,19 @@ _BY_TYPE = (
     (FileNotFoundError, _ABSENT),
     (NotImplementedError, _UNSUPPORTED),
 )
+_NO_CREDENTIALS = _Advice(
+    "The connection in the lake's URI has no credentials, or names a profile that this machine lacks.",
+    "Correct the connection, or give this machine the credentials.",
+)
 _BY_CODE = {
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "RequestExpired": _EXPIRED,
     "RequestTimeTooSkewed": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
-    "NoCredentialsError": _RIGHTS,
+    "NoCredentialsError": _NO_CREDENTIALS,
+    "PartialCredentialsError": _NO_CREDENTIALS,
+    "ProfileNotFound": _NO_CREDENTIALS,
     "401": _RIGHTS,
     "AccessDenied": _RIGHTS,
     "Forbidden": _RIGHTS,

@@ -141,7 +141,7 @@ class _DiskWriter:
     def __init__(self, path: str, hash_bytes: Callable[[bytes], object]) -> None:
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 (closed by the thread)
         self._hash = hash_bytes
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_WAITING)
         self._thread = threading.Thread(target=self._run, name="hkex-rap-spool", daemon=True)
         self._thread.start()
@@ -178,10 +178,11 @@ class _DiskWriter:
             self._error = error
 
     def _write(self, piece: bytes) -> None:
-        self._hash(piece)
         try:
+            self._hash(piece)
             rest = memoryview(piece)
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
-        except OSError as error:
+        # Whatever the error, this thread must take the pieces that follow: else `write` would wait for ever.
+        except Exception as error:
             self._error = error

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.notifications.record import RapAlert, RapWarning, Severity
+from airflow_provider_hkex_rap.notifications.urls import board_url, run_url
 from airflow_provider_hkex_rap.rap.errors import RapError
 from airflow_provider_hkex_rap.rap.printable import printable
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["RapAlert", "RapWarning", "alert", "send_warnings"]
 
 ALERTED = "hkex_rap_alert"
-"""The key of the XCom of a task that has alerted: the alert."""
+"""The key of the XCom of a task that has alerted: the alert, and the number of the try."""
 _CHARACTERS = 1500
 """The most characters of each text; chat services refuse long ones."""
 
@@ -42,7 +43,8 @@ _alerted: set[tuple[str, str, str]] = set()
 def alert(context: Context) -> None:
     """Send an alert of a failure; nothing happens if no notifier is named.
 
-    Use it as ``on_failure_callback``, of the DAG and of its tasks.
+    Use it as ``on_failure_callback``, of the DAG and of its tasks. If a run can succeed although a task has
+    failed, use it as ``on_success_callback`` of the DAG too: it then alerts of killed tasks.
 
     :param context: the context that Airflow gives to a callback.
     """
@@ -52,9 +54,9 @@ def alert(context: Context) -> None:
     if "reason" in context:
         send_alerts(lambda: _of_run(context), context)
         return
-    dag_alerts_too = _is_on_dag(context)
-    if "exception" not in context and dag_alerts_too:
-        # In the DAG processor, which may not write XComs: the DAG's own callback alerts once.
+    # Airflow gives no exception to the callback of a killed task, which it calls in the DAG processor.
+    in_task = "exception" in context
+    if not in_task and _is_called_on_dag(context):
         return
     made: list[RapAlert] = []
 
@@ -62,7 +64,8 @@ def alert(context: Context) -> None:
         made.append(_of_task(context))
         return made
 
-    if send_alerts(make, context) and dag_alerts_too:
+    # The DAG processor may not write XComs, and a request to do so has no answer.
+    if send_alerts(make, context) and in_task:
         _remember(context, made[0])
 
 
@@ -79,7 +82,14 @@ def send_warnings(context: Context, warnings: Iterable[RapWarning], account: str
     def make() -> Iterator[RapAlert]:
         for warning in warnings:
             log.info("Alerting: %s", warning.what)
-            yield _make(context, "warning", warning, account=account, business_date=business_date)
+            yield _make(
+                context,
+                "warning",
+                warning,
+                account=account,
+                business_date=business_date,
+                task=getattr(context.get("ti"), "task", None),
+            )
 
     send_alerts(make, context)
 
@@ -98,16 +108,17 @@ def _of_task(context: Context) -> RapAlert:
         )
     else:
         facts = _killed(name)
-    return _make(context, "error", facts, account=_account(task), business_date=_business_date(context, task))
+    day = _business_date(context, task)
+    return _make(context, "error", facts, account=_account(task), business_date=day, task=task)
 
 
 def _of_run(context: Context) -> list[RapAlert]:
-    """Return the alert of a failed run about those of its tasks that have not alerted; none if all have."""
+    """Return the alert of a run about those of its failed tasks that have not alerted; none if all have."""
     dag: Any = context["dag"]
     silent = list(_silent_tasks(context))
     if silent:
         facts = _killed(", ".join(f"{dag.dag_id}.{key}" for key, *_ in silent))
-    elif context["reason"] != "task_failure":
+    elif context["reason"] not in ("task_failure", "success"):
         facts = RapWarning(
             "RunFailed",
             f"A run of {dag.dag_id} has failed: {context['reason']}.",
@@ -116,10 +127,10 @@ def _of_run(context: Context) -> list[RapAlert]:
         )
     else:
         return []
-    task = dag.task_dict[silent[0][1]] if silent else None
+    task = dag.task_dict.get(silent[0][1]) if silent else None
     only = silent[0] if len(silent) == 1 else None
     day = _business_date(context, task)
-    return [_make(context, "error", facts, account=_account(task), business_date=day, key=only)]
+    return [_make(context, "error", facts, account=_account(task), business_date=day, task=task, key=only)]
 
 
 def _killed(names: str) -> RapWarning:
@@ -148,13 +159,11 @@ def _make(
     *,
     account: str,
     business_date: str,
+    task: Any,
     key: tuple[str, str, int] | None = None,
 ) -> RapAlert:
     # The masker of Airflow's logs knows the secrets that this task has read.
     from airflow.sdk.log import redact  # type: ignore[attr-defined]
-
-    from airflow_provider_hkex_rap.operators.links import board_url, run_url
-    from airflow_provider_hkex_rap.rap.account import Account
 
     ti: Any = context.get("ti")
     dag_id, run_id = (ti.dag_id, ti.run_id) if ti else (context["dag"].dag_id, context["run_id"])
@@ -177,7 +186,7 @@ def _make(
         run_id=run_id,
         task_id=task_id,
         link=run_url(dag_id, run_id, task_id, map_index),
-        board=board_url(Account(account).customer, business_date) if account and business_date else "",
+        board=_board(task, account, business_date),
     )
 
 
@@ -189,25 +198,40 @@ def _silent_tasks(context: Context) -> Iterator[tuple[str, str, int]]:
 
     The key is the id of the task, with the index if it is mapped.
     """
-    from airflow.sdk import BaseXCom
-
     dag, run_id = context["dag"], context["run_id"]
     for key in _failed_tasks(context):
         if (dag.dag_id, run_id, key) in _alerted:
             continue
-        task_id, map_index = key, -1
-        if key not in dag.task_dict:
-            task_id, _, number = key.rpartition("_")
-            map_index = int(number)
-        index = map_index if map_index >= 0 else None
-        found = None
+        task_id, map_index = _split(key, dag)
         # In `airflow dags test` there is nobody to ask.
-        if _has_supervisor():
-            found = BaseXCom.get_one(
-                key=ALERTED, dag_id=dag.dag_id, task_id=task_id, run_id=run_id, map_index=index
-            )
-        if found is None:
+        if not _has_supervisor() or not _has_alerted(context, key, task_id, map_index):
             yield key, task_id, map_index
+
+
+def _split(key: str, dag: Any) -> tuple[str, int]:
+    """Return the id and the map index of a task by its key; the DAG may no longer have the task."""
+    task_id, _, number = key.rpartition("_")
+    if key not in dag.task_dict and task_id in dag.task_dict and number.isdecimal():
+        return task_id, int(number)
+    return key, -1
+
+
+def _has_alerted(context: Context, key: str, task_id: str, map_index: int) -> bool:
+    """Return whether a task has alerted in its last try.
+
+    A task that was cleared keeps the XComs of its earlier try until it starts. Airflow gives the number of a
+    try only for the task in the context, which was the last to fail.
+    """
+    from airflow.sdk import BaseXCom
+
+    ti: Any = context.get("ti")
+    index = map_index if map_index >= 0 else None
+    found = BaseXCom.get_one(
+        key=ALERTED, dag_id=context["dag"].dag_id, task_id=task_id, run_id=context["run_id"], map_index=index
+    )
+    if found is None or not ti or key != _key(ti):
+        return found is not None
+    return bool(found.get("try_number") == ti.try_number)
 
 
 def _failed_tasks(context: Context) -> Sequence[str]:
@@ -233,7 +257,7 @@ def _remember(context: Context, sent: RapAlert) -> None:
     ti: Any = context["ti"]
     _alerted.add((ti.dag_id, ti.run_id, _key(ti)))
     try:
-        ti.xcom_push(key=ALERTED, value=sent.to_dict())
+        ti.xcom_push(key=ALERTED, value={**sent.to_dict(), "try_number": ti.try_number})
     # A second alert is better than none.
     except Exception as error:
         log.warning("The DAG may alert again, since the alert was not recorded: %s", error)
@@ -243,9 +267,31 @@ def _key(ti: Any) -> str:
     return f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else str(ti.task_id)
 
 
-def _is_on_dag(context: Context) -> bool:
-    callbacks: Any = getattr(context.get("dag"), "on_failure_callback", None)
+def _is_on_dag(context: Context, event: str) -> bool:
+    callbacks: Any = getattr(context.get("dag"), event, None)
     return alert in (callbacks if isinstance(callbacks, list | tuple) else [callbacks])
+
+
+def _is_called_on_dag(context: Context) -> bool:
+    """Return whether Airflow surely calls `alert` for the DAG, after the failure of one of its tasks."""
+    return _is_on_dag(context, "on_failure_callback") and (
+        _is_on_dag(context, "on_success_callback") or _fails_run(context["ti"].task)
+    )
+
+
+def _fails_run(task: Any) -> bool:
+    """Return whether the run surely fails if this task fails; Airflow looks only at the last tasks of a run.
+
+    A task that needs others too may be skipped for them, and Airflow skips it if the DAG fails fast.
+    """
+    if task.is_teardown:
+        return False
+    if not task.downstream_list:
+        return True
+    return not task.dag.fail_fast and any(
+        each.trigger_rule == "all_success" and each.upstream_task_ids == {task.task_id} and _fails_run(each)
+        for each in task.downstream_list
+    )
 
 
 # The facts of a task; each is empty if it is not known.
@@ -269,20 +315,33 @@ def _account(task: Any) -> str:
 
 
 def _business_date(context: Context, task: Any) -> str:
-    """Return the trading day of a download's or a sensor's run, as the task has or would have computed it."""
-    from airflow_provider_hkex_rap.operators.task import trading_day
-    from airflow_provider_hkex_rap.rap.clock import system_clock
-    from airflow_provider_hkex_rap.rap.folders import parse_folders
-    from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
-
-    folders = getattr(task, "folders", None) or getattr(task, "folder", None)
-    if not folders:
-        return ""
+    """Return the trading day of the run of a RAP task, as the task has or would have computed it."""
+    run_day = getattr(task, "run_day", None)
     # The arguments may be wrong, which is perhaps why the task has failed.
     try:
-        service = max(folder.service for folder in parse_folders(folders))
-        chosen = parse_business_date(task.business_date)
-        return trading_day(context, service, system_clock()(), chosen).isoformat()
+        day = run_day(context) if run_day else None
     except Exception as error:
         log.info("The alert names no trading day: %s", error)
         return ""
+    return day.isoformat() if day else ""
+
+
+def _board(task: Any, account: str, business_date: str) -> str:
+    """Return the URL of the day on the board: of the task's folder, or of all folders if it has several."""
+    from airflow_provider_hkex_rap.rap.account import Account
+    from airflow_provider_hkex_rap.rap.folders import parse_folders
+
+    if not (account and business_date):
+        return ""
+    try:
+        folders = parse_folders(getattr(task, "folders", None) or getattr(task, "folder", None) or ())
+    except RapError:
+        folders = ()
+    lake = str(getattr(task, "lake", None) or "")
+    return board_url(
+        Account(account).customer,
+        business_date,
+        folders[0].value if len(folders) == 1 else "",
+        # In the DAG processor, no argument is rendered.
+        "" if "{{" in lake else lake,
+    )

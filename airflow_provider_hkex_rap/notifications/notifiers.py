@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from pkgutil import resolve_name
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseNotifier, Context
 
     from airflow_provider_hkex_rap.notifications.record import RapAlert
 
@@ -56,23 +56,26 @@ class NamedNotifier:
         """Return whether the notifier gets alerts of this severity."""
         return alert.severity == "error" or not self._errors_only
 
-    def build(self) -> Callable[[Any], object]:
+    def build(self) -> BaseNotifier:
         """Return the notifier.
 
-        :raises RapConfigurationError: if its class cannot be imported, or does not take the arguments.
+        :raises RapConfigurationError: if its class cannot be imported, is no notifier of Airflow, or does not
+            take the arguments.
         """
+        from airflow.sdk import BaseNotifier
+
         try:
             kind = resolve_name(self.path)
         except (ImportError, AttributeError, ValueError) as error:
             raise _invalid(f"{self.path} cannot be imported: {error}.") from error
+        # Before the call: the name may be that of any function, such as os.system.
+        if not (isinstance(kind, type) and issubclass(kind, BaseNotifier)):
+            raise _invalid(f"{self.path} is no notifier: no class that derives from Airflow's BaseNotifier.")
         try:
-            notifier = kind(**self._kwargs)
+            return kind(**self._kwargs)
         # The class may be anybody's, and raise anything.
         except Exception as error:
             raise _invalid(f"{self.path} does not take these kwargs: {error}") from error
-        if not callable(notifier):
-            raise _invalid(f"{self.path} is no notifier: it cannot be called.")
-        return notifier  # type: ignore[no-any-return]
 
     def send(self, alert: RapAlert, context: Context) -> None:
         """Send an alert.

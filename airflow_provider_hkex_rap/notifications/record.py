@@ -40,7 +40,8 @@ class RapAlert:
     :param run_id: the run.
     :param task_id: the task; empty if the alert is about several tasks.
     :param link: the URL of the task or the run in Airflow's UI.
-    :param board: the URL of the day on the board; empty without account or day.
+    :param board: the URL of the day on the board, in the task's lake and folder if they are known; empty
+        without account or day.
     """
 
     severity: Severity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.judgement import USUAL
@@ -70,6 +70,16 @@ def parse_expect(expect: str | Collection[str] | None) -> tuple[str, ...]:
     patterns = parse_patterns(expect, "expect")
     is_empty_list = expect is not None and not isinstance(expect, str) and not expect
     return patterns if patterns or is_empty_list else (USUAL,)
+
+
+def parse_outlets(outlets: object) -> list[Any]:
+    """Return the outlets that a user gives to an operator, as a list.
+
+    :param outlets: an asset, a list of assets, or None.
+    """
+    if isinstance(outlets, list | tuple | set | frozenset):
+        return list(outlets)
+    return [] if outlets is None else [outlets]
 
 
 def parse_number(name: str, value: int | str) -> int:

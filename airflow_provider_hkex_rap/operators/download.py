@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.configuration import conf
 
-from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_patterns
-from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink, board_url
+from airflow_provider_hkex_rap.notifications.urls import board_url
+from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_outlets, parse_patterns
+from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
-from airflow_provider_hkex_rap.rap.errors import RapClosed, RapTransferError
+from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.judgement import check_service_day
 from airflow_provider_hkex_rap.rap.report_name import Naming
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 REPORTS_LANDED = AssetAlias("hkex_rap_reports_landed")
 """Emits an event of ``hkex-rap://<customer>/<folder>`` for each folder with new reports."""
+
+MANIFESTS = "manifests"
+"""The key of the XCom of a failed task: the URIs of the manifest files that its tries have written."""
 
 _SUPERSEDED_RETRIES = 3
 
@@ -59,7 +62,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
     :returns: a summary, small whatever the number of files: ``business_date``; the counts ``landed``,
         ``already``, ``deferred``, ``quarantined``, ``failed`` and ``excluded``; ``bytes``; ``seconds``;
         ``by_report``, how many files landed by folder and report; and ``manifests``, the URIs of the
-        manifest files that this run wrote.
+        manifest files that this run wrote. A task that fails leaves the URIs of those of all its tries as the
+        XCom ``manifests``.
     :raises RapReportMissing: if the lake lacks an expected report; a later try may find it.
     :raises LakeError: if the lake cannot be used; found before the login, unless it refuses single files.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
@@ -97,7 +101,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         pool: str = POOL,
         **kwargs: Any,
     ) -> None:
-        outlets = [*(kwargs.pop("outlets", None) or ()), REPORTS_LANDED]
+        outlets = [*parse_outlets(kwargs.pop("outlets", None)), REPORTS_LANDED]
         super().__init__(pool=pool, outlets=outlets, **kwargs)
         self.folders = folders
         self.lake = lake
@@ -111,8 +115,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         """What the task announces if it succeeds; known at the end of `execute`."""
         self.board_url = ""
         """The run's day on the board; empty before the arguments are read."""
-        self.summary: dict[str, Any] | None = None
-        """What the task returns; None unless it succeeds."""
+        self.manifests: Sequence[str] = ()
+        """The URIs of the manifest files that the task's XComs name."""
         self._ingest: Ingest | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -129,17 +133,22 @@ class RapDownloadOperator(RapTask, BaseOperator):
             request = self._parse(context, source)
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             customer, day = source.login.account.customer, request.day.isoformat()
-            self.board_url = board_url(customer, day, request.folders[0].value)
+            self.board_url = board_url(customer, day, request.folders[0].value, str(self.lake))
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
-            judging = Judging(ingest, expect)
+            judging = Judging(ingest, expect, first_try=_first_try(context, self.retries or 0))
             self._ingest = ingest
             if leftover := check_lake(request.lake):
                 self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)
             reporting = Reporting(context, source, runner, lambda: runner.key_record, ingest, judging)
-            with reporting.of_try():
-                self.summary = self._land(context, runner, ingest, judging)
-            return self.summary
+            try:
+                with reporting.of_try():
+                    summary = self._land(context, runner, ingest, judging)
+            except RapError:
+                self._hand_on_manifests(context, ingest)
+                raise
+            self.manifests = summary["manifests"]
+            return summary
 
     def _land(
         self, context: Context, runner: SessionRunner, ingest: Ingest, judging: Judging
@@ -162,12 +171,25 @@ class RapDownloadOperator(RapTask, BaseOperator):
         self._announce(context, ingest)
         return summary
 
+    def _hand_on_manifests(self, context: Context, ingest: Ingest) -> None:
+        """Push the URIs of the manifest files as an XCom: a task that fails returns nothing."""
+        # A killed task has five seconds left.
+        if "ti" not in context or ingest.runner.killed or not (manifests := ingest.manifests()):
+            return
+        # Another error must not hide the one that fails the task.
+        try:
+            context["ti"].xcom_push(key=MANIFESTS, value=manifests)
+        except Exception as error:
+            self.log.warning("The manifest files of this try are no XCom: %s", error)
+            return
+        self.manifests = manifests
+
     def _announce(self, context: Context, ingest: Ingest) -> None:
         """Emit an event for each folder with reports that were not announced; none outside a run."""
         events = context.get("outlet_events")
         if events is None or "ti" not in context:
             return
-        self.announcement = asyncio.run(ingest.announcement())
+        self.announcement = ingest.runner.run(ingest.announcement)
         for news in self.announcement.news:
             events[REPORTS_LANDED].add(Asset(news.uri), extra=news.extra)
             self.log.info(
@@ -259,6 +281,12 @@ def _format_summary(summary: dict[str, Any]) -> str:
     )
 
 
+def _first_try(context: Context, retries: int) -> int:
+    """Return the number of the first try since the task was last cleared."""
+    # Airflow then allows the number of retries beyond the tries so far.
+    return getattr(context.get("ti"), "max_tries", 0) - retries + 1
+
+
 def _run_of(context: Context) -> dict[str, Any]:
     """Return the ids of the task, for the manifest."""
     ti = context.get("ti")
@@ -266,5 +294,6 @@ def _run_of(context: Context) -> dict[str, Any]:
         "dag": ti.dag_id if ti else None,
         "run": ti.run_id if ti else None,
         "task": ti.task_id if ti else None,
+        "map_index": ti.map_index if ti else None,
         "try_number": ti.try_number if ti else None,
     }

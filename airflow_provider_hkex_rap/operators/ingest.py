@@ -231,8 +231,22 @@ class Ingest:
             "manifests": [uri for result in (*earlier, last) for uri in result.manifests],
         }
 
+    def manifests(self) -> list[str]:
+        """Return the URIs of the manifest files that the tries of this run's task have written."""
+        if not hasattr(self, "ledger"):
+            return []
+        own = {name: self.run.get(name) for name in ("dag", "run", "task")}
+        return sorted(
+            self.request.lake.uri_of(path)
+            for folder in self.request.folders
+            for path, entries in self._manifests(folder).items()
+            if any({"dag": entry.dag, "run": entry.run, "task": entry.task} == own for entry in entries)
+        )
+
     async def announcement(self) -> Announcement:
         """Return the reports of the folders that were not announced yet, whichever run landed them.
+
+        It waits while another task announces the first reports of a folder.
 
         :raises LakeError: if the lake cannot be read.
         """
@@ -248,6 +262,7 @@ class Ingest:
                 )
         for folder, paths in zip(self.request.folders, announced, strict=True):
             announcement.add(folder, self._manifests(folder), paths)
+        await announcement.wait_for_turn(self.source.clock)
         return announcement
 
     def _manifests(self, folder: Folder) -> dict[str, Sequence[Entry]]:

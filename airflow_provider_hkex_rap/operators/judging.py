@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hkex_rap.aio.thread import in_thread
+from airflow_provider_hkex_rap.aio.together import run_both
 from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
 from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.layout import new_run
@@ -16,6 +18,7 @@ from airflow_provider_hkex_rap.lake.ledger import FolderDay
 from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.rap.calendar import load_public_holidays
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.judgement import (
     Report,
@@ -51,10 +54,12 @@ class Judging:
 
     :param ingest: the landing whose days are judged.
     :param expect: globs on file names, and the word ``usual``; nothing turns the judgement off.
+    :param first_try: the number of the task's first try; a task that was cleared begins with another than 1.
     """
 
-    def __init__(self, ingest: Ingest, expect: Sequence[str]) -> None:
+    def __init__(self, ingest: Ingest, expect: Sequence[str], *, first_try: int = 0) -> None:
         request = ingest.request
+        self._first_try = first_try
         self._ingest = ingest
         self._run: str | None = ingest.run.get("run")
         self._scope = Scope(
@@ -81,7 +86,8 @@ class Judging:
         was killed or its session was cut.
         """
         try:
-            await self._ingest.land(self._judge_and_mark)
+            # The login takes as long as the import of the calendar.
+            await run_both(self._ingest.land(self._judge_and_mark), in_thread(load_public_holidays))
         except RapError:
             await self._judge_and_mark()
             raise
@@ -216,13 +222,17 @@ class Judging:
         return read + [entry for result in self._ingest.results for entry in result.entries]
 
     def landed_in_run(self) -> list[Entry]:
-        """Return the entries that the task of this run has written for landed files, in any of its tries."""
-        own = {name: self._ingest.run.get(name) for name in ("dag", "run", "task")}
+        """Return the entries that this task has written for landed files, in any of its tries.
+
+        Those before the run was cleared are left out, and those of other mapped tasks.
+        """
+        own = {name: self._ingest.run.get(name) for name in ("dag", "run", "task", "map_index")}
         return [
             entry
             for entry in self._entries()
             if entry.disposition == Disposition.LANDED
-            and {"dag": entry.dag, "run": entry.run, "task": entry.task} == own
+            and {name: getattr(entry, name) for name in own} == own
+            and (entry.try_number or 0) >= self._first_try
         ]
 
     def _nothing_included(self, listed: Sequence[RemoteFile]) -> RapError | None:

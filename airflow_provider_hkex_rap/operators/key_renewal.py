@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_hkex_rap.assets.uris import key_uri
-from airflow_provider_hkex_rap.operators.arguments import parse_flag, parse_number
+from airflow_provider_hkex_rap.operators.arguments import parse_flag, parse_number, parse_outlets
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 
@@ -64,7 +64,8 @@ class RapKeyRenewalOperator(RapTask, BaseOperator):
         pool: str = POOL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pool=pool, **{**kwargs, "outlets": [*kwargs.get("outlets", ()), KEY_RENEWED]})
+        outlets = [*parse_outlets(kwargs.pop("outlets", None)), KEY_RENEWED]
+        super().__init__(pool=pool, outlets=outlets, **kwargs)
         self.key_size = key_size
         self.renew_before_days = renew_before_days
         self.force = force

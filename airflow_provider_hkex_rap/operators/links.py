@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.configuration import conf
+
+from airflow_provider_hkex_rap.notifications.urls import run_url
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
-
-BOARD = "hkex-rap/"
-"""The path of the board below Airflow's base URL."""
-
-
-def board_url(customer: str, business_date: str, folder: str = "") -> str:
-    """Return the URL of a day on the board.
-
-    :param customer: the DCASS customer code, such as ``CXYZ``.
-    :param business_date: the day, as YYYY-MM-DD.
-    :param folder: the folder, by name; empty for all folders.
-    """
-    query = {"customer": customer, "folder": folder, "day": business_date}
-    return f"{_base_url()}/{BOARD}?{urlencode({name: value for name, value in query.items() if value})}"
-
-
-def run_url(dag_id: str, run_id: str, task_id: str = "", map_index: int | None = -1) -> str:
-    """Return the URL of a run in Airflow's UI, or of one of its tasks.
-
-    :param dag_id: the DAG.
-    :param run_id: the run.
-    :param task_id: the task; empty for the run.
-    :param map_index: the index of a mapped task; None or below 0 for another task.
-    """
-    task = f"/tasks/{task_id}" if task_id else ""
-    mapped = f"/mapped/{map_index}" if map_index is not None and map_index >= 0 else ""
-    return f"{_base_url()}/dags/{dag_id}/runs/{quote(run_id)}{task}{mapped}"
 
 
 class BoardLink(BaseOperatorLink):
@@ -58,8 +31,8 @@ class BoardLink(BaseOperatorLink):
 class ManifestLink(BaseOperatorLink):
     """The manifest files that a download has written.
 
-    A browser cannot open a manifest file in the lake. So the link shows the result of the task, which has the
-    URIs of all of them. There is none if the task has written no manifest file, or has failed.
+    A browser cannot open a manifest file in the lake. So the link shows the XComs of the task, which have the
+    URIs of all of them. There is none if the task has written no manifest file.
     """
 
     name = "Manifest files"
@@ -71,11 +44,6 @@ class ManifestLink(BaseOperatorLink):
         :param operator: the operator that has run.
         :param ti_key: the task instance.
         """
-        summary: dict[str, Any] | None = getattr(operator, "summary", None)
-        if not summary or not summary["manifests"]:
+        if not getattr(operator, "manifests", ()):
             return ""
         return f"{run_url(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)}/xcom"
-
-
-def _base_url() -> str:
-    return str(conf.get("api", "base_url", fallback="")).rstrip("/") or "http://localhost:8080"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import date
 from typing import TYPE_CHECKING
 
 import pendulum
@@ -12,10 +11,8 @@ import pendulum
 from airflow_provider_hkex_rap.notifications.record import RapWarning
 from airflow_provider_hkex_rap.operators.metrics import key_days_left
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.rap.folders import Folder
-from airflow_provider_hkex_rap.rap.judgement import USUAL, Report
+from airflow_provider_hkex_rap.rap.judgement import USUAL
 from airflow_provider_hkex_rap.rap.key_lifecycle import WARNING_DAYS
-from airflow_provider_hkex_rap.rap.monthly import MONTHLY_DAYS_BACK, late_monthly_reports
 from airflow_provider_hkex_rap.rap.retention import days_until_removed, left_on
 
 if TYPE_CHECKING:
@@ -39,11 +36,15 @@ def find_warnings(
     :param ingest: the landing of a download.
     :param judging: the judgement of a download.
     """
-    if record:
+    # Other downloads may run every ten minutes, or once for each day of a backfill.
+    is_daily = not ingest or not judging or bool(judging.expect and not ingest.request.only_day)
+    if record and is_daily:
         yield from _of_key(record, today)
-    if ingest and judging:
+    # If no login has listed RAP, nothing is known of the files.
+    if ingest and judging and hasattr(ingest, "plan"):
         yield from _of_days(judging)
-        yield from _of_leaving_files(ingest, today)
+        if is_daily:
+            yield from _of_leaving_files(ingest, today)
         if judging.expect:
             yield from _of_republished_files(judging)
         if USUAL in judging.expect and judging.verdicts and not ingest.request.only_day:
@@ -87,8 +88,6 @@ def _of_days(judging: Judging) -> Iterator[RapWarning]:
 
 def _of_leaving_files(ingest: Ingest, today: pendulum.Date) -> Iterator[RapWarning]:
     """Warn of listed files that have not landed and that leave RAP soon; refused names never land."""
-    if not hasattr(ingest, "plan"):
-        return
     leaving: dict[pendulum.Date, list[str]] = {}
     for file in (*ingest.unfinished, *(each.file for each in ingest.plan.quarantined)):
         day = ingest.request.naming.read(file.text, file.mtime, ingest.plan.seen).business_date
@@ -118,39 +117,18 @@ def _of_republished_files(judging: Judging) -> Iterator[RapWarning]:
 
 
 def _of_monthly_reports(ingest: Ingest, judging: Judging, today: pendulum.Date) -> Iterator[RapWarning]:
-    days = judging.known_days()
-    for report, earlier in asyncio.run(_earlier_days(ingest, judging, today)).items():
-        days.setdefault(report, set()).update(earlier)
-    for late in late_monthly_reports(days, today):
+    from airflow_provider_hkex_rap.lake.monthly import find_late_reports
+
+    request, known = ingest.request, judging.known_days()
+    customer, covers = ingest.ledger.customer, judging.covers
+    search = find_late_reports(request.lake, customer, request.folders, known, today, [], covers)
+    for late in asyncio.run(search):
         yield RapWarning(
             "MonthlyReportLate",
             f"{late}.",
             "It came once a month before, so this month's should be there.",
             "Ask HKEX if it still comes; 'airflow hkex-rap ls' shows what RAP has.",
         )
-
-
-async def _earlier_days(ingest: Ingest, judging: Judging, today: pendulum.Date) -> dict[Report, set[date]]:
-    """Return the business dates of reports that landed before the window of the ledger."""
-    from airflow_provider_hkex_rap.lake.manifest import (
-        READERS,
-        WINDOW_DAYS_BACK,
-        days_between,
-        read_manifests,
-    )
-    from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
-
-    days = days_between(today.subtract(days=MONTHLY_DAYS_BACK), today.subtract(days=WINDOW_DAYS_BACK + 1))
-    lake, customer = ingest.request.lake, ingest.ledger.customer
-    found: dict[Report, set[date]] = {}
-    async with StorageCalls(READERS) as calls:
-        for folder in ingest.request.folders:
-            async for manifest in read_manifests(calls, lake, customer, folder, days):
-                for entry in manifest.entries:
-                    if entry.uri and judging.covers(entry.folder, entry.text):
-                        report = Report(Folder(entry.folder), entry.report)
-                        found.setdefault(report, set()).add(date.fromisoformat(entry.business_date))
-    return found
 
 
 def _named(names: Sequence[str]) -> str:

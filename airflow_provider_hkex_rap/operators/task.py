@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleExcept
 
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.folders import parse_folders
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date, run_trading_day
 
 if TYPE_CHECKING:
@@ -95,6 +96,19 @@ class RapTask:
         if self._killed:
             self._runner.kill()
         return self._runner
+
+    def run_day(self, context: Context) -> pendulum.Date | None:
+        """Return the trading day of the task's run, also before the task begins; None if it has no folders.
+
+        :param context: the context of the task, or of a callback.
+        :raises RapConfigurationError: if an argument, or the conf of the run, is not of the valid form.
+        """
+        folders = getattr(self, "folders", None) or getattr(self, "folder", None)
+        if not folders:
+            return None
+        service = max(folder.service for folder in parse_folders(folders))
+        chosen = parse_business_date(getattr(self, "business_date", None))
+        return trading_day(context, service, self._clock(), chosen)
 
     def on_kill(self) -> None:
         """Close the session at once and cancel the work (§4.3)."""

@@ -79,6 +79,14 @@ def is_public_holiday(day: date) -> bool:
     return day in _public_holidays()
 
 
+def load_public_holidays() -> None:
+    """Import the calendar of public holidays, which takes up to 0.4 s, so that `is_public_holiday` does not.
+
+    Safe in a thread, while others ask for public holidays.
+    """
+    _public_holidays()
+
+
 def is_saturday(day: date) -> bool:
     """Tell if *day* is a Saturday, when only CCMS may open (§4.1).
 

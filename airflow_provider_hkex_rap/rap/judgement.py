@@ -145,15 +145,18 @@ class History:
         }
         return cls(counts, times, frozenset(dated))
 
-    def baseline(self, day: date) -> tuple[date, ...]:
+    def baseline(self, day: date, folder: Folder | None = None) -> tuple[date, ...]:
         """Return the ordinary days that a day is compared with, newest first; at most five.
 
         These are the nearest before it of which something is known: an outage of ours, or one of RAP, leaves
         days of which nothing is known.
 
         :param day: the day to judge.
+        :param folder: count only the days of which a file of this folder is known; None for any folder.
         """
-        known = {seen for days in self.counts.values() for seen in days}
+        known = {
+            seen for report, days in self.counts.items() if folder in (None, report.folder) for seen in days
+        }
         before = sorted((seen for seen in known if seen < day and is_ordinary(seen)), reverse=True)
         return tuple(before[:BASELINE_DAYS])
 

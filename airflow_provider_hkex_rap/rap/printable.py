@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PATH_CHARACTERS = 4096
+"""A limit that cuts no name, path or URI: no file system allows a longer path."""
 _CUT = "…"
 
 

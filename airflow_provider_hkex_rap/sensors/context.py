@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow.sdk.exceptions import (
     AirflowFailException,
@@ -15,10 +15,18 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from airflow_provider_hkex_rap.operators.task import is_test_run
+from airflow_provider_hkex_rap.operators.task import is_test_run, unattended_policy
+from airflow_provider_hkex_rap.rap.errors import RapError, RapSessionSuperseded, RapUnavailable
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from airflow.sdk import BaseSensorOperator, Context
+
+    from airflow_provider_hkex_rap.rap.service_hours import Wanted
+    from airflow_provider_hkex_rap.runner.runner import SessionRunner
+
+T = TypeVar("T")
 
 _NOT_ABSENCE = (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout)
 """Errors that Airflow turns into a skip, although they are not a look that has found nothing."""
@@ -68,3 +76,39 @@ def never_waiting_in_a_test_run(sensor: BaseSensorOperator) -> Iterator[None]:
     except AirflowRescheduleException:
         kind = AirflowSkipException if sensor.soft_fail else AirflowSensorTimeout
         raise kind("Not there yet; a test run does not wait.") from None
+
+
+class LookingSensor(Protocol):
+    """A sensor whose looks may fail."""
+
+    failed_look: RapError | None
+    """The error of the last look; None if it did not fail."""
+    poke_interval: float
+
+    @property
+    def log(self) -> Logger:
+        """The log of the task."""
+
+
+def look_once(
+    sensor: LookingSensor, runner: SessionRunner, look: Callable[[], Coroutine[Any, Any, T]], wanted: Wanted
+) -> T | None:
+    """Return what a look finds; None if it fails for a cause that may be gone at the next poke.
+
+    :param sensor: the sensor; after a superseded session, it leaves the account alone for five minutes.
+    :param runner: runs the look.
+    :param look: looks at RAP.
+    :param wanted: the service, or key work, that must be open.
+    :raises RapError: if the look fails for another cause, or if the task was killed.
+    """
+    sensor.failed_look = None
+    try:
+        return runner.run(look, wanted=[wanted])
+    except (RapSessionSuperseded, RapUnavailable) as error:
+        if runner.killed:
+            raise
+        sensor.failed_look = error
+        sensor.log.warning("The last look failed: %s", error)
+        if isinstance(error, RapSessionSuperseded):
+            sensor.poke_interval = max(sensor.poke_interval, unattended_policy().superseded_backoff())
+        return None

@@ -7,12 +7,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 from airflow_provider_hkex_rap.sensors.context import (
+    look_once,
     never_waiting_in_a_test_run,
     sensor_context,
     skipping_on_absence_only,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.keystore.expiry import ListedWarning
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
+    from airflow_provider_hkex_rap.rap.errors import RapError
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
 
@@ -42,6 +46,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
     :param rap_conn_id: an Airflow connection of the type ``hkex_rap``.
     :returns: the account, the warning's day (ISO, HKT) and text, and the fingerprints and dates in it.
     :raises RapPermissionDenied: if RAP does not show the key folder to this account.
+    :raises RapUnavailable: if RAP cannot be reached until the time-out; before it, the sensor looks again.
+    :raises RapSessionSuperseded: if another login ends the last session before the time-out.
     :raises RapConfigurationError: if a field of the connection is not valid, or if ``poke_interval`` is below
         60 s.
     """
@@ -51,6 +57,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
 
     _source: AirflowLoginSource
     _sessions: SessionRunner
+    failed_look: RapError | None = None
 
     def __init__(
         self,
@@ -77,8 +84,14 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
             self._parse(context)
             # Before the base class: its time-out must not end a wait for the opening.
             self._sessions.check_open([KEY_WORK])
-            with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
-                return super().execute(sensor_context(context))
+            try:
+                with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
+                    return super().execute(sensor_context(context))
+            except (AirflowSensorTimeout, AirflowSkipException):
+                # Nobody knows if RAP warns; a retry of the task may tell.
+                if self.failed_look and not self.never_fail:
+                    raise self.failed_look from None
+                raise
 
     def _parse(self, context: Context) -> None:
         """Check the arguments before any network traffic.
@@ -97,7 +110,12 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
             with self.ending(context):
                 self._parse(context)
                 return self.poke(context)
-        found, record = self._sessions.run(self._look, wanted=[KEY_WORK])
+        looked = look_once(self, self._sessions, self._look, KEY_WORK)
+        account, today = self._source.login.account, self._source.clock().date()
+        send_metrics(context, account, today, self._sessions, looked and looked[1])
+        if looked is None:
+            return False
+        found, record = looked
         if found is None:
             self.log.info("RAP does not warn of a key of %s (§6.2).", record.account)
             return False

@@ -14,19 +14,17 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
-from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day, unattended_policy
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
+from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
 from airflow_provider_hkex_rap.rap.clock import is_time, time_of
-from airflow_provider_hkex_rap.rap.errors import (
-    RapConfigurationError,
-    RapSessionSuperseded,
-    RapUnavailable,
-)
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 from airflow_provider_hkex_rap.sensors.context import (
+    look_once,
     never_waiting_in_a_test_run,
     sensor_context,
     skipping_on_absence_only,
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.lake.layout import Refused
+    from airflow_provider_hkex_rap.rap.errors import RapError
     from airflow_provider_hkex_rap.rap.files import RemoteFile
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
@@ -87,7 +86,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
     _source: AirflowLoginSource
     _sessions: SessionRunner
     _awaited = ""
-    _look_failed = False
+    failed_look: RapError | None = None
 
     def __init__(
         self,
@@ -134,7 +133,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
                 raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
             except AirflowSkipException as skip:
                 # If the last look failed, nobody knows if the reports have arrived.
-                kind = AirflowSensorTimeout if self._look_failed and not self.never_fail else type(skip)
+                kind = AirflowSensorTimeout if self.failed_look and not self.never_fail else type(skip)
                 raise kind(f"{skip} {self._awaited}") from None
 
     def _parse(self, context: Context) -> None:
@@ -162,19 +161,12 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             with self.ending(context):
                 self._parse(context)
                 return self.poke(context)
-        try:
-            files = self._sessions.run(self._listing, wanted=[self._folder.service])
-        except (RapSessionSuperseded, RapUnavailable) as error:
-            if self._sessions.killed:
-                raise
-            self._look_failed = True
-            self._awaited = f"The last look failed: {error}"
-            self.log.warning("%s", self._awaited)
-            if isinstance(error, RapSessionSuperseded):
-                # Back off: another login uses the account.
-                self.poke_interval = max(self.poke_interval, unattended_policy().superseded_backoff())
+        files = look_once(self, self._sessions, self._listing, self._folder.service)
+        account, today = self._source.login.account, self._source.clock().date()
+        send_metrics(context, account, today, self._sessions, self._sessions.key_record)
+        if files is None:
+            self._awaited = f"The last look failed: {self.failed_look}"
             return PokeReturnValue(False)
-        self._look_failed = False
         return self._judge(files)
 
     async def _listing(self) -> Sequence[RemoteFile]:

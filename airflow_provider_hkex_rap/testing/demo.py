@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pendulum
+import psutil
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
@@ -70,10 +71,7 @@ def main() -> int:
     :returns: 0 if the lake has every report of the day with equal bytes; 1 if not, or if Airflow failed;
         130 if interrupted.
     """
-    # SIGTERM must also end the Airflow process that the demo has started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    HOME.mkdir(exist_ok=True)
-    LOG.unlink(missing_ok=True)
+    begin()
     day, now = choose_day(pendulum.now(HONG_KONG))
     console.print(f"\n[bold]The HKEX reports of {day:%A, %-d %B %Y}: from RAP into a data lake[/]\n")
     earlier = len(list(read_manifest()))
@@ -83,6 +81,7 @@ def main() -> int:
         print_line("RAP", f"simulated on {rap.host}:{rap.port}; its clock shows {now:%A %H:%M} in Hong Kong")
         environment = airflow_environment(rap)
         try:
+            create_database(environment)
             run_dags(day, environment)
             console.print("", lake_tree(), "", sep="\n")
             code = print_comparison(rap, list(read_manifest()), earlier)
@@ -95,6 +94,14 @@ def main() -> int:
             return 130
         print_next_steps(first_run=not earlier)
         return code
+
+
+def begin() -> None:
+    """Make the directory of the demo with an empty log; let other signals end Airflow too, as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    HOME.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
 
 
 def choose_day(at: pendulum.DateTime) -> tuple[pendulum.Date, pendulum.DateTime]:
@@ -183,12 +190,23 @@ def airflow_environment(rap: RapSimulator) -> dict[str, str]:
 
 
 def run_dags(day: pendulum.Date, environment: dict[str, str], dag_ids: Sequence[str] = DAG_IDS) -> None:
-    """Run the daily DAGs for *day*; create Airflow's database first if this version has not created it yet.
+    """Run the daily DAGs for *day*.
 
     :param day: the trading day.
     :param environment: the environment variables of Airflow.
     :param dag_ids: the DAGs, in order; none runs after one that fails.
     :raises AirflowCommandError: if a command fails or times out.
+    """
+    runs = [["dags", "test", dag_id, f"{day}"] for dag_id in dag_ids]
+    seconds = run_airflow(*runs, environment=environment)
+    print_line("DAGs", f"{' and '.join(dag_ids)} ran in {seconds:.0f} s")
+
+
+def create_database(environment: dict[str, str]) -> None:
+    """Create Airflow's database if this version of Airflow has not created it yet.
+
+    :param environment: the environment variables of Airflow.
+    :raises AirflowCommandError: if the command fails or times out.
     """
     release = version("apache-airflow")
     marker = AIRFLOW_HOME / f"database-made-by-{release}"
@@ -198,9 +216,6 @@ def run_dags(day: pendulum.Date, environment: dict[str, str], dag_ids: Sequence[
         print_line("Airflow", f"{release}, in {HOME}/airflow; created its database in {seconds:.0f} s")
     else:
         print_line("Airflow", f"{release}, in {HOME}/airflow; uses the database of an earlier run")
-    runs = [["dags", "test", dag_id, f"{day}"] for dag_id in dag_ids]
-    seconds = run_airflow(*runs, environment=environment)
-    print_line("DAGs", f"{' and '.join(dag_ids)} ran in {seconds:.0f} s")
 
 
 def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
@@ -213,7 +228,24 @@ def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
     """
     shown = " and ".join(f"airflow {' '.join(arguments)}" for arguments in commands)
     started = time.monotonic()
-    with LOG.open("a") as log, console.status(shown):
+    with console.status(shown), airflow_process(*commands, environment=environment) as process:
+        try:
+            code = process.wait(_SECONDS_AT_MOST)
+        except subprocess.TimeoutExpired:
+            raise AirflowCommandError(f"{shown} took more than {_SECONDS_AT_MOST} s") from None
+    if code:
+        raise AirflowCommandError(f"{shown} failed with exit status {code}")
+    return time.monotonic() - started
+
+
+@contextlib.contextmanager
+def airflow_process(*commands: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Airflow commands in one process; kill it at the end, with every process that Airflow has started.
+
+    :param commands: the arguments of each command.
+    :param environment: the environment variables of Airflow.
+    """
+    with LOG.open("a") as log:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _RUN_COMMANDS, json.dumps(commands)],
             env=environment,
@@ -222,18 +254,27 @@ def run_airflow(*commands: list[str], environment: dict[str, str]) -> float:
             stderr=log,
             start_new_session=True,
         )
-        try:
-            code = process.wait(_SECONDS_AT_MOST)
-        except subprocess.TimeoutExpired:
-            raise AirflowCommandError(f"{shown} took more than {_SECONDS_AT_MOST} s") from None
-        finally:
-            # End the whole process group, with every process that Airflow has started.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if code:
-        raise AirflowCommandError(f"{shown} failed with exit status {code}")
-    return time.monotonic() - started
+    try:
+        yield process
+    finally:
+        _kill_session(process)
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a session, and all others of the session."""
+    process.kill()
+    process.wait()
+    # A task has a process group of its own, but stays in the session.
+    while left := [each for each in psutil.process_iter() if _is_alive_in(process.pid, each)]:
+        for each in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+def _is_alive_in(session: int, process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def read_manifest() -> Iterator[dict[str, Any]]:
@@ -315,6 +356,7 @@ def print_next_steps(*, first_run: bool) -> None:
         else "run it after the next trading day, which lands beside this one"
     )
     print_line("make demo", again)
+    print_line("make demo-ui", "look at the RAP board in Airflow's UI, with a day that lacks a report")
     print_line("make clean", "remove the lake and everything else that make has created here")
     print_line("the DAGs", f"copy {DAG_FILE}; README.md explains the connection")
     print_line("the log", f"{LOG} has the output of Airflow")
@@ -336,7 +378,7 @@ def print_failure(error: AirflowCommandError) -> None:
 def print_line(label: str, text: str) -> None:
     """Print one line of the summary: the label, then the text in a column of its own."""
     line = Table.grid(padding=(0, 2))
-    line.add_column(width=10, style="bold")
+    line.add_column(width=12, style="bold")
     line.add_row(label, text)
     console.print(line)
 

@@ -68,18 +68,22 @@ def generate_day(
     of about 33 kB. DCASS reports are published during the day and until about 01:10 of the next day, CCMS
     reports before midnight.
 
+    The monthly reports come besides, on the last trading day of a month: if they took the place of others, a
+    day of which all reports are there would lack usual ones.
+
     :param business_date: the business date of the reports.
     :param customer: the DCASS customer code.
-    :param reports: number of reports.
+    :param reports: number of reports, without the monthly ones.
     :param seed: another seed gives other sizes, times and content.
     """
     random = Random(f"{seed} {customer} {business_date:%Y%m%d}")  # noqa: S311
     month_ends = next_trading_day(business_date).month != business_date.month
-    kinds = [kind for kind in CATALOGUE if month_ends or not kind.monthly]
+    daily = [kind for kind in CATALOGUE if not kind.monthly]
+    monthly = [kind for kind in CATALOGUE if kind.monthly and month_ends]
     midnight = pendulum.datetime(business_date.year, business_date.month, business_date.day, tz=HONG_KONG)
-    for number, kind in enumerate(islice(cycle(kinds), reports)):
+    for number, kind in enumerate((*islice(cycle(daily), reports), *monthly)):
         at = midnight + timedelta(hours=random.uniform(*kind.hours))
-        copy = number // len(kinds)
+        copy = 0 if kind.monthly else number // len(daily)
         form = re.sub(r"(?=_\{|\.)", f"X{copy}", kind.name, count=1) if copy else kind.name
         name = form.format(
             customer=customer,

@@ -219,7 +219,7 @@ class RapSimulator:
         about 01:10 of the next day. A report without a date in its name replaces that of an earlier day.
 
         :param business_date: the business date of the reports.
-        :param reports: number of reports for each customer.
+        :param reports: number of reports for each customer, without the monthly ones.
         :param seed: another seed gives other sizes, times and content.
         :param missing: codes of reports that do not come, such as ``TP001``.
         :raises RapConfigurationError: if *missing* names a report that the day would not have.

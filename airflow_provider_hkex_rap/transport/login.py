@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ def read_login(
     host: str | None,
     port: int | None,
     extra: object,
-    mask: Callable[[str], object],
+    mask: Callable[[Sequence[str]], object],
 ) -> Login:
     """Return the login that a connection's fields describe.
 
@@ -67,7 +67,7 @@ def read_login(
     :param host: ``host[:port]``, several separated by commas; blank for the guide's addresses (§7.1).
     :param port: the port of hosts that are given without one.
     :param extra: the connection's extra fields, a mapping; blank values are ignored.
-    :param mask: called with each secret, the private key line by line, before anything else uses it.
+    :param mask: called with secrets, such as the lines of the private key, before anything else uses them.
     :raises RapConfigurationError: if a field is missing or not valid.
     """
     _check_for_private_key({"login": login, "host": host, **(extra if isinstance(extra, Mapping) else {})})
@@ -137,9 +137,9 @@ def _host_keys(fields: Extras) -> tuple[SSHKey, ...] | None:
     return None if unchecked else parse_host_keys(fields.lines("host_key"))
 
 
-def _client_keys(fields: Extras, mask: Callable[[str], object]) -> tuple[PrivateKey, ...]:
+def _client_keys(fields: Extras, mask: Callable[[Sequence[str]], object]) -> tuple[PrivateKey, ...]:
     if passphrase := fields.secret("private_key_passphrase"):
-        mask(passphrase)
+        mask([passphrase])
     # It encrypts the keys in the key store too, so it is checked even if the connection has no key.
     check_passphrase(passphrase)
     text, source = _private_key(fields)

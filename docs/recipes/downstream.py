@@ -4,7 +4,11 @@ The DAG runs after each landing of new reports of the folder. Its events name th
 catalog gives the current reports of a date.
 """
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, Asset, ObjectStoragePath, Variable, task
+
+from airflow_provider_hkex_rap.notifications.alerts import alert
 
 CUSTOMER, FOLDER, REPORT = "CXYZ", "DCASS", "TP001"
 LANDED = Asset(f"hkex-rap://{CUSTOMER}/{FOLDER}")
@@ -34,5 +38,10 @@ def count_rows(triggering_asset_events=None):
     return rows
 
 
-with DAG("rows_of_tp001", schedule=[LANDED]):
+with DAG(
+    "rows_of_tp001",
+    schedule=[LANDED],
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5), "on_failure_callback": alert},
+    on_failure_callback=alert,
+):
     count_rows()

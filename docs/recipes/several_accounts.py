@@ -8,6 +8,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.timetables import RapTradingDayTimetable
 
@@ -19,7 +20,8 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 8, "retry_delay": timedelta(minutes=15)},
+    default_args={"retries": 8, "retry_delay": timedelta(minutes=15), "on_failure_callback": alert},
+    on_failure_callback=alert,
 ):
     for folder, account in ACCOUNTS.items():
         RapDownloadOperator(

@@ -24,13 +24,14 @@ _START_SECONDS = 90
 def api_server(home: Path, environment: Mapping[str, str], prefix: str = "") -> Iterator[str]:
     """Run an API server on localhost, and yield its URL, without a slash at the end.
 
-    :param home: a directory for everything that Airflow writes.
+    :param home: a directory for everything that Airflow writes; it may have Airflow's database already.
     :param environment: settings, connections and variables, as environment variables.
     :param prefix: the path under which a reverse proxy would serve Airflow, such as ``/airflow``.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}{prefix}"
-    shutil.copy(migrated_database(), home / "airflow.db")
+    if not (home / "airflow.db").exists():
+        shutil.copy(migrated_database(), home / "airflow.db")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")} | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__BASE_URL": url,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from airflow.sdk import ObjectStoragePath
@@ -128,8 +129,11 @@ def s3_server() -> Iterator[str]:
     )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
+    url = f"http://127.0.0.1:{server.port}"
     try:
-        yield f"http://127.0.0.1:{server.port}"
+        # All servers of moto in one process share their buckets, so an earlier test may have left some.
+        urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
+        yield url
     finally:
         server.shutdown()
         thread.join()

@@ -7,25 +7,31 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pendulum
 import pytest
-from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, BaseNotifier
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom, TaskStatesResult, XComResult
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
 from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, StoredKey
-from airflow_provider_hkex_rap.notifications import notifiers
+from airflow_provider_hkex_rap.notifications import alerts, notifiers
 from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
 from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder
+from airflow_provider_hkex_rap.sensors.key_expiry import RapKeyExpiryWarningSensor
+from airflow_provider_hkex_rap.sensors.report import RapReportSensor
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from ..simulated_rap import NOW, download, in_a_run, use
@@ -56,7 +62,9 @@ def put(rap: RapSimulator, report: str, day: pendulum.Date, content: bytes = b"x
 
 
 def land(lake: Path, context: Any = None, **arguments: Any) -> dict[str, Any]:
-    return download(lake, context or run(), **{"folders": ["DCASS"], "expect": ["usual"], **arguments})
+    return download(
+        lake, context or run(), **{"folders": ["DCASS"], "expect": ["usual"], "retries": 1, **arguments}
+    )
 
 
 @pytest.fixture
@@ -75,9 +83,9 @@ def run(day: pendulum.Date = FRIDAY, *, try_number: int = 1) -> Any:
     return context
 
 
-def failing(error: BaseException) -> Any:
+def failing(error: BaseException, folders: Sequence[str] = ("DCASS",), lake: str = "file:///lake") -> Any:
     """Return the context of a failure callback."""
-    task = RapDownloadOperator(task_id="land", folders=["DCASS"], lake="file:///lake")
+    task = RapDownloadOperator(task_id="land", folders=folders, lake=lake)
     made = run(try_number=2) | {"exception": error, "dag": DAG("daily"), "logical_date": None}
     made["ti"].task = task
     return made
@@ -152,13 +160,29 @@ def test_republished_content_is_a_warning_unless_versions_are_collected(
     assert mail.alerts() == []
 
 
+def test_republished_content_is_no_news_to_other_mapped_tasks_and_to_a_cleared_run(
+    complete: RapSimulator, lake: Path, mail: MailServer
+) -> None:
+    land(lake)
+    put(complete, "TP001", FRIDAY, b"corrected")
+    context = run()
+    for map_index, kinds in ((0, ["Republished"]), (1, [])):
+        context["ti"].map_index = map_index
+        land(lake, context, business_date=FRIDAY.isoformat())
+        assert [sent["kind"] for sent in mail.alerts()] == kinds
+    # Airflow counts on, and allows as many tries as at first.
+    context["ti"].__dict__.update(map_index=0, try_number=2, max_tries=2)
+    land(lake, context, business_date=FRIDAY.isoformat())
+    assert mail.alerts() == []
+
+
 def test_a_file_that_leaves_rap_without_having_landed_is_a_warning(
     complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
 ) -> None:
     put(complete, "OLD", pendulum.date(2026, 11, 10))
     complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
     with pytest.raises(RapTransferError):
-        land(lake, run(try_number=2), expect=[])
+        land(lake, run(try_number=2))
     (warning,) = mail.alerts()
     assert warning["kind"] == "FileLeavesRap"
     assert "2026-11-21" in warning["what"]
@@ -179,6 +203,27 @@ def test_a_key_that_ends_soon_is_a_warning(
     (warning,) = mail.alerts()
     assert warning["kind"] == "KeyExpires"
     assert "ends on 2026-12-03: days left 14." in warning["what"]
+
+
+def test_downloads_that_run_often_leave_warnings_of_keys_and_leaving_files_to_the_daily_ones(
+    complete: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"]["key_expires"] = "2026-12-03"
+    use(monkeypatch, connection)
+    old = pendulum.date(2026, 11, 10)
+    put(complete, "OLD", old)
+    complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
+    for last_try, arguments in (
+        (run(try_number=2), {"expect": []}),
+        (run(old, try_number=2), {"business_date": old.isoformat(), "expect": ["OLD_*"]}),
+    ):
+        with pytest.raises(RapTransferError):
+            land(lake, last_try, **arguments)
+        assert mail.alerts() == []
+    with pytest.raises(RapTransferError):
+        land(lake, run(try_number=2))
+    assert {sent["kind"] for sent in mail.alerts()} == {"KeyExpires", "FileLeavesRap"}
 
 
 def test_the_upload_of_a_key_by_somebody_else_is_a_warning() -> None:
@@ -206,6 +251,16 @@ def test_a_monthly_report_that_fails_to_come_is_a_warning(
     assert "MT001 in DCASS came on 2026-08-31 and 2026-09-30" in late["what"]
 
 
+def test_a_refused_login_has_no_warnings(
+    rap: RapSimulator, lake: Path, mail: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    rap.faults.add(Fault("refuse_login", times=None))
+    with pytest.raises(AirflowFailException):
+        land(lake, run(try_number=2))
+    assert mail.alerts() == []
+    assert "An alert was not sent" not in caplog.text
+
+
 # Failures.
 
 
@@ -221,6 +276,127 @@ def test_a_failure_says_what_why_and_what_to_do(rap: RapSimulator, mail: MailSer
         assert (sent["dag_id"], sent["run_id"], sent["task_id"]) == ("daily", "run", "land")
         assert (sent["account"], sent["business_date"]) == ("DCXYZ001", "2026-11-20")
         assert sent["link"] == "http://localhost:8080/dags/daily/runs/run/tasks/land"
+
+
+def dag_of(*order: str, **arguments: Any) -> DAG:
+    """Return a DAG that alerts; *order* names tasks that wait for ``land``, with their trigger rules."""
+    with DAG("daily", on_failure_callback=alert, **arguments) as dag:
+        land = EmptyOperator(task_id="land")
+        EmptyOperator(task_id="other")
+        for number, rule in enumerate(order):
+            land >> EmptyOperator(task_id=f"then_{number}", trigger_rule=rule)
+    return dag
+
+
+def killed(dag: DAG, task_id: str = "land", *, reason: str = "") -> Any:
+    """Return what the DAG processor gives the callback of a killed task, or with a reason that of its DAG."""
+    # A run of its own, since this process knows which tasks have alerted.
+    run_id = str(uuid4())
+    made = failing(RuntimeError("x")) | {"dag": dag, "run_id": run_id}
+    made["ti"].__dict__.update(task_id=task_id, run_id=run_id, task=dag.task_dict.get(task_id))
+    del made["exception"]
+    return made | ({"reason": reason} if reason else {})
+
+
+def test_a_killed_task_alerts_if_its_run_may_succeed(
+    rap: RapSimulator, mail: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    joined, fast = dag_of("all_success"), dag_of("all_success", fail_fast=True)
+    # It is skipped, and the run succeeds, if the other task skips first.
+    joined.task_dict["other"] >> joined.task_dict["then_0"]
+    for dag in (dag_of("all_done"), dag_of("none_failed"), joined, fast):
+        alert(killed(dag))
+        (sent,) = mail.alerts()
+        assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
+    # The DAG processor, in which this runs, never answers a task that wants to write an XCom.
+    assert "not recorded" not in caplog.text
+
+
+def test_a_killed_task_leaves_the_alert_to_its_dag_if_the_run_fails(
+    rap: RapSimulator, mail: MailServer
+) -> None:
+    for dag in (dag_of(), dag_of("all_success"), dag_of("all_done", "all_success")):
+        alert(killed(dag))
+        assert mail.alerts() == []
+        alert(killed(dag, reason="task_failure"))
+        assert [sent["task_id"] for sent in mail.alerts()] == ["land"]
+
+
+def test_a_run_that_succeeds_alerts_of_a_killed_task_if_it_is_asked_to(
+    rap: RapSimulator, mail: MailServer
+) -> None:
+    dag = dag_of("all_done", on_success_callback=[alert])
+    alert(killed(dag))
+    assert mail.alerts() == []
+    alert(killed(dag, reason="success"))
+    (sent,) = mail.alerts()
+    assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
+    succeeded: Any = {"dag": dag, "run_id": "run", "reason": "success"}
+    alert(succeeded)
+    assert mail.alerts() == []
+
+
+class Supervisor:
+    """Answers the requests of a callback: tasks of the run have failed, and have these XComs."""
+
+    def __init__(self, run_id: str, *failed: str) -> None:
+        self._states = TaskStatesResult(task_states={run_id: dict.fromkeys(failed, "failed")})
+        self.xcoms: dict[str, Any] = {}
+
+    def send(self, msg: Any) -> Any:
+        if isinstance(msg, GetTaskStates):
+            return self._states
+        assert isinstance(msg, GetXCom)
+        return XComResult(key=msg.key, value=self.xcoms.get(msg.task_id))
+
+
+def test_a_task_that_was_cleared_alerts_again_in_its_next_try(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    failed = failing(RuntimeError("x"))
+    supervisor = Supervisor("run", "land", "other")
+    failed["ti"].xcom_push = lambda key, value: supervisor.xcoms.update(
+        dict.fromkeys(("land", "other"), value)
+    )
+    alert(failed)
+    assert len(mail.alerts()) == 1
+    dag = killed(dag_of(), reason="task_failure") | {"run_id": "run"}
+    dag["ti"].run_id = "run"
+    # As in the DAG processor, which is another process.
+    monkeypatch.setattr(alerts, "_alerted", set())
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    alert(dag)
+    assert mail.alerts() == []
+    # The next try fails before it starts, so its XComs are those of the last one.
+    dag["ti"].try_number += 1
+    alert(dag)
+    (sent,) = mail.alerts()
+    assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
+
+
+def test_a_task_that_its_dag_no_longer_has_loses_no_alert(
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+) -> None:
+    context = killed(dag_of(), reason="task_failure")
+    gone = ("before_7", "land_dcass", "other_3")
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(context["run_id"], *gone), raising=False)
+    alert(context)
+    (sent,) = mail.alerts()
+    assert "daily.before_7, daily.land_dcass, daily.other_3" in sent["what"]
+
+
+def test_an_alert_links_to_the_day_of_its_task_on_the_board(
+    rap: RapSimulator, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, unrendered = RuntimeError("x"), "{{ var.value.hkex_rap_lake }}"
+    alert(failing(error))
+    alert(failing(error, folders=["DCASS", "DCASS_OTHERS"], lake="s3://aws_default@bucket/rap"))
+    alert(failing(error, lake=unrendered))
+    assert [sent["board"].partition("/hkex-rap/?")[2] for sent in mail.alerts()] == [
+        f"customer=CXYZ&folder=DCASS&day={FRIDAY}&lake=file%3A%2F%2F%2Flake",
+        f"customer=CXYZ&day={FRIDAY}&lake=s3%3A%2F%2Faws_default%40bucket%2Frap",
+        f"customer=CXYZ&folder=DCASS&day={FRIDAY}",
+    ]
 
 
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(
@@ -258,6 +434,7 @@ def test_a_notifier_for_errors_gets_no_warnings(
         ({**NOTIFIER, "kwarg": {}}, "Unknown: 'kwarg'"),
         ({**NOTIFIER, "severity": "info"}, "'severity' must be"),
         ({"notifier": "json.loads", "kwargs": {"s": "1"}}, "is no notifier"),
+        ({"notifier": "json.JSONDecoder"}, "is no notifier"),
     ],
 )
 def test_a_broken_notifier_is_logged_with_the_next_step_and_fails_nothing(
@@ -278,6 +455,13 @@ def test_a_broken_notifier_is_logged_with_the_next_step_and_fails_nothing(
     assert land(lake)["landed"] == len(DAYS)
 
 
+def test_a_name_that_is_no_notifier_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = tmp_path / "never"
+    name(monkeypatch, {"notifier": "os.mkdir", "kwargs": {"path": str(never)}})
+    alert(failing(RuntimeError("x")))
+    assert not never.exists()
+
+
 def test_a_notifier_that_does_not_answer_delays_a_task_by_a_bound_only(
     complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -291,10 +475,10 @@ def test_a_notifier_that_does_not_answer_delays_a_task_by_a_bound_only(
     assert "were not sent within 0.2 s" in caplog.text
 
 
-class Hanging:
+class Hanging(BaseNotifier):
     released = threading.Event()
 
-    def __call__(self, context: Any) -> None:
+    def notify(self, context: Any) -> None:
         self.released.wait(60)
 
 
@@ -336,6 +520,41 @@ def test_the_metrics_of_a_download(
         ("hkex_rap.sessions.superseded", None): ("c", 1),
     }
     assert 0 < sent["hkex_rap.landing.duration", None].value < 60_000
+
+
+def test_the_metrics_of_a_look_of_a_sensor(
+    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, statsd: StatsdServer, tmp_path: Path
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"] |= {"key_expires": "2026-12-03", "key_store": tmp_path.as_uri()}
+    use(monkeypatch, connection)
+    context = in_a_run()
+    assert RapReportSensor(task_id="look", folder="DCASS").poke(context)
+    assert not RapKeyExpiryWarningSensor(task_id="look").poke(context)
+    sent = [(m.name, m.value, m.tags["account"]) for m in statsd.metrics()]
+    account = "DCXYZ001"
+    assert (
+        sent
+        == [
+            ("hkex_rap.sessions.superseded", 0, account),
+            ("hkex_rap.key.days_left", 14, account),
+        ]
+        * 2
+    )
+
+
+def test_a_sensor_that_times_out_alerts(rap: RapSimulator, mail: MailServer) -> None:
+    sensor = RapReportSensor(task_id="wait", folder="DCASS", reports=["TP001_*"], timeout=0)
+    context = run() | {"dag": DAG("daily")}
+    context["ti"].get_first_reschedule_date = lambda context: None
+    with pytest.raises(AirflowSensorTimeout) as raised:
+        sensor.execute(context)
+    context["ti"].task = sensor
+    alert(context | {"exception": raised.value})
+    (sent,) = mail.alerts()
+    assert (sent["severity"], sent["kind"]) == ("error", "AirflowSensorTimeout")
+    assert "TP001_* (0 of 1)" in sent["what"]
+    assert sent["board"].endswith(f"/hkex-rap/?customer=CXYZ&folder=DCASS&day={FRIDAY}")
 
 
 def test_a_metric_that_cannot_be_sent_fails_no_task(

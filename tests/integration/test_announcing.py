@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Semaphore
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +17,9 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_hkex_rap.assets import announcing
 from airflow_provider_hkex_rap.operators.download import REPORTS_LANDED, RapDownloadOperator
+from airflow_provider_hkex_rap.operators.key_renewal import RapKeyRenewalOperator
 from airflow_provider_hkex_rap.plugins.announcements import on_task_instance_success
-from airflow_provider_hkex_rap.rap.errors import RapReportMissing
+from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapUnavailable
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from ..simulated_rap import MTIME, NOW, download, in_a_run, use
@@ -34,6 +38,8 @@ class Tasks:
     lake: Path
     recorded: list[tuple[str, str]] = field(default_factory=list)
     """URI and run of each event that Airflow has recorded."""
+    asked: Semaphore = field(default_factory=lambda: Semaphore(0))
+    """Counts how often somebody has asked for the events of an asset that has none."""
 
     def run(
         self,
@@ -44,9 +50,7 @@ class Tasks:
         **arguments: Any,
     ) -> dict[str, dict[str, Any]]:
         """Run a task that succeeds, and return the content of its events by URI."""
-        operator = RapDownloadOperator(
-            task_id="land", **{"folders": list(Folder), "lake": self.lake.as_uri(), "expect": [], **arguments}
-        )
+        operator = self.operator(**arguments)
         assert REPORTS_LANDED in operator.outlets
         accessors, context = OutletEventAccessors(), in_a_run()
         context["dag_run"].conf["business_date"] = day
@@ -64,6 +68,12 @@ class Tasks:
             json.dumps(event.extra)
         return {event.dest_asset_key.uri: event.extra for event in emitted}
 
+    def operator(self, **arguments: Any) -> RapDownloadOperator:
+        """Return a download of every folder, which judges nothing."""
+        return RapDownloadOperator(
+            task_id="land", **{"folders": list(Folder), "lake": self.lake.as_uri(), "expect": [], **arguments}
+        )
+
     def days(self, **arguments: Any) -> list[str]:
         """Run a task that succeeds, and return the business dates of DCASS that it announces."""
         return [day["business_date"] for day in self.run(**arguments).get(URI, {"days": []})["days"]]
@@ -76,8 +86,11 @@ class Tasks:
 def tasks(lake: Path, rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> Tasks:
     tasks = Tasks(lake)
 
-    def recorded_runs(uri: str) -> set[str]:
-        return {run for recorded, run in tasks.recorded if recorded == uri}
+    def recorded_runs(uri: str, latest: int = 50) -> set[str]:
+        found = {run for recorded, run in tasks.recorded if recorded == uri}
+        if not found:
+            tasks.asked.release()
+        return found
 
     monkeypatch.setattr(announcing, "recorded_runs", recorded_runs)
     return tasks
@@ -188,7 +201,7 @@ def test_events_that_airflow_has_not_recorded_are_announced_again(tasks: Tasks, 
 def test_an_airflow_that_does_not_answer_leaves_no_mark(
     tasks: Tasks, rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(uri: str) -> set[str]:
+    def fail(uri: str, latest: int = 50) -> set[str]:
         raise RuntimeError("no answer")
 
     put(rap, "TP001_20261120.csv")
@@ -198,6 +211,72 @@ def test_an_airflow_that_does_not_answer_leaves_no_mark(
     assert "announces the reports of" in caplog.text
     assert tasks.marks() == []
     assert tasks.days() == ["2026-11-20"]
+
+
+@pytest.fixture
+def another_announces(tasks: Tasks, rap: RapSimulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let a task announce the first reports of two folders, before Airflow records it; return its run."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", rap.connection_json("DCXYZ002"))
+    monkeypatch.setattr(announcing, "_POLL_SECONDS", 0.01)
+    put(rap, "TP001_20261119.csv")
+    put(rap, "SERIES_20261119.zip", Folder.DCASS_OTHERS)
+    events = tasks.run(events_recorded=False, listener_called=False)
+    while tasks.asked.acquire(blocking=False):
+        pass
+    put(rap, "TP001_20261120.csv")
+    put(rap, "SERIES_20261120.zip", Folder.DCASS_OTHERS)
+    return str(events[URI]["run"])
+
+
+def test_the_first_reports_of_a_folder_are_announced_by_one_task_after_the_other(
+    tasks: Tasks, another_announces: str
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        second = thread.submit(tasks.run, rap_conn_id="other")
+        for _ in range(3):
+            assert tasks.asked.acquire(timeout=20)
+        assert not second.done()
+        # Airflow records the events of a task together.
+        tasks.recorded += [(URI, another_announces), (f"{URI}_OTHERS", another_announces)]
+        assert set(second.result(20)) == {URI, f"{URI}_OTHERS"}
+    runs = [run for uri, run in tasks.recorded if uri == URI]
+    assert runs == [another_announces, runs[1]]
+
+
+def test_a_task_that_is_killed_while_another_announces_ends(tasks: Tasks, another_announces: str) -> None:
+    operator = tasks.operator(rap_conn_id="other")
+    accessors = OutletEventAccessors()
+    with ThreadPoolExecutor(1) as thread:
+        second = thread.submit(operator.execute, in_a_run() | {"outlet_events": accessors})
+        for _ in range(3):
+            assert tasks.asked.acquire(timeout=20)
+        operator.on_kill()
+        with pytest.raises(RapUnavailable, match="stopped"):
+            second.result(20)
+    assert not accessors[REPORTS_LANDED].asset_alias_events
+
+
+def test_no_task_waits_for_one_that_was_killed_before_its_success(
+    tasks: Tasks,
+    rap: RapSimulator,
+    another_announces: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    use(monkeypatch, rap.connection("DCXYZ001"), NOW.add(minutes=1))
+    assert set(tasks.run(events_recorded=False)) == {URI, f"{URI}_OTHERS"}
+    assert "waiting for it" not in caplog.text
+    # Now that one holds the claims.
+    monkeypatch.setattr(announcing, "WAIT_SECONDS", 0.1)
+    assert tasks.days(rap_conn_id="other") == ["2026-11-19", "2026-11-20"]
+    assert "within 0.1 s" in caplog.text
+
+
+def test_a_task_waits_for_nobody_once_a_folder_has_events(tasks: Tasks, rap: RapSimulator) -> None:
+    put(rap, "TP001_20261120.csv")
+    tasks.recorded.append((URI, "of another lake"))
+    assert tasks.days() == ["2026-11-20"]
+    assert not list(tasks.lake.glob("manifest/*/*/_marks/announcing/*"))
 
 
 def test_only_the_folders_of_a_task_are_announced(tasks: Tasks, rap: RapSimulator) -> None:
@@ -229,6 +308,15 @@ def test_a_day_that_was_asked_for_is_announced_however_old_it_is(
     use(monkeypatch, rap.connection("DCXYZ001"), later)
     assert tasks.days(day=later.date().isoformat()) == []
     assert tasks.days(business_date="2026-11-20") == ["2026-11-20"]
+
+
+@pytest.mark.parametrize(
+    "operator", [partial(RapDownloadOperator, folders="DCASS", lake="x"), RapKeyRenewalOperator]
+)
+def test_one_outlet_may_stand_for_itself(operator: Any) -> None:
+    own = Asset("x://y")
+    for outlets, expected in ((own, [own]), ((own,), [own]), (None, [])):
+        assert operator(task_id="land", outlets=outlets).outlets[:-1] == expected
 
 
 def test_the_outlets_of_the_user_stay(lake: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from datetime import date
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,9 +17,11 @@ import pendulum
 import pytest
 
 from airflow_provider_hkex_rap.keystore.record import KeyRecord, StoredKey
+from airflow_provider_hkex_rap.rap.folders import Folder
 
-from ..manifest_history import at, write_history
+from ..manifest_history import at, landed, write, write_history
 from .api_server import api_server
+from .real_airflow import migrated_database
 
 pytestmark = pytest.mark.slow
 
@@ -87,13 +94,26 @@ def test_nothing_is_shown_without_a_login(server: Server, path: str) -> None:
             assert answer.headers.items() >= HEADERS.items()
 
 
-@pytest.mark.parametrize("path", ["docs", "redoc", "openapi.json", "static/../app.py", "static/x", "api/"])
+@pytest.mark.parametrize("path", ["docs", "redoc", "openapi.json", "static/x", "api/"])
 def test_nothing_else_is_served(server: Server, path: str) -> None:
     for user in (None, "cy"):
         with server.of(user) as client:
             answer = client.get(path)
             assert answer.status_code in (401, 404, 422), answer.text
             assert answer.headers.items() >= HEADERS.items()
+
+
+@pytest.mark.parametrize("name", ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "%2e%2e%2fapp.py"])
+def test_no_name_leads_out_of_the_static_files(server: Server, name: str) -> None:
+    with server.of("cy") as client:
+        # httpx would remove the dot segments itself.
+        connection = HTTPConnection(client.base_url.host, client.base_url.port or 80, timeout=60)
+        with contextlib.closing(connection):
+            headers = {"Authorization": client.headers["Authorization"]}
+            connection.request("GET", f"{client.base_url.path}static/{name}", headers=headers)
+            answer = connection.getresponse()
+            assert answer.status in (404, 422)
+            assert b"board_app" not in answer.read()
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -144,3 +164,42 @@ def test_errors_of_an_address_are_answers(server: Server) -> None:
         assert answer.status_code == 400
         assert "is not a DCASS customer code" in answer.json()["detail"]
         assert client.get("api/files").status_code == 422
+
+
+def add_connections_of_teams(database: Path, connections: dict[str, tuple[str, str]]) -> None:
+    """Add a team and its connection for each connection id, which maps to the team and the account."""
+    with sqlite3.connect(database) as stored:
+        for conn_id, (team, account) in connections.items():
+            stored.execute("INSERT INTO team (name) VALUES (?)", [team])
+            stored.execute(
+                "INSERT INTO connection (conn_id, conn_type, host, login, team_name, is_encrypted,"
+                " is_extra_encrypted) VALUES (?, 'hkex_rap', '127.0.0.1', ?, ?, 0, 0)",
+                [conn_id, account, team],
+            )
+
+
+def test_a_team_sees_the_logins_of_its_own_connections_alone(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    names = {f"R00{n}_20261120.csv": f"DCXYZ00{n}" for n in (1, 2)}
+    write(lake, [landed(lake, DAYS[-1], Folder.DCASS, name, account=names[name]) for name in names])
+    users = {"dan": "op:alpha", "eve": "op:beta"}
+    passwords = {user: f"{user}'s password" for user in users}
+    (tmp_path / "passwords.json").write_text(json.dumps(passwords))
+    environment = {
+        "AIRFLOW__CORE__MULTI_TEAM": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(map(":".join, users.items())),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(tmp_path / "passwords.json"),
+        "AIRFLOW__HKEX_RAP__CLOCK_OFFSET": str((NOW - pendulum.now()).total_seconds()),
+        "AIRFLOW_VAR_HKEX_RAP_LAKE": lake.as_uri(),
+    }
+    connections = {"rap_alpha": ("alpha", "DCXYZ001"), "rap_beta": ("beta", "DCXYZ002")}
+    add_connections_of_teams(shutil.copy(migrated_database(), tmp_path / "airflow.db"), connections)
+    with api_server(tmp_path, environment) as url:
+        for user, own in (("dan", "DCXYZ001"), ("eve", "DCXYZ002")):
+            with Server(url, passwords).of(user) as client:
+                accounts = client.get("api/accounts").raise_for_status().json()["accounts"]
+                files = client.get(CELL).raise_for_status().json()["files"]
+            assert [account["account"] for account in accounts] == [own]
+            assert [file["login"] and file["login"]["account"] for file in files] == [
+                own if own.endswith(file["report"][-1]) else None for file in files
+            ]

@@ -35,6 +35,9 @@ PREFIX = "/airflow"
 DAG = "hkex_rap_daily_dcass"
 HOSTILE = "TP777_CXYZ_20261120_<img src=x onerror=document.title='injected'>.csv"
 _SECONDS = 30
+_IMAGE_HEIGHT = 1180
+_FRAME_HEIGHT = 143
+"""The height of the browser's own frame."""
 
 
 def missing_browser() -> str | None:
@@ -44,7 +47,8 @@ def missing_browser() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield the directory of the lakes ``lake`` and ``other``, and the settings of an API server."""
     if why := missing_browser():
         pytest.skip(why)
     home = tmp_path_factory.mktemp("browser")
@@ -62,20 +66,37 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "key_store": (home / "keys").as_uri(),
             "key_expires": f"{FRIDAY.add(days=9)}",
         }
-        run = SimpleNamespace(dag_id=DAG, run_id=f"scheduled__{FRIDAY}", task_id="land", try_number=1)
+        run = SimpleNamespace(
+            dag_id=DAG, run_id=f"scheduled__{FRIDAY}", task_id="land", map_index=3, try_number=1
+        )
         for time, folders in ((EVENING, [Folder.HKCC_SEOCH_CCMS_GLOB]), (NOW, ["DCASS", "DCASS_OTHERS"])):
             rap.clock.set(time)
             use(patch, connection | {"extra": extra}, time)
             context = {"ti": run, "dag_run": SimpleNamespace(conf={}, run_after=time)}
             download(lake, context, folders=folders)
+        download(home / "other", context, folders=["DCASS"], include=["TP777_*"])
         environment = {
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__HKEX_RAP__CLOCK_OFFSET": os.environ["AIRFLOW__HKEX_RAP__CLOCK_OFFSET"],
             "AIRFLOW_CONN_HKEX_RAP_DEFAULT": json.dumps(connection | {"extra": extra}),
-            "AIRFLOW_VAR_HKEX_RAP_LAKE": lake.as_uri(),
+            "AIRFLOW__HKEX_RAP__BOARD_LAKES": lake.as_uri(),
         }
+        yield home, environment
+
+
+@pytest.fixture(scope="module")
+def url(served: tuple[Path, dict[str, str]]) -> Iterator[str]:
+    home, environment = served
     with api_server(home, environment, PREFIX) as url:
         add_dag(home / "airflow.db")
+        yield url
+
+
+@pytest.fixture
+def url_of_two_lakes(served: tuple[Path, dict[str, str]]) -> Iterator[str]:
+    home, environment = served
+    lakes = f"{(home / 'lake').as_uri()}, {(home / 'other').as_uri()}/"
+    with api_server(home, environment | {"AIRFLOW__HKEX_RAP__BOARD_LAKES": lakes}, PREFIX) as url:
         yield url
 
 
@@ -136,13 +157,17 @@ def files_of(browser: Any) -> str:
 
 def save(browser: Any, name: str) -> None:
     if directory := os.environ.get("BOARD_IMAGES"):
-        # An image in the documentation shows no temporary directory.
+        # An image in the documentation shows one lake, and no temporary directory.
         browser.execute_script(
+            "document.querySelectorAll('[aria-labelledby*=\"/other\"], #lakes h2 + .quiet')"
+            ".forEach((each) => each.remove());"
             "for (const each of document.querySelectorAll('code'))"
             " each.textContent = each.textContent.replace(/file:.*\\/lake\\//, 'file:///data/rap/')"
         )
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         height = browser.execute_script("return document.documentElement.scrollHeight")
-        browser.set_window_size(1280, min(height, 880) + 90)
+        browser.set_window_size(1280, min(height, _IMAGE_HEIGHT) + _FRAME_HEIGHT)
+        browser.execute_script("document.querySelector('#detail:not([hidden])')?.scrollIntoView()")
         browser.save_screenshot(str(Path(directory) / name))
 
 
@@ -157,6 +182,9 @@ def test_the_grid_names_the_missing_report_and_the_ending_key(browser: Any, url:
     friday = cell(browser).text
     assert "✗ Incomplete" in friday
     assert "missing: TP001" in friday
+    attention = find(browser, "#attention").text
+    assert f"DCASS of CXYZ, Fri {FRIDAY} missing: TP001" in attention
+    assert f"DCXYZ001: the current key is valid through {FRIDAY.add(days=9)}" in attention
     assert "✓ Complete" in cell(browser, day=DAYS[-2]).text
     assert "? Not judged" in cell(browser, day=DAYS[0]).text
     account = find(browser, ".account").text
@@ -188,10 +216,58 @@ def test_a_click_and_a_key_open_the_files_of_a_cell(browser: Any, url: str) -> N
     assert "DCASS_OTHERS" in find(browser, "#detail-heading").text
 
 
+def test_a_line_that_needs_attention_opens_its_cell(browser: Any, url: str) -> None:
+    open_board(browser, url)
+    find(browser, "#attention button").click()
+    assert "TP777_CXYZ_20261120" in files_of(browser)
+    assert cell(browser).get_attribute("aria-expanded") == "true"
+
+
+def test_nothing_of_the_page_is_wider_than_the_window(browser: Any, url: str) -> None:
+    for width in (1280, 600):
+        browser.set_window_size(width, 900)
+        open_board(browser, url, f"?customer=CXYZ&folder=DCASS&day={FRIDAY}")
+        files_of(browser)
+        wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert browser.execute_script(wide) == 0
+
+
 def test_the_address_of_a_cell_opens_it(browser: Any, url: str) -> None:
     open_board(browser, url, "?customer=CXYZ&folder=DCASS_OTHERS&day=2026-11-19")
     assert "RPI03_CXYZ_20261119" in files_of(browser)
     assert cell(browser, "DCASS_OTHERS", DAYS[-2]).get_attribute("aria-expanded") == "true"
+
+
+def test_a_line_and_the_address_of_a_cell_of_another_lake_open_that_one(
+    browser: Any, url_of_two_lakes: str
+) -> None:
+    url = url_of_two_lakes
+    open_board(browser, url)
+    find(browser, "#attention button").click()
+    (chosen,) = browser.find_elements("css selector", '[data-cell][aria-expanded="true"]')
+    row = chosen.find_element("xpath", "ancestor::tr").get_attribute("id")
+    assert row.endswith(f"/other/-CXYZ-{DAYS[0]}")
+    other = find(browser, f'[id^="day-file:"][id$="other/-CXYZ-{FRIDAY}"] button')
+    other.click()
+    assert "1 file" in files_of(browser)
+    address = browser.current_url
+    # As an operator that has the path of the lake links to it.
+    for query in (address.partition("?")[2], address.partition("?")[2].replace("file%3A%2F%2F", "")):
+        assert f"folder=DCASS&day={FRIDAY}&lake=" in query
+        open_board(browser, url, f"?{query}")
+        assert "1 file" in files_of(browser)
+    open_board(browser, url, f"?customer=CXYZ&folder=DCASS&day={FRIDAY}&lake=file:///elsewhere")
+    assert "does not show this lake" in find(browser, "#detail .error").text
+
+
+def test_the_address_of_a_day_marks_its_row(browser: Any, url: str) -> None:
+    open_board(browser, url, f"?customer=CXYZ&day={DAYS[1]}")
+    (chosen,) = browser.find_elements("css selector", ".chosen")
+    assert str(DAYS[1]) in chosen.text
+    assert browser.switch_to.active_element.text.startswith(f"Thu {DAYS[1]}")
+    assert not find(browser, "#detail").is_displayed()
+    open_board(browser, url, "?customer=CXYZ&day=2026-10-02")
+    assert "no row of CXYZ for 2026-10-02" in find(browser, "#status").text
 
 
 def test_the_board_is_dark_if_the_browser_or_airflow_is(browser: Any, url: str) -> None:
@@ -218,4 +294,38 @@ def test_airflows_navigation_leads_to_the_board_and_its_links_to_the_runs(browse
     find(browser, "#detail table a").click()
     browser.switch_to.default_content()
     wait(browser, lambda page: f"/dags/{DAG}/runs/" in page.current_url)
-    assert browser.current_url.startswith(f"{url}/dags/{DAG}/runs/scheduled__2026-11-20/tasks/land")
+    assert browser.current_url.startswith(f"{url}/dags/{DAG}/runs/scheduled__2026-11-20/tasks/land/mapped/3?")
+
+
+@pytest.mark.parametrize(
+    ("map_index", "path"),
+    [(-1, "runs/b%20c/tasks/d?"), (0, "runs/b%20c/tasks/d/mapped/0?"), (None, "runs/b%20c?")],
+)
+def test_a_file_links_to_the_task_that_landed_it(
+    browser: Any, url: str, map_index: int | None, path: str
+) -> None:
+    open_board(browser, url)
+    run = {"dag": "a", "run": "b c", "task": "d", "map_index": map_index, "try": 1}
+    link = browser.execute_script("return runLink(arguments[0]).getAttribute('href')", run)
+    assert link.startswith(f"../dags/a/{path}")
+
+
+def test_another_customer_is_a_link_away(
+    browser: Any, url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (manifest,) = tmp_path_factory.getbasetemp().glob("browser0/lake/manifest")
+    other = manifest / "CZZZ"
+    shutil.copytree(manifest / "CXYZ", other)
+    try:
+        open_board(browser, url)
+        assert cell(browser).is_displayed()
+        find(browser, "nav a").click()
+        wait(browser, lambda page: page.find_elements("css selector", f'[data-cell="CZZZ DCASS {FRIDAY}"]'))
+        assert not browser.find_elements("css selector", '[data-cell^="CXYZ"]')
+        assert find(browser, "nav").text == "Other customers: CXYZ"
+        find(browser, f'[data-cell="CZZZ DCASS {FRIDAY}"]').click()
+        find(browser, "#detail header button").click()
+        # A reload shows the same customer.
+        assert browser.current_url.endswith("?customer=CZZZ")
+    finally:
+        shutil.rmtree(other)

@@ -605,8 +605,7 @@ def test_gaps_is_a_check_that_passes_and_fails(
     status, rows = gaps(airflow, lake)
     assert status == 0
     awaited = rows["2026-11-20", "DCASS"]["awaited"]
-    assert awaited[0] == "/download/DCASS"
-    assert "TP001" in awaited
+    assert set(awaited) == {"MS008", "OI002", "TP001", "TP001X1", "TR003"}
     assert rows["2026-11-14", "DCASS"]["files"] == 1
     # Three days before a day must be known to tell which reports are usual.
     judged = {day for (day, _), row in rows.items() if row["judged"]}
@@ -625,14 +624,33 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert status == 1
     dcass, ccms = rows["2026-11-20", "DCASS"], rows["2026-11-20", "HKCC_SEOCH_CCMS_GLOB"]
     assert "TP001" in dcass["missing"]
-    assert dcass["awaited"][0] == "/download/DCASS"
-    assert ccms["missing"][0] == "/download/HKCC_SEOCH_CCMS_GLOB"
+    assert not dcass["awaited"]
+    assert set(ccms["missing"]) == {"CCMS_COLLATERAL", "CCMS_PRICE", "CCMS_STATEMENT"}
     assert not ccms["awaited"]
     # A pattern is due when the folder closes that its reports come in; here, either.
     assert gaps(airflow, lake, "--expect", "CCMS_PRICE_*")[0] == 1
     assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 0
     set_clock(monkeypatch, NOW.add(hours=4))
     assert gaps(airflow, lake, "--expect", "[CT]*")[0] == 1
+
+
+def test_gaps_judges_a_new_folder_once_enough_of_its_days_are_known(
+    rap: RapSimulator, lake: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(10, 21):
+        published = pendulum.datetime(2026, 11, day, 20, tz="Asia/Hong_Kong")
+        if published.weekday() < 5:
+            rap.put(Folder.DCASS, f"TP001_{published:%Y%m%d}.csv", b"x", published)
+    rap.put(Folder.DCASS_OTHERS, "RPI03_20261120.csv", b"x", published)
+    download(lake)
+    set_clock(monkeypatch, NOW.add(hours=4))
+    folders = ("--folders", "DCASS", "DCASS_OTHERS")
+    status, rows = gaps(airflow, lake, *folders)
+    assert status == 0
+    assert {day for (day, folder), row in rows.items() if folder == "DCASS_OTHERS" and row["judged"]} == set()
+    assert rows["2026-11-20", "DCASS"]["judged"]
+    said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ", *folders).err
+    assert "2026-11-20 in DCASS_OTHERS: fewer than 3 ordinary days" in said
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from .real_airflow import RealAirflow
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.cluster,
     pytest.mark.skipif(missing_servers() is not None, reason=str(missing_servers())),
     pytest.mark.timeout(400),
@@ -285,14 +286,6 @@ def play(cluster: Cluster) -> None:
     cluster.start_worker("worker2")
     airflow.unpause(BACKFILL, *DAILY)
 
-    # If two tasks announce the first reports of a folder at the same time, both make Airflow 3.3 create the
-    # asset, and it fails one of them without a retry (docs/deploy.md). So the daily DAGs have landed before.
-    for folder in Folder:
-        rap.put(folder, "FIRST_CXYZ_20270112.csv", b"first", in_the_evening(FIRST))
-    for dag_id in DAILY:
-        cluster.trigger(dag_id, business_date=str(FIRST))
-    cluster.wait_for_success()
-    rap.events.clear()
     cluster.wait_until_ready("worker1")
     cluster.wait_until_ready("worker2")
 
@@ -357,7 +350,8 @@ def test_the_worker_was_killed_in_the_middle_of_a_landing(cluster: Cluster) -> N
     assert set() < cluster.landed_at_kill < cluster.landed_of_killed()
     opened = cluster.parts[0].of("open", path=f"{Folder.DCASS.path}/{LARGE}")
     assert opened[0].account == KILLED
-    assert len(opened) == 2
+    # The second try reads it again; the daily DAG may do so at the same time.
+    assert len(opened) > 1
     (killed,) = [
         ti for ti in cluster.tasks() if ti["task_id"] == "land_by_hkex_rap_2" and ti["map_index"] == 0
     ]

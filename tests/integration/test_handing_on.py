@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 from airflow_provider_hkex_rap.lake import reading
+from airflow_provider_hkex_rap.rap.errors import RapReportMissing
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator
 
 from ..simulated_rap import MTIME, download, entries, in_a_run
-
-if TYPE_CHECKING:
-    import pytest
 
 DAY = "2026-11-20"
 
@@ -54,12 +53,39 @@ def test_the_result_has_the_day_the_counts_and_the_manifest_files(rap: RapSimula
     assert (again["by_report"], again["manifests"]) == ({}, [])
 
 
+def test_a_task_that_fails_hands_on_the_manifest_files_of_all_its_tries(
+    rap: RapSimulator, lake: Path
+) -> None:
+    pushed: dict[str, list[str]] = {}
+    for number, name in enumerate(("TP001_20261120.csv", "TP002_20261120.csv"), 1):
+        context = in_a_run()
+        context["ti"].try_number = number
+        context["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+        rap.put(Folder.DCASS, name, b"1", MTIME)
+        with pytest.raises(RapReportMissing):
+            download(lake, context, expect=["NEVER_*"])
+        assert pushed.keys() == {"manifests"}
+        assert len(pushed["manifests"]) == number
+    written = [json.loads(Path(unquote(urlsplit(uri).path)).read_text()) for uri in pushed["manifests"]]
+    assert sorted(entry["try_number"] for entry in written) == [1, 2]
+
+
 def test_the_day_is_that_of_the_run_or_the_explicit_one(rap: RapSimulator, lake: Path) -> None:
     run = in_a_run()
     run["dag_run"].conf["business_date"] = "2026-11-18"
     assert download(lake, run)["business_date"] == "2026-11-18"
     rap.put(Folder.DCASS, "TP001_20261119.csv", b"1", MTIME)
     assert download(lake, business_date="2026-11-19")["business_date"] == "2026-11-19"
+
+
+def test_an_entry_names_the_task_that_landed_its_file(rap: RapSimulator, lake: Path) -> None:
+    run = in_a_run()
+    for map_index in (-1, 3):
+        rap.put(Folder.DCASS, f"TP{map_index + 2}_20261120.csv", b"1", MTIME)
+        run["ti"].map_index = map_index
+        download(lake, run)
+    tasks = [(entry["dag"], entry["run"], entry["task"], entry["map_index"]) for entry in entries(lake)]
+    assert sorted(tasks) == [("daily", "run", "land", -1), ("daily", "run", "land", 3)]
 
 
 def test_the_files_of_all_sessions_of_a_run_count(

@@ -30,6 +30,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapClosed,
     RapConfigurationError,
     RapPermissionDenied,
+    RapSessionSuperseded,
 )
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER, Folder
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day
@@ -545,6 +546,25 @@ def test_the_sensor_knows_a_repeat_without_fingerprints_by_its_day(
         site.renew(force=True)
         with pytest.raises(AirflowSkipException):
             look()
+
+
+def test_a_look_that_fails_is_repeated_and_no_reason_to_skip(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.rap.faults.add(Fault("listing_cut", times=None))
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "1000")
+    with pytest.raises(AirflowRescheduleException) as rescheduled:
+        look(timeout=3600, poke_interval=60)
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
+    # Another login may use the account.
+    wait = rescheduled.value.reschedule_date - pendulum.now("UTC")
+    assert wait.total_seconds() > 900
+    with pytest.raises(RapSessionSuperseded) as caught:
+        look()
+    assert caught.value.retryable
+    site.rap.faults.clear()
+    with pytest.raises(AirflowSkipException):
+        look()
 
 
 def test_an_error_is_no_reason_to_skip(site: Site) -> None:

@@ -12,8 +12,10 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.connection import Connection
 from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_hkex_rap.lake.catalog import landed_reports
+from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from ..simulated_rap import MTIME
@@ -40,6 +42,36 @@ def test_airflow_imports_each_recipe_and_the_page_shows_it(path: Path) -> None:
     assert bag.dags
     shown = str(path.relative_to(ROOT / "docs")) if path in RECIPES else f"../dags/{path.name}"
     assert f"]({shown})" in PAGE
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *SHIPPED], ids=lambda path: path.stem)
+def test_each_recipe_alerts_and_those_of_the_page_retry(path: Path) -> None:
+    for dag in DagBag(path).dags.values():
+        assert dag.on_failure_callback is alert
+        for task in dag.tasks:
+            assert list(task.on_failure_callback) == [alert]
+            assert task.retries or path in SHIPPED
+
+
+def share() -> Any:
+    """Return the function of the backfill that shares the days among the accounts."""
+    dag = DagBag(ROOT / "dags" / "hkex_rap_backfill.py").dags["hkex_rap_backfill"]
+    return dag.task_dict["days_of_hkex_rap_default"].python_callable
+
+
+@pytest.mark.parametrize(("first", "last"), [("2026-11-20", "2026-11-19"), ("2026-11-21", "2026-11-22")])
+def test_a_backfill_without_a_day_fails_and_names_the_range(first: str, last: str) -> None:
+    with pytest.raises(AirflowFailException, match=f"from {first} to {last}"):
+        share()(0, first, last)
+
+
+def test_a_backfill_has_saturdays_if_it_is_of_ccms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    days = share()
+    assert days(0, "2026-11-20", "2026-11-23") == ["2026-11-20", "2026-11-23"]
+    monkeypatch.setitem(days.__globals__, "FOLDERS", ["HKCC_SEOCH_CCMS_GLOB"])
+    assert days(0, "2026-11-20", "2026-11-23") == ["2026-11-20", "2026-11-21", "2026-11-23"]
+    # Saturday 26 December is a public holiday, as is Friday, on which derivatives trade.
+    assert days(0, "2026-12-24", "2026-12-28") == ["2026-12-24", "2026-12-25", "2026-12-28"]
 
 
 def publish(rap: RapSimulator, account: str = "DCXYZ001") -> None:

@@ -35,7 +35,7 @@ from .real_airflow import RealAirflow
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.testing.events import Event
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
 
 DAGS = Path(__file__).with_name("one_login_dags.py")
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import pendulum
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_hkex_rap.rap.account import Account
@@ -108,7 +108,6 @@ def test_no_other_file_name_is_accepted(name):
 steps = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 5)), max_size=12)
 
 
-@settings(deadline=None)
 @given(steps)
 def test_an_account_has_two_keys_at_most_and_is_warned_in_time(history):
     rap = RapSimulator((ACCOUNT,), NOW)

@@ -11,6 +11,8 @@ const ROLES = {
 };
 const SVG = "http://www.w3.org/2000/svg";
 const DAY = 86_400_000;
+const NAMED = 3;  // reports that a cell names; its detail names all
+const ATTENTION = 5;  // lines of one kind
 const address = new URLSearchParams(location.search);
 let opened = null;
 
@@ -99,9 +101,49 @@ function problem(text) {
   return element("p", { className: "error", role: "alert" }, text);
 }
 
+// What needs attention: the grid and the accounts each fill their own list.
+
+function needsAttention(list, items) {
+  const shown = items.slice(0, ATTENTION);
+  if (items.length > ATTENTION) shown.push(`and ${items.length - ATTENTION} more, below`);
+  document.getElementById(list).replaceChildren(...shown.map((item) => element("li", {}, item)));
+  document.getElementById("attention").hidden = !document.querySelector("#attention li");
+}
+
+function missingReports(board) {
+  const cells = board.lakes.flatMap((lake) => lake.customers.flatMap((customer) => customer.cells
+    .filter((cell) => cell.missing.length)
+    .map((cell) => ({
+      lake: lake.uri, customer: customer.customer, cell, day: customer.days.find((day) => day.day === cell.day) }))));
+  // RAP removes the oldest day first.
+  cells.sort((one, other) => one.cell.day.localeCompare(other.cell.day));
+  return cells.map(({ lake, customer, cell, day }) => {
+    const place = board.lakes.length > 1 ? ` in ${lake}` : "";
+    const link = element("button", { type: "button", className: "link" },
+      `${cell.folder} of ${customer}, ${day.weekday} ${cell.day}${place}`);
+    link.addEventListener("click", () => {
+      const button = cellElement(lake, customer, cell.folder, cell.day);
+      if (opened?.button !== button) button.click();
+    });
+    return element("span", {}, link, ` ${lines(cell, day).join(", ")}`);
+  });
+}
+
+function cellElement(lake, customer, folder, day) {
+  const row = document.getElementById(rowId(lake, customer, day));
+  return row.querySelector(`[data-cell="${[customer, folder, day].map(CSS.escape).join(" ")}"]`);
+}
+
+function endingKeys(found) {
+  return found.accounts.flatMap((account) => account.keys
+    .filter((key) => urgency(key, found.warning_days))
+    .map((key) => `${account.account}: the ${key.role} key is valid ${keyEnd(key)}`));
+}
+
 // The grid.
 
 function showBoard(board) {
+  needsAttention("missing-reports", missingReports(board));
   document.getElementById("now").textContent = `${hongKong(board.now)} in Hong Kong`;
   const lakes = document.getElementById("lakes");
   lakes.replaceChildren();
@@ -109,7 +151,15 @@ function showBoard(board) {
   for (const lake of board.lakes) {
     if (lake.error) lakes.append(problem(lake.error));
     for (const customer of lake.customers) lakes.append(customerSection(lake, customer, board.lakes.length > 1));
+    if (lake.others.length) lakes.append(otherCustomers(lake));
   }
+}
+
+function otherCustomers(lake) {
+  const links = lake.others.map((customer) =>
+    element("a", { href: `?${new URLSearchParams({ customer })}` }, customer));
+  return element("nav", { "aria-label": `Other customers of ${lake.uri}` }, "Other customers: ",
+    ...links.flatMap((link, number) => (number ? [", ", link] : [link])));
 }
 
 function customerSection(lake, customer, namesLake) {
@@ -149,7 +199,7 @@ function gridTable(lake, customer) {
   const cells = new Map(customer.cells.map((cell) => [`${cell.day} ${cell.folder}`, cell]));
   const head = element("tr", {}, element("th", { scope: "col" }, "Trading day"),
     ...customer.folders.map((folder) => element("th", { scope: "col" }, folder)));
-  const rows = customer.days.map((day) => element("tr", {}, dayHeader(day),
+  const rows = customer.days.map((day) => element("tr", { id: rowId(lake.uri, customer.customer, day.day) }, dayHeader(day),
     ...customer.folders.map((folder) => element("td", {},
       cellButton(lake, customer.customer, cells.get(`${day.day} ${folder}`), day)))));
   return element("table", { className: "grid" },
@@ -157,9 +207,13 @@ function gridTable(lake, customer) {
     element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
+function rowId(lake, customer, day) {
+  return `day-${lake}-${customer}-${day}`;
+}
+
 function dayHeader(day) {
   const left = day.days_left <= 1 ? "last day on RAP" : `${day.days_left} days left on RAP`;
-  return element("th", { scope: "row" }, `${day.weekday} ${day.day}`,
+  return element("th", { scope: "row", tabIndex: -1 }, `${day.weekday} ${day.day}`,
     element("span", { className: day.days_left <= 2 ? "wait" : "quiet" }, left),
     day.kind ? element("span", { className: "quiet" }, day.kind) : null,
     day.today ? element("span", { className: "quiet" }, "today") : null);
@@ -172,17 +226,32 @@ function summary(cell) {
   return `${count(cell.files, "file")}, ${bytes(cell.bytes)}${first ? `, landed ${times}` : ""}`;
 }
 
+function names(cell, reports) {
+  if (!cell.files && reports.length > 1) return `all ${reports.length} usual reports`;
+  const more = reports.length - NAMED;
+  const named = reports.slice(0, more > 1 ? NAMED : reports.length).map((each) => each.report).join(", ");
+  return more > 1 ? `${named} and ${more} more` : named;
+}
+
+function due(each, day) {
+  return `${each.report} by ${hongKong(each.due, day)}`;
+}
+
+function awaited(cell) {
+  if (cell.awaited.length <= NAMED) return cell.awaited.map((each) => due(each, cell.day)).join(", ");
+  const times = cell.awaited.map((each) => each.due).sort((one, other) => Date.parse(one) - Date.parse(other));
+  return `${count(cell.awaited.length, "report")} between ${hongKong(times[0], cell.day)}`
+    + ` and ${hongKong(times[times.length - 1], cell.day)}`;
+}
+
 function lines(cell, day) {
   const found = [];
-  const names = (reports) => reports.map((each) => each.report).join(", ");
-  if (cell.missing.length) found.push(`missing: ${names(cell.missing)}`);
+  if (cell.missing.length) found.push(`missing: ${names(cell, cell.missing)}`);
   if (cell.missing.length && day && day.days_left <= 2) {
     found.push(day.days_left <= 1 ? "leaves RAP after today" : "leaves RAP after tomorrow");
   }
-  if (cell.awaited.length) {
-    found.push(`awaited: ${cell.awaited.map((each) => `${each.report} by ${hongKong(each.due, cell.day)}`).join(", ")}`);
-  }
-  if (cell.excused.length) found.push(`not there: ${names(cell.excused)}`);
+  if (cell.awaited.length) found.push(`awaited: ${awaited(cell)}`);
+  if (cell.excused.length) found.push(`not there: ${names(cell, cell.excused)}`);
   if (cell.reason) found.push(cell.reason);
   return found;
 }
@@ -204,11 +273,11 @@ function cellButton(lake, customer, cell, day) {
 
 // The files of a cell.
 
-async function openDetail(chosen, moves) {
+async function openDetail(chosen, setsAddress) {
   if (opened?.button) opened.button.setAttribute("aria-expanded", "false");
   opened = chosen;
   chosen.button?.setAttribute("aria-expanded", "true");
-  if (moves) remember(chosen);
+  if (setsAddress) remember(chosen);
   const detail = document.getElementById("detail");
   detail.hidden = false;
   const heading = element("h2", { id: "detail-heading", tabIndex: -1 },
@@ -240,8 +309,9 @@ function closeDetail() {
 
 function remember(chosen) {
   const query = new URLSearchParams();
+  if (address.has("customer")) query.set("customer", address.get("customer"));
   if (chosen) {
-    for (const name of ["customer", "folder", "day"]) query.set(name, chosen[name]);
+    for (const name of ["customer", "folder", "day", "lake"]) query.set(name, chosen[name]);
   }
   history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
 }
@@ -251,14 +321,14 @@ function detailBody(chosen, found) {
   if (chosen.cell) {
     const cell = chosen.cell;
     body.push(element("p", {}, element("strong", {}, `${SYMBOLS[cell.state]} ${cell.state}`), `: ${summary(cell)}`));
-    for (const each of cell.missing) {
-      const usual = each.usual_time ? `, usually at ${each.usual_time} HKT` : "";
-      const seen = each.seen_on.length ? `, there on ${each.seen_on.join(", ")}` : "";
-      body.push(element("p", { className: "bad" }, `Missing: ${each.report}${usual}${seen}.`));
-    }
-    for (const line of lines(cell, chosen.dayFacts).filter((text) => !text.startsWith("missing"))) {
+    for (const line of lines(cell, chosen.dayFacts).filter((text) => !/^(missing|awaited|not there):/.test(text))) {
       body.push(element("p", {}, line));
     }
+    body.push(reportList("Missing", cell.missing, (each) => [each.report,
+      each.usual_time ? `usually at ${each.usual_time} HKT` : "",
+      each.seen_on.length ? `there on ${each.seen_on.join(", ")}` : ""].filter(Boolean).join(", "), "bad"),
+    reportList("Awaited", cell.awaited, (each) => due(each, cell.day), "wait"),
+    reportList("Not there", cell.excused, (each) => each.report, ""));
     if (cell.missing.length) {
       body.push(element("p", {}, "Run the download task: it lands all that RAP lists and the lake lacks. If RAP does"
         + " not list the report, ask HKEX. 'airflow hkex-rap ls' shows what RAP lists."));
@@ -275,6 +345,12 @@ function detailBody(chosen, found) {
   body.push(element("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Files" },
     filesTable(found)));
   return body;
+}
+
+function reportList(title, reports, text, className) {
+  if (!reports.length) return "";
+  return element("div", { className: "reports" }, element("p", { className }, title),
+    element("ul", {}, ...reports.map((each) => element("li", {}, text(each)))));
 }
 
 function filesTable(found) {
@@ -297,23 +373,32 @@ function fileRow(file, showsLogin, day) {
       file.sha256 ? element("code", {}, `SHA-256 ${file.sha256}`) : null,
       file.supersedes ? element("span", { className: "quiet" }, "supersedes ", element("code", {}, file.supersedes))
         : null),
-    element("td", {}, file.report),
-    element("td", {}, bytes(file.size)),
-    element("td", {}, file.committed ? hongKong(file.committed, day) : "–"),
-    element("td", {}, file.run ? runLink(file.run) : "–"),
-    showsLogin ? element("td", {}, loginText(file.login)) : null);
+    element("td", { className: "report" }, file.report),
+    element("td", { className: "whole" }, bytes(file.size)),
+    element("td", { className: "whole" }, file.committed ? hongKong(file.committed, day) : "–"),
+    element("td", { className: "parts" }, file.run ? runLink(file.run) : "–"),
+    showsLogin ? element("td", { className: "parts" }, ...loginParts(file.login)) : null);
 }
 
-function loginText(login) {
-  if (!login) return "–";
-  const key = login.client_key_fingerprint ? `, key ${login.client_key_fingerprint}` : "";
-  return `${login.account}, ${login.site} site, ${login.address}${key}`;
+function loginParts(login) {
+  if (!login) return ["–"];
+  const key = login.client_key_fingerprint;
+  return [...parts(login.account, `${login.site} site, ${login.address}`), key ? element("code", {}, `key ${key}`) : null];
+}
+
+function parts(...texts) {
+  return texts.map((text, number) => element("span", {}, number < texts.length - 1 ? `${text}, ` : text));
 }
 
 function runLink(run) {
-  const parts = ["dags", run.dag, "runs", run.run, "tasks", run.task].map(encodeURIComponent).join("/");
-  const link = element("a", { href: `../${parts}?try_number=${run.try ?? 1}` },
-    `${run.dag}, ${run.run}, ${run.task}, try ${run.try ?? "–"}`);
+  const path = ["dags", run.dag, "runs", run.run];
+  // An entry of an earlier version does not say if its task is mapped: it leads to the run.
+  if (run.map_index !== null) {
+    path.push("tasks", run.task);
+    if (run.map_index >= 0) path.push("mapped", run.map_index);
+  }
+  const link = element("a", { href: `../${path.map(encodeURIComponent).join("/")}?try_number=${run.try ?? 1}` },
+    ...parts(run.dag, run.run, `${run.task}, try ${run.try ?? "–"}`));
   link.addEventListener("click", followInAirflow);
   return link;
 }
@@ -334,6 +419,7 @@ function followInAirflow(event) {
 // Accounts and keys.
 
 function showAccounts(found) {
+  needsAttention("ending-keys", endingKeys(found));
   const box = document.getElementById("accounts");
   box.replaceChildren(...found.errors.map(problem));
   for (const account of found.accounts) box.append(accountCard(account, found.now.slice(0, 10), found.warning_days));
@@ -347,7 +433,10 @@ function accountCard(account, today, warningDays) {
   const card = element("article", { className: "account" },
     element("h3", {}, account.account || `Connection ${account.connection}`));
   if (account.error) card.append(problem(account.error));
-  if (account.keys.length) card.append(timeline(account.keys, today, warningDays), keysTable(account.keys, warningDays));
+  if (account.keys.length) {
+    card.append(element("div", { className: "keys" },
+      timeline(account.keys, today, warningDays), keysTable(account.keys, warningDays)));
+  }
   card.append(element("dl", {}, ...facts(account).flatMap(
     ([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
   return card;
@@ -421,9 +510,9 @@ function timeline(keys, today, warningDays) {
 
 // Start.
 
-async function loadAccounts() {
+async function loadAccounts(query) {
   try {
-    showAccounts(await get("api/accounts"));
+    showAccounts(await get(`api/accounts${query}`));
   } catch (error) {
     const text = error.status === 403
       ? "Accounts and keys are shown to users who may read connections in Airflow."
@@ -435,30 +524,53 @@ async function loadAccounts() {
 
 async function load() {
   const status = document.getElementById("status");
-  const [customer, folder, day] = ["customer", "folder", "day"].map((name) => address.get(name));
-  const accounts = loadAccounts();
+  const [customer, folder, day, lake] = ["customer", "folder", "day", "lake"].map((name) => address.get(name));
+  const query = customer ? `?${new URLSearchParams({ customer })}` : "";
   try {
-    const board = await get("api/board");
+    const board = await get(`api/board${query}`);
     showBoard(board);
-    if (customer && folder && day) openDetail(locate(board, customer, folder, day), false);
-    status.textContent = "";
+    status.textContent = customer && day ? openAddress(board, customer, folder, day, lake) : "";
   } catch (error) {
     status.replaceChildren(problem(reason(error)));
   }
-  await accounts;
+  // After the grid, since both read the same manifest, which the API server then has in memory.
+  await loadAccounts(query);
   document.documentElement.dataset.loaded = "true";
 }
 
-function locate(board, customer, folder, day) {
-  for (const lake of board.lakes) {
+// The address of an alert may name no folder: then the row of the day says which folder lacks what.
+function openAddress(board, customer, folder, day, lake) {
+  const lakes = board.lakes.filter((each) => !lake || plainUri(each.uri) === plainUri(lake));
+  const row = lakes.map((each) => document.getElementById(rowId(each.uri, customer, day))).find(Boolean);
+  row?.classList.add("chosen");
+  if (folder) {
+    openDetail(locate(lakes, customer, folder, day) ?? {
+      lake: lake && (lakes[0]?.uri ?? lake), customer, folder, day, cell: null, button: null }, false);
+  } else if (row) {
+    row.cells[0].focus();
+    row.scrollIntoView?.({ block: "center" });
+  } else {
+    return `There is no row of ${customer} for ${day}: RAP does not keep that day any more, or the board does not show`
+      + ` the lake${lake ? ` ${lake}` : ""}.`;
+  }
+  return "";
+}
+
+// The DAG and the board may each spell a lake on a disk in their own way.
+function plainUri(uri) {
+  return uri.trim().replace(/^(file|local):\/\//, "").replace(/\/$/, "");
+}
+
+function locate(lakes, customer, folder, day) {
+  for (const lake of lakes) {
     const found = lake.customers.find((each) => each.customer === customer);
     const cell = found?.cells.find((each) => each.folder === folder && each.day === day);
     if (cell) {
-      const button = document.querySelector(`[data-cell="${CSS.escape(customer)} ${CSS.escape(folder)} ${CSS.escape(day)}"]`);
+      const button = cellElement(lake.uri, customer, folder, day);
       return { lake: lake.uri, customer, folder, day, cell, button, dayFacts: found.days.find((each) => each.day === day) };
     }
   }
-  return { lake: null, customer, folder, day, cell: null, button: null };
+  return null;
 }
 
 applyTheme();

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_hkex_rap.board.accounts import accounts
 from airflow_provider_hkex_rap.board.files import files
 from airflow_provider_hkex_rap.board.grid import board
+from airflow_provider_hkex_rap.board.security import VisibleAccounts
+from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 
 from ...manifest_history import at, landed, write, write_history
 
+NOBODY_HIDDEN = VisibleAccounts((), (), ())
 DAYS = [date(2026, 11, day) for day in (12, 13, 16, 17, 18, 19, 20)]
 FRIDAY = DAYS[-1]
 NIGHT = at(FRIDAY, 25.6)
@@ -79,6 +85,16 @@ def test_a_report_is_awaited_until_its_usual_time(lake: Path) -> None:
     assert cell(board(at(FRIDAY, 20)), FRIDAY)["state"] == "incomplete"
 
 
+def test_a_folder_without_a_file_names_its_usual_reports_alone(lake: Path) -> None:
+    write_history(lake, DAYS[:-1])
+    assert [each["report"] for each in cell(board(NIGHT), FRIDAY)["missing"]] == ["R000", "R001", "R002"]
+
+
+def test_a_folder_of_which_too_little_is_known_lacks_any_file(lake: Path) -> None:
+    write_history(lake, DAYS[:1])
+    assert [each["report"] for each in cell(board(at(DAYS[1], 27.6)), DAYS[1])["missing"]] == ["any file"]
+
+
 def test_a_missing_report_on_a_public_holiday_is_no_error_and_no_completeness(lake: Path) -> None:
     # 28 September 2026 follows days of which everything is known; 1 October is a public holiday.
     days = [date(2026, 9, day) for day in (22, 23, 24, 25, 28, 29, 30)]
@@ -96,6 +112,102 @@ def test_a_folder_from_which_nothing_has_landed_is_named_and_not_judged(lake: Pa
     shown = customer(board(NIGHT))
     assert shown["folders"] == ["DCASS"]
     assert shown["unused_folders"] == ["DCASS_OTHERS", "HKCC_SEOCH_CCMS_GLOB"]
+
+
+def move(lake: Path, customer: str) -> None:
+    """Make the manifest of CXYZ that of another customer."""
+    shutil.move(lake / "manifest/CXYZ", lake / "manifest" / customer)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
+    """Return a function that returns the customers whose manifest was read since its last call."""
+    paths: list[str] = []
+    really_read = Lake.read
+
+    def recorded(lake: Lake, relative: str) -> bytes:
+        paths.append(relative)
+        return really_read(lake, relative)
+
+    def taken() -> set[str]:
+        found = {path.split("/")[1] for path in paths}
+        paths.clear()
+        return found
+
+    monkeypatch.setattr(Lake, "read", recorded)
+    return taken
+
+
+def test_the_manifest_of_one_customer_is_read_and_the_others_are_named(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    write_history(lake, DAYS)
+    move(lake, "CABC")
+    write_history(lake, DAYS)
+    for asked, shown, other in ((None, "CABC", "CXYZ"), ("CXYZ", "CXYZ", "CABC")):
+        answer = board(NIGHT, asked)
+        assert (customer(answer)["customer"], answer["lakes"][0]["others"]) == (shown, [other])
+        assert read() == {shown}
+
+
+def test_a_customer_that_no_lake_has_is_an_error(lake: Path) -> None:
+    write_history(lake, DAYS)
+    answer = board(NIGHT, "CNON")
+    assert answer["error"] == "No lake of the board has a manifest of CNON."
+    assert (answer["lakes"][0]["customers"], answer["lakes"][0]["others"]) == ([], ["CXYZ"])
+
+
+def test_the_accounts_are_those_of_one_customer_and_read_no_manifest_again(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    times = ["2026-11-20T18:00:00.000Z", "2026-11-20T19:00:00.000Z", "2026-11-20T17:00:00.000Z"]
+    for number, time in enumerate(times):
+        write(lake, [landed(lake, FRIDAY, Folder.DCASS, f"R{number}_20261120.csv", downloaded=time)], number)
+    move(lake, "CABC")
+    write(lake, [landed(lake, FRIDAY, Folder.DCASS, "R000_20261120.csv", account="DCXYZ002")])
+    board(NIGHT, "CABC")
+    assert read() == {"CABC"}
+    (account,) = accounts(NIGHT, NOBODY_HIDDEN, "CABC")["accounts"]
+    assert (account["account"], account["last_download"]["at"]) == ("DCXYZ001", max(times))
+    assert read() == set()
+    (account,) = accounts(NIGHT, NOBODY_HIDDEN, "CXYZ")["accounts"]
+    assert account["account"] == "DCXYZ002"
+
+
+def test_a_later_look_reads_new_manifest_files_and_leaves_out_those_that_are_gone(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    write_history(lake, DAYS)
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+    assert read() == {"CXYZ"}
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+    assert read() == set()
+    new = write(lake, [landed(lake, FRIDAY, Folder.DCASS, "R009_20261120.csv")], number=2)
+    assert cell(board(NIGHT), FRIDAY)["files"] == 4
+    new.unlink()
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+
+
+def test_a_new_folder_is_judged_once_enough_of_its_days_are_known(lake: Path) -> None:
+    write_history(lake, DAYS)
+    write_history(lake, DAYS[3:6], [Folder.DCASS_OTHERS])
+    answer = board(at(FRIDAY, 28))
+    others = {day: cell(answer, day, "DCASS_OTHERS") for day in DAYS}
+    # Files of DCASS came on the first days, so DCASS_OTHERS did not exist yet.
+    assert [others[day]["state"] for day in DAYS[:6]] == ["not judged"] * 6
+    assert "known of the folder" in others[DAYS[5]]["reason"]
+    assert others[FRIDAY]["state"] == "incomplete"
+    assert cell(answer, DAYS[5])["state"] == "complete"
+
+
+def test_a_day_without_any_file_lacks_every_folder(lake: Path) -> None:
+    write_history(lake, DAYS[2:])
+    write_history(lake, DAYS[4:5], [Folder.DCASS_OTHERS])
+    answer = board(at(FRIDAY, 28))
+    for folder in ("DCASS", "DCASS_OTHERS"):
+        assert cell(answer, DAYS[1], folder)["state"] == "incomplete"
+    # The folder is not new any more.
+    assert cell(answer, DAYS[5], "DCASS_OTHERS")["state"] == "incomplete"
 
 
 def test_a_day_says_how_long_rap_keeps_it(lake: Path) -> None:
@@ -154,6 +266,8 @@ def test_a_damaged_line_is_named(lake: Path) -> None:
     path.write_bytes(path.read_bytes() + b"{damaged\n")
     (problem,) = customer(board(NIGHT))["problems"]
     assert f"{path.name}, line 2" in problem
+    path.write_bytes(path.read_bytes().removesuffix(b"{damaged\n"))
+    assert not customer(board(NIGHT))["problems"]
 
 
 def test_the_files_of_a_cell_have_their_versions_and_runs(lake: Path) -> None:
@@ -169,12 +283,15 @@ def test_the_files_of_a_cell_have_their_versions_and_runs(lake: Path) -> None:
         sha256="f" * 64,
     )
     write(lake, [old, new])
-    shown = files("CXYZ", "DCASS", "2026-11-20", dags={"hkex_rap_daily_dcass"}, shows_logins=True)["files"]
+    shown = files("CXYZ", "DCASS", "2026-11-20", dags={"hkex_rap_daily_dcass"}, accounts={"DCXYZ001"})[
+        "files"
+    ]
     assert [(file["current"], file["supersedes"]) for file in shown] == [(False, None), (True, old.uri)]
     assert shown[0]["run"] == {
         "dag": "hkex_rap_daily_dcass",
         "run": "scheduled__2026-11-20",
         "task": "land",
+        "map_index": -1,
         "try": 1,
     }
     assert shown[0]["login"]["account"] == "DCXYZ001"

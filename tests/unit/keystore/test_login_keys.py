@@ -215,7 +215,7 @@ def test_no_representation_shows_a_private_key() -> None:
     store = MemoryStore()
     masked: list[str] = []
     keep(store, current=stored(1))
-    chosen = login_keys(store, mask=masked.append).choose()
+    chosen = login_keys(store, mask=masked.extend).choose()
     shown = f"{chosen!r} {chosen}"
     assert key(1).fingerprint in shown
     assert masked

@@ -695,7 +695,7 @@ def test_impossible_arguments_are_refused_at_once(options: dict[str, Any]) -> No
     assert not rap.steps
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     crashes=st.lists(st.tuples(st.integers(0, 16), st.integers(0, 16)), max_size=5),
     answer=st.sampled_from(["rcvd", "bare", "silent"]),
@@ -781,7 +781,7 @@ class Person:
 ACTS = st.sampled_from(["upload", "connect", "register", "back_up", "restore", "wait", "wait", "wait"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     acts=st.lists(st.tuples(ACTS, st.none() | st.integers(0, 18)), max_size=12),
     answer=st.sampled_from(["rcvd", "bare", "silent", "lost", "rej", "registered already"]),

@@ -174,7 +174,7 @@ def test_any_other_name_is_refused(text: str) -> None:
 
 
 def opened(store: KeyStore, account: Account = ACCOUNT, passphrase: str | None = None) -> AccountKeys:
-    return AccountKeys(store, account, mask=masked.append, passphrase=passphrase)
+    return AccountKeys(store, account, mask=masked.extend, passphrase=passphrase)
 
 
 masked: list[str] = []

@@ -127,4 +127,4 @@ class Convergence(RuleBasedStateMachine):
 
 
 TestConvergence = Convergence.TestCase
-TestConvergence.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestConvergence.settings = settings(max_examples=25, stateful_step_count=20)

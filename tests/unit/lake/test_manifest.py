@@ -65,6 +65,7 @@ def entry_of(file, sha256="0" * 64, **changes):
         dag=None,
         run=None,
         task=None,
+        map_index=None,
         try_number=None,
         first_seen=utc(NOW),
         downloaded=utc(NOW),
@@ -165,11 +166,18 @@ def test_an_entry_of_the_wrong_form_is_refused(change):
 
 def test_an_entry_without_one_of_its_fields_is_refused():
     values = asdict(entry_of(A_FILE))
-    # A manifest of an earlier version does not have it.
-    for name in values.keys() - {"listed_size"}:
+    # A manifest of an earlier version does not have them.
+    for name in values.keys() - {"listed_size", "map_index"}:
         entry = {key: value for key, value in values.items() if key != name}
         with pytest.raises(ValueError, match=f"{name}: Field required"):
             from_line(json.dumps(entry).encode())
+
+
+def test_an_entry_of_an_earlier_version_does_not_say_if_its_task_is_mapped():
+    values = asdict(entry_of(A_FILE, map_index=3))
+    assert from_line(json.dumps(values).encode()).map_index == 3
+    del values["map_index"]
+    assert from_line(json.dumps(values).encode()).map_index is None
 
 
 def test_keys_of_a_later_version_are_left_out():

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from airflow_provider_hkex_rap.lake.layout import marks_directory, run_stamp
-from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, Mark, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, Mark, claim_turn, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -55,3 +55,21 @@ def test_a_bad_mark_is_logged_and_left_out(lake, content, caplog):
     with caplog.at_level(logging.WARNING):
         assert read(lake) == [Mark(stamp(1), {"a": 1})]
     assert stamp(0) in caplog.text
+
+
+def claim(lake, runs, seconds_later=0):
+    async def claim():
+        async with StorageCalls(8) as calls:
+            now = NOW.add(seconds=seconds_later)
+            place = (CUSTOMER, Folder.DCASS, "announcing")
+            return await asyncio.gather(*(claim_turn(calls, lake, *place, run, now, 30) for run in runs))
+
+    return asyncio.run(claim())
+
+
+def test_one_of_several_runs_gets_the_turn_and_keeps_it_until_its_claim_runs_out(lake):
+    runs = [f"run{number}" for number in range(8)]
+    assert sorted(claim(lake, runs)) == [False] * 7 + [True]
+    assert claim(lake, ["later"], seconds_later=30) == [False]
+    assert sorted(claim(lake, runs, seconds_later=31)) == [False] * 7 + [True]
+    assert claim(lake, ["last"], seconds_later=61) == [False]

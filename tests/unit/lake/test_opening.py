@@ -1,12 +1,13 @@
 """The URIs that are lakes, and those that storages or readers take for something else."""
 
+import json
 import os
 
 import fsspec
 import pytest
 
 from airflow_provider_hkex_rap.lake.opening import open_lake
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,18 @@ def test_readers_open_the_uris_of_a_local_lake(tmp_path):
     assert list(pandas.read_csv(uri)["n"]) == [1]
     duckdb = pytest.importorskip("duckdb")
     assert duckdb.connect().execute("select * from read_csv(?)", [uri]).fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "extra", [{"profile_name": "absent"}, {"role_arn": "arn:aws:iam::123456789012:role/absent"}]
+)
+def test_a_storage_without_credentials_is_an_error_of_the_lake(monkeypatch, extra):
+    pytest.importorskip("s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "extra": extra}))
+    with pytest.raises(LakeError, match="s3://lake@bucket/rap' cannot be opened") as caught:
+        open_lake("s3://lake@bucket/rap")
+    assert not caught.value.retryable
+    assert "credentials" in caught.value.todo

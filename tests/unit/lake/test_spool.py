@@ -88,6 +88,14 @@ def test_a_full_disk_is_distinguished_from_a_fault_of_rap(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.usefixtures("small_memory")
+def test_an_unexpected_error_in_the_thread_reaches_the_writer(tmp_path):
+    spooled = Spool(str(tmp_path / "1"), 150)
+    with pytest.raises(TypeError):
+        write_and_finish(spooled, ["no bytes"] * 50)
+
+
 def test_the_directory_is_private_and_goes(tmp_path):
     with spool_directory(str(tmp_path)) as directory:
         assert os.stat(directory).st_mode & 0o777 == 0o700

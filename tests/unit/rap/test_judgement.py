@@ -230,7 +230,7 @@ def test_times_of_the_night_are_those_of_the_next_day() -> None:
 YEAR = [date(2026, 1, 1) + timedelta(days=number) for number in range(365)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     day=st.sampled_from([day for day in YEAR[60:] if is_ordinary(day)]),
     known=st.sets(st.integers(1, 45), min_size=3),
@@ -249,7 +249,7 @@ def test_whatever_days_are_known_exactly_the_report_that_fails_to_come_is_missin
     assert [missing.report for missing in verdict.missing] == (reports[:1] if enough else [])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000))
 def test_a_year_with_reports_that_fail_to_come(seed: int) -> None:
     """Each missing report of an ordinary day is an error on its day, and nothing else is."""

@@ -133,7 +133,7 @@ def test_a_field_and_a_file_are_repaired_alike(text: str, tmp_path: Path) -> Non
     path.write_text(text)
     for extra in ({"private_key": text}, {"private_key": "", "key_file": str(path)}):
         masked: list[str] = []
-        (key,) = read(extra, mask=masked.append).client_keys
+        (key,) = read(extra, mask=masked.extend).client_keys
         assert key.public_key.blob == KEY.public_data
         assert "".join(masked) == "".join(PEM.splitlines()[1:-1])
 
@@ -239,7 +239,7 @@ def test_a_key_in_the_wrong_field_is_refused_without_showing_it(field: str) -> N
 
 def test_every_line_of_a_key_and_its_passphrase_are_masked() -> None:
     masked: list[str] = []
-    read({"private_key_passphrase": "unused"}, mask=masked.append)
+    read({"private_key_passphrase": "unused"}, mask=masked.extend)
     assert set(PEM.splitlines()[1:-1]) < set(masked)
     assert "unused" in masked
     login = read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import asyncssh
@@ -58,11 +58,11 @@ def read(text: str, tmp_path: Path | None = None, encoding: str = "utf-8") -> tu
         path.write_bytes(text.encode(encoding))
         extra["key_file"] = str(path)
     masked: list[str] = []
-    login = read_login(login="DCXYZ001", host="", port=None, extra=extra, mask=masked.append)
+    login = read_login(login="DCXYZ001", host="", port=None, extra=extra, mask=masked.extend)
     return login.client_keys[0].public_key, masked
 
 
-def read_field(field: str, value: str, mask: Callable[[str], object] = len) -> object:
+def read_field(field: str, value: str, mask: Callable[[Sequence[str]], object] = len) -> object:
     """Read a connection with one field, without a passphrase."""
     extra = {"host_key": PUBLIC, field: value}
     return read_login(login="DCXYZ001", host="", port=None, extra=extra, mask=mask)
@@ -106,7 +106,7 @@ def _changed(line: str, dash: str, edge: str, lost: str) -> str:
     return line.replace("-", dash) if ":" in line else line
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pasted())
 def test_a_pasted_key_is_read_and_all_of_it_masked(given_text: tuple[str, str]) -> None:
     pem, text = given_text
@@ -244,7 +244,7 @@ def test_a_damaged_key_is_masked_too(lost: str, cut: Callable[[str], str]) -> No
         masked: list[str] = []
         text = cut(pem.strip().replace("\n", lost))
         try:
-            read_field("private_key", text, masked.append)
+            read_field("private_key", text, masked.extend)
         except RapConfigurationError as error:
             assert_masked(str(error), [], pem)
         assert_masked(text, masked, pem)

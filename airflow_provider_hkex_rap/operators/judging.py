@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,6 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.aio.thread import in_thread
-from airflow_provider_hkex_rap.aio.together import run_both
 from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
 from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.layout import new_run
@@ -85,9 +85,16 @@ class Judging:
         What RAP lists is marked before the first file is read, so that a later try knows it although this one
         was killed or its session was cut.
         """
+        # Its import takes as long as the login.
+        calendar = asyncio.create_task(in_thread(load_public_holidays))
         try:
-            # The login takes as long as the import of the calendar.
-            await run_both(self._ingest.land(self._judge_and_mark), in_thread(load_public_holidays))
+            await self._land_and_judge()
+        finally:
+            await calendar
+
+    async def _land_and_judge(self) -> None:
+        try:
+            await self._ingest.land(self._judge_and_mark)
         except RapError:
             await self._judge_and_mark()
             raise

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.board.lakes import choose_customer, find_customers, read_customer
-from airflow_provider_hkex_rap.lake.grid import Cell, Lacking, judge_cells, landed_files, name_of
+from airflow_provider_hkex_rap.lake.grid import NOT_KNOWN, Cell, Lacking, judge_cells, landed_files, name_of
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
 from airflow_provider_hkex_rap.rap.calendar import is_public_holiday, is_saturday, is_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapError
 from airflow_provider_hkex_rap.rap.folders import Folder
-from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, format_minutes
+from airflow_provider_hkex_rap.rap.judgement import format_minutes
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.retention import days_until_removed
 
@@ -136,7 +136,7 @@ def _state(cell: Cell) -> tuple[str, str]:
         return "complete", ""
     if kind:
         return "not judged", kind
-    return "not judged", f"fewer than {LEAST_BASELINE_DAYS} ordinary days before it are known of the folder"
+    return "not judged", NOT_KNOWN
 
 
 def _lacking(lacking: Lacking) -> dict[str, Any]:

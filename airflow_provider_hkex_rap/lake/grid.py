@@ -12,7 +12,7 @@ import pendulum
 
 from airflow_provider_hkex_rap.rap.calendar import Calendar, trading_days
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
-from airflow_provider_hkex_rap.rap.judgement import LEAST_BASELINE_DAYS, USUAL, History
+from airflow_provider_hkex_rap.rap.judgement import USUAL, History
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.retention import first_kept
 from airflow_provider_hkex_rap.rap.service_hours import window
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Landed = dict[tuple[pendulum.Date, "Folder"], dict[str, "LandedFile"]]
 """The landed files, by business date and folder, then by URI."""
 
-_UNKNOWN = f"fewer than {LEAST_BASELINE_DAYS} ordinary days before are known"
+NOT_KNOWN = "too few ordinary days before have a file of the folder"
+"""Why a day of a folder is not judged, if its reports cannot be usual yet."""
 
 
 class Lacking(NamedTuple):
@@ -51,7 +52,7 @@ class Cell:
     """One business date of one folder.
 
     :param files: the files that have landed, by URI; a report that RAP published again counts again.
-    :param judged: whether the day was judged: of the folder too, enough days before it are known.
+    :param judged: whether the day was judged: the folder has files on enough of the days before.
     :param unjudged: why it was not, if so.
     :param missing: the usual reports, and expected globs, without a landed file.
     :param awaited: those that may still come: a report before its usual time, anything else within the day's
@@ -117,9 +118,8 @@ def judge_cells(
         ]
         verdict = history.judge(day, folders, there, expect)
         for folder in folders:
-            known = history.baseline(day, folder)
-            cells[day, folder].judged = by_globs_alone or len(known) >= LEAST_BASELINE_DAYS
-            cells[day, folder].unjudged = _UNKNOWN
+            cells[day, folder].judged = by_globs_alone or history.can_judge(day, folder)
+            cells[day, folder].unjudged = NOT_KNOWN
         _add_lacking(cells, verdict, landed, folders, now)
     return list(cells.values())
 

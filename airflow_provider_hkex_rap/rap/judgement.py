@@ -145,18 +145,15 @@ class History:
         }
         return cls(counts, times, frozenset(dated))
 
-    def baseline(self, day: date, folder: Folder | None = None) -> tuple[date, ...]:
+    def baseline(self, day: date) -> tuple[date, ...]:
         """Return the ordinary days that a day is compared with, newest first; at most five.
 
         These are the nearest before it of which something is known: an outage of ours, or one of RAP, leaves
         days of which nothing is known.
 
         :param day: the day to judge.
-        :param folder: count only the days of which a file of this folder is known; None for any folder.
         """
-        known = {
-            seen for report, days in self.counts.items() if folder in (None, report.folder) for seen in days
-        }
+        known = {seen for days in self.counts.values() for seen in days}
         before = sorted((seen for seen in known if seen < day and is_ordinary(seen)), reverse=True)
         return tuple(before[:BASELINE_DAYS])
 
@@ -167,13 +164,16 @@ class History:
         :returns: nothing if fewer than three days before it are known.
         """
         baseline = self.baseline(day)
-        if len(baseline) < LEAST_BASELINE_DAYS:
-            return ()
-        needed = min(len(baseline), BASELINE_DAYS - 1)
-        found = (
-            report for report, days in self.counts.items() if sum(seen in days for seen in baseline) >= needed
-        )
-        return tuple(sorted(found))
+        return tuple(sorted(report for report, days in self.counts.items() if _is_usual(days, baseline)))
+
+    def can_judge(self, day: date, folder: Folder) -> bool:
+        """Tell if a folder has files on enough of the days before, so that one of its reports can be usual.
+
+        :param day: the day to judge.
+        :param folder: the folder.
+        """
+        days = {seen for report, days in self.counts.items() if report.folder is folder for seen in days}
+        return _is_usual(days, self.baseline(day))
 
     def usual_time(self, report: Report) -> int | None:
         """Return when a report usually comes, in minutes after midnight of its business date.
@@ -218,7 +218,7 @@ class History:
             expected = tuple(report for report in expected if report in self.dated)
         if USUAL in expect:
             missing += self._missing(folders, landed, expected, baseline)
-            warnings += self._warnings(day, landed, baseline, expected)
+            warnings += self._warnings(day, folders, landed, baseline, expected)
         absent = tuple(missing)
         if not is_ordinary(day):
             kind = "a Saturday" if is_saturday(day) else "a public holiday"
@@ -257,6 +257,7 @@ class History:
     def _warnings(
         self,
         day: date,
+        folders: Collection[Folder],
         landed: Collection[Sighting],
         baseline: Sequence[date],
         expected: Collection[Report],
@@ -266,7 +267,12 @@ class History:
                 f"{day} is not judged: {len(baseline)} ordinary days before it are known, and"
                 f" {LEAST_BASELINE_DAYS} are needed to tell which reports are usual."
             ]
-        warnings = []
+        warnings = [
+            f"{day} is not judged in {folder.path}: the folder had files on too few of the {len(baseline)}"
+            " ordinary days before to tell which of its reports are usual."
+            for folder in folders
+            if not self.can_judge(day, folder)
+        ]
         count = len({file.name for file in landed})
         totals = {seen: sum(days.get(seen, 0) for days in self.counts.values()) for seen in baseline}
         if count < min(totals.values()):
@@ -278,6 +284,12 @@ class History:
                 last = max(seen for seen in self.counts[report] if seen < day)
                 warnings.append(f"{report} is no longer usual: its last day was {last}.")
         return warnings
+
+
+def _is_usual(days: Collection[date], baseline: Collection[date]) -> bool:
+    """Tell if *days* have four of the five days before, or all of fewer, but three at least."""
+    needed = min(len(baseline), BASELINE_DAYS - 1)
+    return len(baseline) >= LEAST_BASELINE_DAYS and sum(seen in days for seen in baseline) >= needed
 
 
 def days_of_baseline(day: date) -> tuple[date, ...]:

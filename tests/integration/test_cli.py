@@ -613,8 +613,8 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert not any(row["missing"] for row in rows.values())
     said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ").err
     assert re.search(
-        r"not judged: 4 \(2026-11-10, 2026-11-11, 2026-11-12: fewer than 3 ordinary days before are known;"
-        r" 2026-11-14: no trading day\)",
+        r"not judged: 4 \(2026-11-10, 2026-11-11, 2026-11-12: too few ordinary days before have a file of the"
+        r" folder; 2026-11-14: no trading day\)",
         said,
     )
 
@@ -650,7 +650,7 @@ def test_gaps_judges_a_new_folder_once_enough_of_its_days_are_known(
     assert {day for (day, folder), row in rows.items() if folder == "DCASS_OTHERS" and row["judged"]} == set()
     assert rows["2026-11-20", "DCASS"]["judged"]
     said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ", *folders).err
-    assert "2026-11-20 in DCASS_OTHERS: fewer than 3 ordinary days" in said
+    assert "2026-11-20 in DCASS_OTHERS: too few ordinary days before" in said
 
 
 @pytest.mark.parametrize(

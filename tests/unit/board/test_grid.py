@@ -54,7 +54,7 @@ def test_a_day_is_complete_incomplete_or_not_judged(lake: Path) -> None:
     write_history(lake, DAYS, without={(FRIDAY, "R001")})
     answer = board(NIGHT)
     assert cell(answer, DAYS[0])["state"] == "not judged"
-    assert "fewer than 3" in cell(answer, DAYS[0])["reason"]
+    assert "too few" in cell(answer, DAYS[0])["reason"]
     assert cell(answer, DAYS[5]) | {"first": None, "last": None} == {
         "day": "2026-11-19",
         "folder": "DCASS",
@@ -195,9 +195,17 @@ def test_a_new_folder_is_judged_once_enough_of_its_days_are_known(lake: Path) ->
     others = {day: cell(answer, day, "DCASS_OTHERS") for day in DAYS}
     # Files of DCASS came on the first days, so DCASS_OTHERS did not exist yet.
     assert [others[day]["state"] for day in DAYS[:6]] == ["not judged"] * 6
-    assert "known of the folder" in others[DAYS[5]]["reason"]
+    assert "too few ordinary days" in others[DAYS[5]]["reason"]
     assert others[FRIDAY]["state"] == "incomplete"
     assert cell(answer, DAYS[5])["state"] == "complete"
+
+
+@pytest.mark.parametrize(("known", "state"), [(3, "not judged"), (4, "incomplete")])
+def test_a_folder_is_complete_only_if_its_reports_can_be_usual(lake: Path, known: int, state: str) -> None:
+    write_history(lake, DAYS)
+    write_history(lake, DAYS[-1 - known : -1], [Folder.DCASS_OTHERS])
+    write(lake, [landed(lake, FRIDAY, Folder.DCASS_OTHERS, f"R000_{FRIDAY:%Y%m%d}.csv")], number=9)
+    assert cell(board(at(FRIDAY, 28)), FRIDAY, "DCASS_OTHERS")["state"] == state
 
 
 def test_a_day_without_any_file_lacks_every_folder(lake: Path) -> None:

@@ -51,8 +51,7 @@ _LISTED_WHOLE_DAYS = 9
 class Scope:
     """The reports that a task judges.
 
-    :param account: the RAP user account; its own listing and landings tell which reports are usual. None for
-        those of every account of the customer.
+    :param account: the RAP user account; its own listing and landings tell which reports are usual.
     :param folders: the folders.
     :param include: globs on file names; one of them must match.
     :param exclude: globs on file names; none of them may match.
@@ -60,7 +59,7 @@ class Scope:
     :param task: the ids of DAG and task; empty outside a run.
     """
 
-    account: str | None
+    account: str
     folders: tuple[Folder, ...]
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -92,8 +91,7 @@ class Completeness:
     :param scope: the reports to judge.
     :param entries: the ledger's entries of the window, of all accounts of the customer.
     :param listed: the files that RAP lists now and that may land.
-    :param naming: the rules by which file names are read, for files and entries alike; None to take report
-        and business date from the entries.
+    :param naming: the rules by which file names are read, for files and entries alike.
     :param now: the time in Hong Kong.
     """
 
@@ -102,7 +100,7 @@ class Completeness:
         scope: Scope,
         entries: Iterable[Entry],
         listed: Iterable[RemoteFile],
-        naming: Naming | None,
+        naming: Naming,
         now: pendulum.DateTime,
     ) -> None:
         self.scope = scope
@@ -110,29 +108,26 @@ class Completeness:
         self._naming = naming
         # The entries, and not their sightings, which would take as much memory again.
         self._landed: dict[date, list[Entry]] = {}
-        self.history = History.of(itertools.chain(self._listed(listed), self._known(entries)))
+        for entry in entries:
+            if entry.uri is not None and scope.covers(entry.folder, entry.text):
+                self._landed.setdefault(self._sighting(entry).business_date, []).append(entry)
+        self.history = History.of(itertools.chain(self._listed(listed), self._known()))
 
     def _listed(self, listed: Iterable[RemoteFile]) -> Iterator[Sighting]:
         for file in listed:
-            if self._naming and self.scope.covers(file.folder.value, file.text):
+            if self.scope.covers(file.folder.value, file.text):
                 sighting = _sighting(file.folder, file.text, file.mtime, self._naming, self._now)
                 # The first listing may show a part of a day only, which would make its other reports unusual.
                 if self.is_listed_whole(sighting.business_date):
                     yield sighting
 
-    def _known(self, entries: Iterable[Entry]) -> Iterator[Sighting]:
-        """Yield the files that tell which reports are usual, and keep the entry of each landed file."""
-        for entry in entries:
-            if entry.uri is None or not self.scope.covers(entry.folder, entry.text):
-                continue
-            sighting = self._sighting(entry)
-            self._landed.setdefault(sighting.business_date, []).append(entry)
-            if self.scope.account in (None, entry.account) and was_whole(entry, sighting.business_date):
-                yield sighting
+    def _known(self) -> Iterator[Sighting]:
+        for day, entries in self._landed.items():
+            for entry in entries:
+                if entry.account == self.scope.account and was_whole(entry, day):
+                    yield self._sighting(entry)
 
     def _sighting(self, entry: Entry) -> Sighting:
-        if self._naming is None:
-            return recorded(entry)
         seen = _first_seen(entry)
         return _sighting(Folder(entry.folder), entry.text, entry.mtime, self._naming, seen)
 

@@ -34,7 +34,7 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
     :raises RapConfigurationError: if *uri* is blank, a relative path, or not a URI; if it has an empty
         segment, or characters that storages or readers take for something else; if the provider package for
         its kind of storage is not installed; or if that storage cannot refuse to overwrite a file.
-    :raises LakeError: if the connection's credentials cannot be had.
+    :raises LakeError: if the storage cannot be opened, for example for want of credentials.
     """
     from airflow_provider_hkex_rap.lake.store import Lake
 

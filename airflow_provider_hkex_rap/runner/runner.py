@@ -230,11 +230,11 @@ class SessionRunner:
             return await self._work_with_backoff(work)
         except asyncio.CancelledError:
             raise _killed(logged_in=self._cut_session) from None
-        except RapUnavailable as error:
+        except (RapUnavailable, RapSessionSuperseded) as error:
             # The end of the session may be noticed before the cancellation.
             if self._cut_session:
                 raise _killed(logged_in=True) from None
-            if self._retries_now(self._wanted):
+            if isinstance(error, RapUnavailable) and self._retries_now(self._wanted):
                 raise self._closed_at_edge(error) from error
             raise
         finally:

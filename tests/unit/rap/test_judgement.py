@@ -55,6 +55,17 @@ def test_a_day_with_every_usual_report_lacks_nothing() -> None:
     assert not verdict.warnings
 
 
+@pytest.mark.parametrize(("known", "warnings"), [(3, 1), (4, 0)])
+def test_a_folder_whose_reports_cannot_be_usual_yet_is_a_warning(known: int, warnings: int) -> None:
+    other = Report(Folder.DCASS_OTHERS, "SERIES")
+    sightings = daily(TP001, DAYS) + daily(other, DAYS[-1 - known :])
+    landed = [seen for seen in sightings if seen.business_date == FRIDAY]
+    verdict = History.of(sightings).judge(FRIDAY, [Folder.DCASS, Folder.DCASS_OTHERS], landed)
+    assert len([w for w in verdict.warnings if "not judged in /download/DCASS_OTHERS" in w]) == warnings
+    assert verdict.judged
+    assert not verdict.missing
+
+
 def test_a_missing_report_is_named_with_its_days_and_its_time() -> None:
     verdict = judge(daily(TP001, DAYS) + daily(RPI03, DAYS[:-1], hour=25.25))
     (missing,) = verdict.missing

@@ -23,6 +23,7 @@ def mask_secrets(secrets: Sequence[str]) -> None:
     # Not documented: without these parts of Airflow it masks as well, only slower.
     masker = log._secrets_masker() if hasattr(log, "_secrets_masker") else None
     patterns: set[str] = getattr(masker, "patterns", set())
-    new = sorted((secret for secret in secrets if re.escape(secret) not in patterns), key=len)
+    new = sorted((secret for secret in set(secrets) if re.escape(secret) not in patterns), key=len)
     patterns.update(re.escape(secret) for secret in new[:-1] if len(secret) >= _SURE_CHARACTERS)
-    log.mask_secret([*new])
+    # All of them, since the supervisor may not know those that this process knows.
+    log.mask_secret([*secrets])

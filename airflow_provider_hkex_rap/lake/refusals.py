@@ -134,12 +134,15 @@ def same_cause(error: BaseException) -> str:
     if isinstance(error, RapError):
         return str(error)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    parts = type(error).__name__, _code(error), text.rstrip(".")
+    parts = type(error).__name__, code_of(error), text.rstrip(".")
     return " ".join(dict.fromkeys(part for part in parts if part))
 
 
-def _code(error: BaseException) -> str:
-    """Return the name of an error's number, or the code of the S3 answer behind it; empty if it has none."""
+def code_of(error: BaseException) -> str:
+    """Return the name of an error's number, or the code of the S3 answer behind it; empty if it has none.
+
+    :param error: the error of a storage call.
+    """
     for source in (error, error.__cause__):
         response = getattr(source, "response", None)
         if isinstance(response, dict):
@@ -153,5 +156,7 @@ def _code(error: BaseException) -> str:
 
 def _advice(error: Exception) -> _Advice:
     number = error.errno if isinstance(error, OSError) else None
-    found = _BY_CODE.get(_code(error) or type(error).__name__) or (_BY_ERRNO.get(number) if number else None)
+    found = _BY_CODE.get(code_of(error) or type(error).__name__) or (
+        _BY_ERRNO.get(number) if number else None
+    )
     return found or next((advice for kind, advice in _BY_TYPE if isinstance(error, kind)), _OTHER)

@@ -10,21 +10,25 @@ import inspect
 import os
 import tempfile
 import threading
+import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_hkex_rap.lake.layout import is_part, versions
 from airflow_provider_hkex_rap.lake.local_files import create_whole, sweep
 from airflow_provider_hkex_rap.lake.object_names import keep_whole_names
-from airflow_provider_hkex_rap.lake.refusals import refusal
+from airflow_provider_hkex_rap.lake.refusals import code_of, refusal
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError, RapError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from fsspec import AbstractFileSystem
 
     from airflow_provider_hkex_rap.lake.spool import Spool
+
+T = TypeVar("T")
 
 _OBJECT_STORES = frozenset({"s3", "gs", "gcs", "abfs", "az"})
 # These refuse to overwrite by themselves; fsspec's other backends look first, and then write.
@@ -33,8 +37,10 @@ _EXCLUSIVE = _OBJECT_STORES | {"file"}
 _CHUNK = 2**20
 # One upload holds at most this many parts in memory.
 _S3_UPLOAD = {"chunksize": 8 * 2**20, "max_concurrency": 4}
-_S3_PARTS_FROM = 2
-"""A file of at least this many chunks is uploaded to S3 in parts."""
+_CONFLICT = "ConditionalRequestConflict"
+"""The code with which S3 answers an exclusive create beside another request for the same key: try again."""
+_CONFLICT_PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds before each further try."""
 
 
 class Landed(NamedTuple):
@@ -329,7 +335,7 @@ class Lake:
             create_whole(self._path(relative), content, None)
             self.sync([relative.rpartition("/")[0]])
         else:
-            self.fs.pipe_file(self._path(relative), content, mode="create")
+            _without_conflict(partial(self.fs.pipe_file, self._path(relative), content, mode="create"))
 
     def sync(self, directories: Iterable[str]) -> None:
         """Make the names of the files in directories survive a power cut; only a local lake needs this.
@@ -360,7 +366,7 @@ class Lake:
             if self.is_local:
                 create_whole(path, spool.content, mtime, spool.sha256)
                 return {}
-            return self._upload(path, spool, mtime)
+            return _without_conflict(partial(self._upload, path, spool, mtime))
         # An object store may have stored the file and lost its answer, or have its own error for "exists";
         # and a directory may have the name.
         except Exception:
@@ -371,10 +377,9 @@ class Lake:
     def _upload(self, path: str, spool: Spool, mtime: int | None) -> dict[str, Any]:
         options = {"mode": "create"} | self._proof_options(spool.sha256, str(mtime))
         content = spool.content
-        if self._is_s3 and spool.size < _S3_PARTS_FROM * _S3_UPLOAD["chunksize"]:
-            # S3 refuses an upload whose bytes have another checksum.
-            options["ChecksumSHA256"] = _base64(spool.sha256)
-            content = content if isinstance(content, bytes) else Path(content).read_bytes()
+        if self._is_s3 and isinstance(content, str) and spool.size < _S3_UPLOAD["chunksize"]:
+            # `put_file` of s3fs keeps the answer to itself, which has the MD5.
+            content = Path(content).read_bytes()
         if isinstance(content, bytes):
             answer = self.fs.pipe_file(path, content, **options)
         else:
@@ -408,16 +413,23 @@ class Lake:
 
 def _proves(attributes: dict[str, Any], spool: Spool) -> bool:
     """Return whether a checksum that the storage has computed is that of the spooled bytes."""
-    # S3 repeats the SHA-256 of an upload once it has checked it.
-    if attributes.get("ChecksumSHA256") == _base64(spool.sha256):
-        return True
     # S3 without a key of the bucket's own; Azure, in the answer to an upload of one part; GCS.
     md5s = _etag(attributes), bytes(attributes.get("content_md5") or b"").hex(), attributes.get("md5Hash")
-    return spool.md5 is not None and (spool.md5 in md5s or _base64(spool.md5) in md5s)
+    return spool.md5 is not None and (
+        spool.md5 in md5s or base64.b64encode(bytes.fromhex(spool.md5)).decode() in md5s
+    )
 
 
-def _base64(hexadecimal: str) -> str:
-    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+def _without_conflict(create: Callable[[], T]) -> T:
+    """Call an exclusive create, and again while S3 reports a conflict with another request for its key."""
+    for pause in _CONFLICT_PAUSES:
+        try:
+            return create()
+        except Exception as error:
+            if code_of(error) != _CONFLICT:
+                raise
+        time.sleep(pause)
+    return create()
 
 
 def _etag(info: dict[str, Any]) -> str | None:

@@ -342,7 +342,7 @@ class RealAirflow:
 
     # Waiting.
 
-    def wait_until(self, probe: Callable[[], Any], what: str, timeout: float = 60) -> Any:
+    def wait_until(self, probe: Callable[[], Any], what: str, timeout: float = 180) -> Any:
         """Block until *probe* returns a true value, and return that value.
 
         :param what: a name of the awaited event, for the failure message.

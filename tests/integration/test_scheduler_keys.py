@@ -250,7 +250,7 @@ class Decade:
             done = all(run["state"] == "success" for run in runs)
             return bool(runs) and done and runs[0]["run_after"].startswith(day.isoformat())
 
-        self.airflow.wait_until(succeeded, f"the daily run of {day}", 120)
+        self.airflow.wait_until(succeeded, f"the daily run of {day}", 300)
 
     def log_in(self, state: str = "success") -> dict[str, str]:
         """Run a task that logs in to each account; return by account the fingerprint that it used.
@@ -258,7 +258,7 @@ class Decade:
         :param state: the state in which the run must end.
         """
         run_id = self.airflow.trigger("log_in")
-        ended = self.airflow.wait_until(lambda: self._end_of(run_id), f"the end of {run_id}", 120)
+        ended = self.airflow.wait_until(lambda: self._end_of(run_id), f"the end of {run_id}", 300)
         assert ended == state, self.airflow.describe()
         tasks = self.airflow.task_instances("log_in", run_id)
         succeeded = sorted(task["task_id"] for task in tasks if task["state"] == "success")
@@ -273,7 +273,7 @@ class Decade:
     def wait_for_upload(self, account: str) -> dict[str, Any]:
         """Block until the account has uploaded its new key; return the task that awaits the result file."""
         renewals = sum(visit.phase == "due" for visit in self.visits) + 1
-        self.rap.events.wait_for("upload", renewals, 120, account=account)
+        self.rap.events.wait_for("upload", renewals, 300, account=account)
         return self.task_of(account)
 
     def task_of(self, account: str) -> dict[str, Any]:

@@ -211,8 +211,7 @@ def test_gaps_lists_the_days_that_an_outage_left_missing(backfill: Backfill) -> 
     for day, folder in kept:
         # Today's reports may still be published.
         open_until_tonight = day == "2027-01-22"
-        path = f"/download/{folder}"
-        missing, awaited = ([], [path]) if open_until_tonight else ([path], [])
+        missing, awaited = ([], ["any file"]) if open_until_tonight else (["any file"], [])
         nothing, all_of_it = rows[0][day, folder], rows[1][day, folder]
         assert (int(nothing["files"]), nothing["missing"], nothing["awaited"]) == (0, missing, awaited)
         there = [file for d, file in backfill.listed if d == day and file.folder.endswith(f"/{folder}")]

@@ -34,6 +34,13 @@ def test_every_line_of_every_key_is_masked_by_itself(keys: int) -> None:
         assert shown(f"key: {line}.") == "key: ***."
 
 
+def test_a_key_that_was_pasted_twice_is_masked() -> None:
+    pem = asyncssh.generate_private_key("ssh-rsa", key_size=1024).export_private_key().decode()
+    mask_private_key(pem + pem, mask_secrets)
+    for line in pem.splitlines()[1:-1]:
+        assert shown(f"key: {line}.") == "key: ***."
+
+
 def test_a_short_secret_is_masked_as_airflow_does() -> None:
     mask_secrets(["abc", "correct horse", "xyz"])
     assert shown("abc xyz correct horse") == "abc xyz ***"

@@ -5,6 +5,7 @@ Its public interface is what `airflow.sdk` exports, the exceptions, and the clas
 """
 
 import inspect
+import re
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -63,13 +64,13 @@ UNDOCUMENTED = {
     "airflow.api_fastapi.auth.managers.models.resource_details.ConnectionDetails": ("conn_id", "team_name"),
     "airflow.api_fastapi.core_api.security.GetUserDep": None,
     "airflow.api_fastapi.core_api.security.requires_access_asset": ("method",),
-    "airflow.api_fastapi.core_api.security.requires_access_connection": ("method",),
     "airflow.configuration.ensure_secrets_loaded": (),
     "airflow.models.Variable": None,
     "airflow.models.Variable.get": ("key", "default_var"),
     "airflow.models.Variable.set": ("key", "value"),
     "airflow.models.connection.Connection": None,
     "airflow.models.connection.Connection.get_conn_id_to_team_name_mapping": ("connection_ids",),
+    "airflow.models.connection.Connection.get_connection_from_secrets": ("conn_id", "team_name"),
     "airflow.models.dag.DagModel": None,
     "airflow.models.dag.DagModel.is_stale": None,
     "airflow.models.pool.Pool": None,
@@ -117,6 +118,17 @@ def test_a_task_can_ask_its_supervisor() -> None:
     # Airflow sets it when a task starts.
     assert "SUPERVISOR_COMMS" in task_runner.__annotations__, "SUPERVISOR_COMMS of the task runner is gone."
     assert "SUPERVISOR_COMMS" in inspect.getsource(task_runner.main)
+
+
+def test_the_masker_keeps_its_patterns_in_a_set() -> None:
+    from airflow.sdk.log import _secrets_masker
+
+    assert isinstance(_secrets_masker().patterns, set), "Masking the lines of a key is slow without it."
+
+
+def test_the_list_has_only_parts_that_the_package_names() -> None:
+    words = {word for path in ROOT.rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
+    assert not {name for name in UNDOCUMENTED if name.rpartition(".")[2] not in words}
 
 
 def test_the_list_has_every_part_that_the_package_imports() -> None:

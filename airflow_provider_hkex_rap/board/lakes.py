@@ -64,7 +64,7 @@ def choose_customer(found: Iterable[LakeCustomers], customer: str | None) -> str
 
 
 def read_customer(lake: Lake, customer: str, today: pendulum.Date) -> list[Extract]:
-    """Return what the manifest of a customer tells of the days around today.
+    """Return the extracts of a customer's manifest for the days around today.
 
     :param lake: the lake.
     :param customer: one of the customers of which it has a manifest.

@@ -35,7 +35,7 @@ class LandedFile(NamedTuple):
 
 
 class Download(NamedTuple):
-    """The last download of an account that a manifest file tells."""
+    """The last download of an account, by the entries of a manifest file."""
 
     account: str
     at: str
@@ -105,7 +105,9 @@ async def read_extracts(
     async with StorageCalls(READERS) as calls:
         for folder in folders:
             paths = await list_manifests(calls, lake, customer, folder, days)
-            found += await calls.map(partial(_extract, lake, folder, cache), paths)
+            for start in range(0, len(paths), READERS):
+                batch = paths[start : start + READERS]
+                found += await calls.map(partial(_extract, lake, folder, cache), batch)
     return [extract for extract in found if extract]
 
 

@@ -84,21 +84,22 @@ def gaps(args: Namespace) -> int:
 
 
 def _format_verdict(rows: Sequence[Cell], *, complete: bool) -> str:
-    """Return how many days were judged, and how many were not, in words."""
-    judged = {row.business_date for row in rows if row.judged}
+    """Return how many rows were judged, and how many were not, in words."""
+    judged = [row for row in rows if row.judged]
+    judged_days = {row.business_date for row in judged}
     others: dict[str, set[str]] = {}
     for row in rows:
         if not row.judged:
             # If other folders were judged on that day, name the folder.
-            where = f" in {row.folder}" if row.business_date in judged else ""
+            where = f" in {row.folder}" if row.business_date in judged_days else ""
             others.setdefault(row.unjudged, set()).add(f"{row.business_date.isoformat()}{where}")
     reasons = "; ".join(f"{', '.join(sorted(named))}: {why}" for why, named in others.items())
-    days = f"Days judged: {len(judged)}; not judged: {sum(map(len, others.values()))}"
+    counts = f"Rows judged: {len(judged)}; not judged: {len(rows) - len(judged)}"
     if reasons:
-        days += f" ({reasons})"
+        counts += f" ({reasons})"
     awaited = sum(len(row.awaited) for row in rows)
-    verdict = "Every judged day is complete. " if complete and judged else ""
-    return f"{verdict}{days}. Awaited reports: {awaited}."
+    verdict = "Every judged row is complete. " if complete and judged else ""
+    return f"{verdict}{counts}. Awaited reports: {awaited}."
 
 
 def _dags_of(folders: Iterable[Folder]) -> str:
@@ -117,10 +118,9 @@ def _warn_of_monthly_reports(
     for (day, _), files in landed.items():
         for file in files.values():
             known.setdefault(file.sighting.report, set()).add(day)
-    problems: list[str] = []
-    found = asyncio.run(find_late_reports(lake, customer, folders, known, today, problems))
+    reports, problems = asyncio.run(find_late_reports(lake, customer, folders, known, today))
     _print_left_out(problems)
-    for late in found:
+    for late in reports:
         print(
             f"Warning: {printable(str(late))}. If it still comes, 'airflow hkex-rap ls' shows if RAP has it.",
             file=sys.stderr,

@@ -22,22 +22,22 @@ async def find_late_reports(
     folders: Iterable[Folder],
     known: Mapping[Report, Collection[date]],
     today: date,
-    problems: list[str],
     covers: Callable[[str, str], bool] = lambda folder, name: True,
-) -> list[LateReport]:
-    """Return the monthly reports that are late; only the days before the window of the ledger are read.
+) -> tuple[list[LateReport], list[str]]:
+    """Find the monthly reports that are late; only the days before the window of the ledger are read.
 
     :param lake: the lake.
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folders: the folders on RAP.
     :param known: the business dates of each report in the window.
     :param today: the date in Hong Kong.
-    :param problems: gets a text for each line of the manifest that is not valid.
-    :param covers: tells if a file counts, by the name of its folder and its own; by default, each does.
+    :param covers: returns whether a file counts, by its folder and its name; by default, each does.
+    :returns: the late reports, and a text for each line of the manifest that is not valid.
     :raises OSError: if the lake cannot be read.
     """
     first, last = today - timedelta(MONTHLY_DAYS_BACK), today - timedelta(WINDOW_DAYS_BACK + 1)
     days = {report: set(found) for report, found in known.items()}
+    problems: list[str] = []
     async with StorageCalls(READERS) as calls:
         for folder in folders:
             async for manifest in read_manifests(calls, lake, customer, folder, days_between(first, last)):
@@ -46,4 +46,4 @@ async def find_late_reports(
                     if entry.uri and covers(entry.folder, entry.text):
                         report = Report(folder, entry.report)
                         days.setdefault(report, set()).add(date.fromisoformat(entry.business_date))
-    return list(late_monthly_reports(days, today))
+    return list(late_monthly_reports(days, today)), problems

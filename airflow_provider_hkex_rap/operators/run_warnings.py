@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from airflow_provider_hkex_rap.operators.metrics import key_days_left
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.judgement import USUAL
 from airflow_provider_hkex_rap.rap.key_lifecycle import WARNING_DAYS
+from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS, printable
 from airflow_provider_hkex_rap.rap.retention import days_until_removed, left_on
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.keystore.record import KeyRecord
     from airflow_provider_hkex_rap.operators.ingest import Ingest
     from airflow_provider_hkex_rap.operators.judging import Judging
+
+log = logging.getLogger(__name__)
 
 _LAST_DAYS = 2
 """A file that has not landed is named on the last days on which RAP keeps it, so many."""
@@ -121,8 +125,13 @@ def _of_monthly_reports(ingest: Ingest, judging: Judging, today: pendulum.Date) 
 
     request, known = ingest.request, judging.known_days()
     customer, covers = ingest.ledger.customer, judging.covers
-    search = find_late_reports(request.lake, customer, request.folders, known, today, [], covers)
-    for late in asyncio.run(search):
+    search = find_late_reports(request.lake, customer, request.folders, known, today, covers)
+    reports, problems = asyncio.run(search)
+    for problem in problems:
+        log.warning(
+            "Ignoring %s; a report may therefore count as late.", printable(problem, limit=PATH_CHARACTERS)
+        )
+    for late in reports:
         yield RapWarning(
             "MonthlyReportLate",
             f"{late}.",

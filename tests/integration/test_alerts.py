@@ -237,7 +237,11 @@ def test_the_upload_of_a_key_by_somebody_else_is_a_warning() -> None:
 
 
 def test_a_monthly_report_that_fails_to_come_is_a_warning(
-    rap: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, mail: MailServer
+    rap: RapSimulator,
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mail: MailServer,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for month, day, hour in ((8, 31, 22), (9, 30, 22), (11, 6, 20)):
         now = pendulum.datetime(2026, month, day, hour, tz="Asia/Hong_Kong")
@@ -246,9 +250,13 @@ def test_a_monthly_report_that_fails_to_come_is_a_warning(
         put(rap, "TP001", now.date())
         if month != 11:
             put(rap, "MT001", now.date())
+        else:
+            (damaged,) = lake.glob("manifest/*/DCASS/2026-08-31/*.jsonl")
+            damaged.write_text(damaged.read_text() + "damaged\n")
         land(lake, run(now.date()))
     (late,) = [sent for sent in mail.alerts() if sent["kind"] == "MonthlyReportLate"]
     assert "MT001 in DCASS came on 2026-08-31 and 2026-09-30" in late["what"]
+    assert f"Ignoring {damaged.as_uri()}, line 3: " in caplog.text
 
 
 def test_a_refused_login_has_no_warnings(

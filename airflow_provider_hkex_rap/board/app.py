@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.configuration import conf
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.datastructures import MutableHeaders
@@ -16,6 +15,7 @@ from airflow_provider_hkex_rap.board import accounts as board_accounts
 from airflow_provider_hkex_rap.board import files as board_files
 from airflow_provider_hkex_rap.board import grid as board_grid
 from airflow_provider_hkex_rap.board.security import READS_REPORTS, ViewerDep
+from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
 
@@ -61,7 +61,7 @@ class WithHeaders:
 
 def now_in_hong_kong() -> pendulum.DateTime:
     """Return the time in Hong Kong, shifted by ``[hkex_rap] clock_offset``."""
-    return system_clock(conf.getfloat("hkex_rap", "clock_offset", fallback=0.0))()
+    return system_clock(clock_offset())()
 
 
 @cache

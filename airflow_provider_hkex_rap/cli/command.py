@@ -11,11 +11,11 @@ from functools import wraps
 from typing import TYPE_CHECKING
 
 from airflow.cli.simple_table import AirflowConsole
-from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
 
+from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
 from airflow_provider_hkex_rap.rap.account import Account, parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
@@ -117,8 +117,7 @@ def printable(text: str) -> str:
 
 def command_clock() -> Clock:
     """Return the clock of a command that uses no connection to RAP."""
-    offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
-    if offset:
+    if offset := clock_offset():
         print(f"The clock is shifted by {offset:g} s ([hkex_rap] clock_offset).", file=sys.stderr)
     return system_clock(offset)
 

@@ -11,6 +11,7 @@ from airflow_provider_hkex_rap.cli.command import FAILED, NO_CONNECTION, command
 from airflow_provider_hkex_rap.cli.finding import FAIL, NOTE, OK, WARN, Finding
 from airflow_provider_hkex_rap.cli.pools import check_pools
 from airflow_provider_hkex_rap.cli.reach import check_reach, source_finding
+from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.keystore.status import describe_end, describe_warning
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS
 from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
@@ -92,15 +93,13 @@ def _check_connection(source: AirflowLoginSource) -> Generator[Finding, None, Lo
 
 
 def _check_clock(source: AirflowLoginSource) -> Generator[Finding, None, pendulum.DateTime | None]:
-    from airflow.configuration import conf
-
     try:
         now = source.clock()
     except RapConfigurationError as error:
         yield Finding(FAIL, "clock", str(error))
         return None
     shown = f"{now:YYYY-MM-DD HH:mm:ss} HKT"
-    if offset := conf.getfloat("hkex_rap", "clock_offset", fallback=0.0):
+    if offset := clock_offset():
         found = f"{shown}, shifted by {offset:g} s: [hkex_rap] clock_offset is for trials."
         yield Finding(WARN, "clock", found)
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
 
+from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.hooks.masking import mask_secrets
 from airflow_provider_hkex_rap.keystore.login_keys import LoginKeys
 from airflow_provider_hkex_rap.keystore.opening import open_key_store
@@ -129,7 +130,7 @@ class AirflowLoginSource:
         :raises RapConfigurationError: if an offset is set and an address of the connection is not on this
             machine.
         """
-        offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
+        offset = clock_offset()
         if offset and not self.login.is_loopback:
             raise RapConfigurationError(
                 f"[hkex_rap] clock_offset is {offset:g} s, and the connection leaves this machine.",

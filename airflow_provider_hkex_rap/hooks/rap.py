@@ -197,11 +197,13 @@ class RapHook(SessionSFTPHook):
         """Return size and mtime of a file; None of each if STAT fails, as it does on some servers."""
         import asyncssh
 
+        from airflow_provider_hkex_rap.transport.listing import mtime_of
+
         try:
             attrs = await self._get_open_conn().stat(path)
         except asyncssh.SFTPError:
             return Attributes(None, None)
-        return Attributes(attrs.size, int(attrs.mtime) if attrs.mtime else None)
+        return Attributes(attrs.size, mtime_of(attrs))
 
     def _session(self) -> RapSession:
         assert self.open_session is not None  # noqa: S101 - the managed connection is a session

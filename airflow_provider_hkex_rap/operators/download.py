@@ -7,8 +7,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
-from airflow.sdk.configuration import conf
 
+from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.notifications.urls import board_url
 from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_outlets, parse_patterns
 from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink
@@ -231,8 +231,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
         source.check()
         now = source.clock()
         day = trading_day(context, _services(folders)[0], now, only_day)
-        offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
-        check_service_day(day, folders, now.date(), offset)
+        check_service_day(day, folders, now.date(), clock_offset())
         return IngestRequest(
             folders=folders,
             lake=lake,

@@ -6,7 +6,7 @@ matter which task wrote them. It writes the mark after Airflow has recorded its 
 mark could be written, the next success announces the same files again: delivery is at least once.
 
 Airflow creates an asset with its first event. If two tasks announce the first reports of a folder at the same
-moment, Airflow 3.3 fails one of them, without a retry. So such tasks take turns, by claims in the lake.
+moment, Airflow 3.3 fails one of them, without a retry. So such tasks wait for a lease in the lake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hkex_rap.aio.thread import in_thread
 from airflow_provider_hkex_rap.assets.uris import reports_uri
 from airflow_provider_hkex_rap.lake.manifest import window
-from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, claim_turn, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, acquire_lease, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 KIND = "announced"
 """The kind of the marks."""
-TURN = "announcing"
-"""The kind of the claims of the tasks that announce the first reports of a folder."""
-CLAIM_SECONDS = 30.0
-"""Seconds after which nobody waits for the task that has made a claim: it was killed before its success."""
+LEASE = "announcing"
+"""The kind of the leases of the tasks that announce the first reports of a folder."""
+LEASE_SECONDS = 30.0
+"""Seconds after which a lease expires: the task that holds it was killed, or is slow."""
 WAIT_SECONDS = 30.0
-"""Seconds that a task waits for others, at most."""
+"""Seconds that a task waits for leases, at most."""
 _POLL_SECONDS = 1.0
 
 _LATEST_EVENTS = 50
@@ -73,7 +73,7 @@ class Announcement:
 
         announcement = Announcement(lake=lake, customer="CXYZ", run=run)
         announcement.add(Folder.DCASS, manifests, announced)
-        await announcement.wait_for_turn(clock)
+        await announcement.wait_for_leases(clock)
         for news in announcement.news:
             context["outlet_events"][REPORTS_LANDED].add(Asset(news.uri), extra=news.extra)
         # once Airflow has recorded the success:
@@ -113,8 +113,10 @@ class Announcement:
             covered = tuple(sorted(manifests))
             self.news.append(FolderNews(folder=folder, uri=uri, extra=extra, manifests=covered))
 
-    async def wait_for_turn(self, clock: Clock) -> None:
-        """Wait while another task announces the first reports of one of the folders, for 30 s at most.
+    async def wait_for_leases(self, clock: Clock) -> None:
+        """Acquire a lease for each folder whose first reports this task announces; wait for 30 s at most.
+
+        After that, the task announces its reports without the lease.
 
         :param clock: gives the current time.
         """
@@ -122,7 +124,7 @@ class Announcement:
             async with asyncio.timeout(WAIT_SECONDS), StorageCalls(1) as calls:
                 # All tasks take the folders in one order, so that no two of them wait for each other.
                 for news in sorted(self.news, key=lambda news: news.folder):
-                    await self._wait_for_turn(calls, news, clock)
+                    await self._wait_for_lease(calls, news, clock)
         # Any error of Airflow or of the storage has the same effect: the reports have landed.
         except Exception as error:
             log.warning(
@@ -131,11 +133,11 @@ class Announcement:
                 str(error) or f"that task has not ended within {WAIT_SECONDS:g} s",
             )
 
-    async def _wait_for_turn(self, calls: StorageCalls, news: FolderNews, clock: Clock) -> None:
-        place = (self.lake, self.customer, news.folder, TURN, self.run)
+    async def _wait_for_lease(self, calls: StorageCalls, news: FolderNews, clock: Clock) -> None:
+        place = (self.lake, self.customer, news.folder, LEASE, self.run)
         is_waiting = False
         while not await in_thread(recorded_runs, news.uri, 1):
-            if await claim_turn(calls, *place, clock(), CLAIM_SECONDS):
+            if await acquire_lease(calls, *place, clock(), LEASE_SECONDS):
                 return
             if not is_waiting:
                 log.info("Another task announces the first reports of %s; waiting for it.", news.uri)

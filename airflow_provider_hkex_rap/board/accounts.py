@@ -27,7 +27,7 @@ def accounts(now: pendulum.DateTime, visible: VisibleAccounts, customer: str | N
 
     :param now: the time in Hong Kong.
     :param visible: the accounts that the user may see; others are left out, also if a manifest names them.
-    :param customer: the customer whose manifest tells the last downloads; None for the first that a lake has.
+    :param customer: the customer whose manifest has the last downloads; None for the first that a lake has.
     """
     downloads, errors = _read_downloads(now, customer)
     of_connections = [_of_connection(source, now) for source in visible.connections]
@@ -88,7 +88,7 @@ def _without_connection(name: str) -> dict[str, Any]:
 
 
 def _keys(source: AirflowLoginSource, today: pendulum.Date) -> dict[str, Any]:
-    """Return what the key store tells of an account.
+    """Return the state of an account's keys, from its key store.
 
     :raises RapError: if the connection is not valid, or the key store or the record cannot be read.
     """

@@ -33,7 +33,7 @@ READS_REPORTS = Depends(requires_access_asset(method="GET"))
 
 @dataclass(frozen=True, slots=True)
 class VisibleAccounts:
-    """The accounts that a user may see; ``in`` tells if an account is one of them.
+    """The accounts that a user may see; ``account in visible`` is true for one of them.
 
     :param connections: the connections that the user may read.
     :param readable: the accounts of these connections; None is one that is not known.

@@ -64,9 +64,9 @@ class RapHook(SessionSFTPHook):
     async def session(self) -> AsyncIterator[RapSession]:
         """Log in once, and log out on leaving.
 
-        Logins of one account take turns on this host (§4.3). At most two keys are offered: the connection's
-        key if the key store does not know it, else the current key; then one more that may be valid. A key
-        that logs in for the first time becomes current in the store.
+        On this host, a login waits until another session of its account has ended (§4.3). At most two keys
+        are offered: the connection's key if the key store does not know it, else the current key; then one
+        more that may be valid. A key that logs in for the first time becomes current in the store.
 
         :raises RapConfigurationError: if a field of the connection is missing or not of the valid form, or
             there is no key.

@@ -68,7 +68,7 @@ async def write_mark(
     return path
 
 
-async def claim_turn(
+async def acquire_lease(
     calls: StorageCalls,
     lake: Lake,
     customer: str,
@@ -78,29 +78,30 @@ async def claim_turn(
     now: pendulum.DateTime,
     seconds: float,
 ) -> bool:
-    """Return whether a run may do now what one run at a time should do; the first that asks may.
+    """Acquire a lease of a folder for a run; return False if another run holds it.
 
-    A claim counts for *seconds*: a run that was killed keeps no other run waiting for longer.
+    A lease is not released. It expires after *seconds*, also if its run is still at work, so that a run that
+    was killed does not block the others for longer.
 
     :param calls: runs the storage calls.
     :param lake: the lake.
     :param customer: the DCASS customer code, such as ``CXYZ``.
     :param folder: the folder on RAP.
-    :param kind: a directory of its own for each thing to do.
+    :param kind: such as ``announcing``; each kind has a directory and leases of its own.
     :param run: a name that no other run has.
     :param now: the current time.
-    :param seconds: how long a claim counts.
+    :param seconds: how long a lease lasts.
     :raises OSError: if the lake cannot be read or written.
     """
-    claim, oldest = run_stamp(now, run).encode(), run_stamp(now.subtract(seconds=seconds), "").encode()
+    lease, oldest = run_stamp(now, run).encode(), run_stamp(now.subtract(seconds=seconds), "").encode()
     number = 0
     while True:
         number += 1
         path = f"{marks_directory(customer, folder, kind)}/{number}"
         try:
-            await calls.run(create_once, lake, path, claim)
+            await calls.run(create_once, lake, path, lease)
         except FileExistsError:
-            # Only a claim that has run out lets the next one count.
+            # An expired lease stays; the next number is tried instead.
             if await calls.run(lake.read, path) >= oldest:
                 return False
         else:

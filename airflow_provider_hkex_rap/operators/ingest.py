@@ -262,7 +262,7 @@ class Ingest:
                 )
         for folder, paths in zip(self.request.folders, announced, strict=True):
             announcement.add(folder, self._manifests(folder), paths)
-        await announcement.wait_for_turn(self.source.clock)
+        await announcement.wait_for_leases(self.source.clock)
         return announcement
 
     def _manifests(self, folder: Folder) -> dict[str, Sequence[Entry]]:

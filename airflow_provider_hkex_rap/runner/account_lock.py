@@ -176,7 +176,7 @@ async def _acquire(lock: AsyncFileLock, account: Account, note: Path) -> bool:
         raise RapUnavailable(
             f"{account} has been in use on {socket.gethostname()} for {lock.timeout:g} s,"
             f" by {_read_holder(note)}.",
-            why="RAP ends a session when its account logs in again (§4.3), so logins take turns.",
+            why="RAP ends a session when its account logs in again (§4.3), so one login waits for the other.",
             todo="Wait until it ends, or stop it, then try again.",
             attempts=(),
             account=account.name,

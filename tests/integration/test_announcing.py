@@ -266,7 +266,7 @@ def test_no_task_waits_for_one_that_was_killed_before_its_success(
     use(monkeypatch, rap.connection("DCXYZ001"), NOW.add(minutes=1))
     assert set(tasks.run(events_recorded=False)) == {URI, f"{URI}_OTHERS"}
     assert "waiting for it" not in caplog.text
-    # Now that one holds the claims.
+    # Now that one holds the leases.
     monkeypatch.setattr(announcing, "WAIT_SECONDS", 0.1)
     assert tasks.days(rap_conn_id="other") == ["2026-11-19", "2026-11-20"]
     assert "within 0.1 s" in caplog.text

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from airflow_provider_hkex_rap.lake.layout import marks_directory, run_stamp
-from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, Mark, claim_turn, read_marks, write_mark
+from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, Mark, acquire_lease, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -57,19 +57,19 @@ def test_a_bad_mark_is_logged_and_left_out(lake, content, caplog):
     assert stamp(0) in caplog.text
 
 
-def claim(lake, runs, seconds_later=0):
-    async def claim():
+def acquire(lake, runs, seconds_later=0):
+    async def acquire():
         async with StorageCalls(8) as calls:
             now = NOW.add(seconds=seconds_later)
             place = (CUSTOMER, Folder.DCASS, "announcing")
-            return await asyncio.gather(*(claim_turn(calls, lake, *place, run, now, 30) for run in runs))
+            return await asyncio.gather(*(acquire_lease(calls, lake, *place, run, now, 30) for run in runs))
 
-    return asyncio.run(claim())
+    return asyncio.run(acquire())
 
 
-def test_one_of_several_runs_gets_the_turn_and_keeps_it_until_its_claim_runs_out(lake):
+def test_one_of_several_runs_gets_the_lease_and_holds_it_until_it_expires(lake):
     runs = [f"run{number}" for number in range(8)]
-    assert sorted(claim(lake, runs)) == [False] * 7 + [True]
-    assert claim(lake, ["later"], seconds_later=30) == [False]
-    assert sorted(claim(lake, runs, seconds_later=31)) == [False] * 7 + [True]
-    assert claim(lake, ["last"], seconds_later=61) == [False]
+    assert sorted(acquire(lake, runs)) == [False] * 7 + [True]
+    assert acquire(lake, ["later"], seconds_later=30) == [False]
+    assert sorted(acquire(lake, runs, seconds_later=31)) == [False] * 7 + [True]
+    assert acquire(lake, ["last"], seconds_later=61) == [False]

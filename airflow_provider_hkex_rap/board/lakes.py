@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 OPTION = "[hkex_rap] board_lakes"
 
-# The month of five customers with 800 reports per day; it takes some 50 MB of each process of the API server.
+# A month of five customers with 800 reports per day takes about 50 MB in each process of the API server.
 _EXTRACTS = ExtractCache(files=100_000)
 
 
 class LakeCustomers(NamedTuple):
-    """A lake of the board, and the customers of which it has a manifest."""
+    """A lake of the board, and the customers that have a manifest in it."""
 
     uri: str
     lake: Lake | None
@@ -39,7 +39,7 @@ class LakeCustomers(NamedTuple):
 
 
 def find_customers() -> list[LakeCustomers]:
-    """Return the lakes of the board with their customers; the error of one hides no other.
+    """Return the lakes of the board with their customers; if one cannot be read, the others are still shown.
 
     :raises RapConfigurationError: if no lake is configured.
     """
@@ -55,7 +55,7 @@ def _find_customers(uri: str) -> LakeCustomers:
 
 
 def choose_customer(found: Iterable[LakeCustomers], customer: str | None) -> str | None:
-    """Return the customer to show: the one that is asked for, or else the first; None if there is none.
+    """Return the customer to show: the requested one, else the first; None if there is none.
 
     :param found: the lakes with their customers.
     :param customer: the DCASS customer code in the address, if any.

@@ -1,9 +1,10 @@
-"""Who may see what on the board. Airflow does not protect the pages of a plugin by itself.
+"""The permissions of the board. Airflow does not protect the pages of a plugin by itself.
 
 Users who may read assets see the grid and the files: the landed reports are the content of the assets
 ``hkex-rap://<customer>/<folder>``. The run that landed a file is shown to users who may read its DAG.
 Accounts, keys, sites and servers come from connections, so they are shown to users who may read connections,
-but for those of a connection that the user may not read: with ``[core] multi_team``, that of another team.
+except for those of a connection that the user may not read, such as one of another team (``[core]
+multi_team``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class VisibleAccounts:
     """The accounts that a user may see; ``account in visible`` is true for one of them.
 
     :param connections: the connections that the user may read.
-    :param readable: the accounts of these connections; None is one that is not known.
+    :param readable: the accounts of these connections; None for each that is not known.
     :param hidden: the accounts of all other connections.
     """
 

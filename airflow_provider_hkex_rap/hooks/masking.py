@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from airflow.sdk import log
 
 _SURE_CHARACTERS = 20
-"""Airflow masks every secret of so many characters, and shorter ones by rules of its own."""
+"""Airflow masks every secret of at least this many characters; it may skip shorter ones."""
 
 
 def mask_secrets(secrets: Sequence[str]) -> None:
@@ -20,7 +20,7 @@ def mask_secrets(secrets: Sequence[str]) -> None:
 
     :param secrets: the secrets, such as the lines of a private key.
     """
-    # Not documented: without these parts of Airflow it masks as well, only slower.
+    # Not documented: if Airflow lacks these parts, the secrets are still masked, but more slowly.
     masker = log._secrets_masker() if hasattr(log, "_secrets_masker") else None
     patterns: set[str] = getattr(masker, "patterns", set())
     new = sorted((secret for secret in set(secrets) if re.escape(secret) not in patterns), key=len)

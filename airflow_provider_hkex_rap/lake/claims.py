@@ -238,7 +238,7 @@ class Claims:
         return attempt
 
     def _planned_by_name(self, directory: str, present: Collection[str]) -> dict[str, list[RemoteFile]]:
-        """Return by name in the lake the planned files that it can stand for, a version's base first."""
+        """Return the planned files that each name in the lake may belong to, the shortest names first."""
         planned: dict[str, list[RemoteFile]] = {}
         for file in sorted(self._planned.get(directory, ()), key=lambda file: (len(file.text), file.text)):
             for version in itertools.takewhile(present.__contains__, versions(file.text)):

@@ -1,4 +1,4 @@
-"""Extract from manifest files what the grid needs of them, and keep it in memory for the next look."""
+"""Extract the facts for the grid from manifest files, and cache them in memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Download(NamedTuple):
 
 
 class Extract(NamedTuple):
-    """What the grid and the accounts need of one manifest file."""
+    """The facts of one manifest file that the grid and the accounts show."""
 
     files: tuple[LandedFile, ...]
     downloads: tuple[Download, ...]
@@ -55,7 +55,8 @@ class Extract(NamedTuple):
 class ExtractCache:
     """The extracts of manifest files, which never change once they are written; safe in any thread.
 
-    :param files: how many landed files the extracts may have together; the least used make room for others.
+    :param files: number of landed files that all extracts may have together; the least recently used are
+        removed first.
     """
 
     def __init__(self, files: int) -> None:

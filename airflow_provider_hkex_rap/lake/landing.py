@@ -222,7 +222,7 @@ class Landing:
             targets,
         )
         await self._mark(self._begun.begin(targets))
-        # They would take memory until the last file has landed.
+        # Free their memory before the files land.
         del targets
         if await claims.claim_left(left):
             self._begun.claimed()

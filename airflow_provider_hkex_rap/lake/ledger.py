@@ -57,7 +57,7 @@ class Ledger:
         """The manifest files that were read, by path relative to the lake; without this run's own."""
         self.loaded: set[FolderDay] = set()
         """The business dates that were read."""
-        # The entries have all facts: an index for each question would take more memory than they do.
+        # One index of the entries by name: an index for each lookup would take more memory than the entries.
         self._landed: dict[str, Entry | tuple[Entry, ...]] = {}
         self._owners: dict[str, dict[str, Entry]] | None = None
         self._quarantined: set[str] = set()

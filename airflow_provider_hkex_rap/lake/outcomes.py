@@ -82,7 +82,7 @@ class Outcomes:
         self.landed_bytes = 0
         self.refusals: dict[str, LakeError] = {}
         """The first error of each cause for which the lake refused a file."""
-        # Of a file that landed in the ordinary way, only the file.
+        # To save memory, only the file is kept if it landed in the ordinary way.
         self._finished: list[RemoteFile | FileOutcome] = []
         self._progress = progress
         self._planned: Sequence[RemoteFile] = ()

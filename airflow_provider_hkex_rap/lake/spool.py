@@ -183,6 +183,6 @@ class _DiskWriter:
             rest = memoryview(piece)
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
-        # Whatever the error, this thread must take the pieces that follow: else `write` would wait for ever.
+        # After any error this thread must still take the next pieces: else `write` would wait for ever.
         except Exception as error:
             self._error = error

@@ -99,7 +99,7 @@ class Lake:
         self.lists_trees = bool(protocols & _OBJECT_STORES)
         """Whether the storage lists a whole tree in one call."""
         self.reports_md5 = self.lists_trees
-        """Whether the storage tells the MD5 of most files."""
+        """Whether the storage returns the MD5 of most files."""
         self.turn: contextlib.AbstractContextManager[object] = (
             contextlib.nullcontext() if protocols & _EXCLUSIVE else threading.RLock()
         )
@@ -384,7 +384,7 @@ class Lake:
             answer = self.fs.pipe_file(path, content, **options)
         else:
             answer = self.fs.put_file(content, path, **options, **(_S3_UPLOAD if self._is_s3 else {}))
-        # gcsfs keeps the answer to itself, as do the others if a file has many parts.
+        # gcsfs does not return the answer, nor do the others if a file has many parts.
         return answer if isinstance(answer, dict) else {}
 
     def _proof_options(self, sha256: str, mtime: str) -> dict[str, Any]:

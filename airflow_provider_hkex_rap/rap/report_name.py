@@ -253,7 +253,7 @@ def _written(mtime: int | None, first_seen: pendulum.DateTime | None) -> tuple[d
     """Return the file's time in Hong Kong, and the rule that it comes from; one of the two is None."""
     if first_seen is not None:
         return first_seen.in_timezone(HONG_KONG), "first_seen"
-    # Not by pendulum, which takes as long for it as the rest of a name.
+    # Not with pendulum, whose conversion takes as long as reading the rest of the name.
     return datetime.fromtimestamp(mtime or 0, HONG_KONG), "mtime"
 
 

@@ -44,7 +44,7 @@ from airflow_provider_hkex_rap.testing.demo import (
 )
 
 LAKE = HOME / "lake-of-the-board"
-"""The lake of the board; each start begins it anew, so that it always lacks the same reports."""
+"""The lake of the board; each start deletes and fills it again, so that it always lacks the same reports."""
 
 _KEYS = HOME / "keys-of-the-board"
 _KEY_DAYS = 9
@@ -52,7 +52,7 @@ _KEY_DAYS = 9
 _AFTERNOON = timedelta(hours=17, minutes=30)
 """The time of the board after midnight: RAP has the reports of the day, and not yet those of the evening."""
 _DAYS_LEFT = 2
-"""Days at most for which RAP still keeps the older day that lacks a report."""
+"""The older day that lacks a report leaves RAP within this many days."""
 # Airflow would serve the logs of tasks to other machines as well.
 _NO_LOGS = "--skip-serve-logs"
 _PARTS = (["api-server"], ["scheduler", _NO_LOGS], ["dag-processor"], ["triggerer", _NO_LOGS])
@@ -115,10 +115,9 @@ def choose_board_days(at: pendulum.DateTime) -> BoardDays:
 
 
 def _land(rap: RapSimulator, days: BoardDays) -> dict[str, str]:
-    """Run the daily DAGs for both days that lack a report on RAP, and return Airflow's environment.
+    """Run the daily DAGs for both days that lack a report, then publish these reports on RAP.
 
-    RAP has the reports afterwards.
-
+    :returns: the environment variables of Airflow.
     :raises AirflowCommandError: if a DAG fails for another reason.
     """
     for directory in (LAKE, _KEYS):
@@ -148,7 +147,7 @@ def _morning_after(day: pendulum.Date) -> pendulum.DateTime:
 
 
 def _run(rap: RapSimulator, day: pendulum.Date, now: pendulum.DateTime, days: BoardDays) -> dict[str, str]:
-    """Run the daily DAGs for a day that lacks a report at a time; return the environment of Airflow.
+    """Run the daily DAGs at a given time, for a day that lacks a report; return Airflow's environment.
 
     :raises AirflowCommandError: if a DAG fails for another reason.
     """

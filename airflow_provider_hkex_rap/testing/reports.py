@@ -68,8 +68,8 @@ def generate_day(
     of about 33 kB. DCASS reports are published during the day and until about 01:10 of the next day, CCMS
     reports before midnight.
 
-    The monthly reports come besides, on the last trading day of a month: if they took the place of others, a
-    day of which all reports are there would lack usual ones.
+    The monthly reports are added on the last trading day of a month. If they replaced other reports, that day
+    would lack usual ones.
 
     :param business_date: the business date of the reports.
     :param customer: the DCASS customer code.

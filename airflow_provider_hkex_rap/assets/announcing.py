@@ -39,8 +39,8 @@ LEASE = "announcing"
 """The kind of the leases of the tasks that announce the first reports of a folder."""
 LEASE_SECONDS = 30.0
 """Seconds after which a lease expires: the task that holds it was killed, or is slow."""
-WAIT_SECONDS = 30.0
-"""Seconds that a task waits for leases, at most."""
+WAIT_SECONDS = 90.0
+"""Seconds that a task waits for leases, at most; several tasks may wait for one that was killed."""
 _POLL_SECONDS = 1.0
 
 _LATEST_EVENTS = 50
@@ -114,7 +114,7 @@ class Announcement:
             self.news.append(FolderNews(folder=folder, uri=uri, extra=extra, manifests=covered))
 
     async def wait_for_leases(self, clock: Clock) -> None:
-        """Acquire a lease for each folder whose first reports this task announces; wait for 30 s at most.
+        """Acquire a lease for each folder whose first reports this task announces; wait for 90 s at most.
 
         After that, the task announces its reports without the lease.
 

@@ -613,8 +613,8 @@ def test_gaps_is_a_check_that_passes_and_fails(
     assert not any(row["missing"] for row in rows.values())
     said = airflow("hkex-rap", "gaps", "--lake", str(lake), "--customer", "CXYZ").err
     assert (
-        "Rows judged: 18; not judged: 12 (2026-11-10, 2026-11-11, 2026-11-12: too few ordinary days before have"
-        " a file of the folder; 2026-11-14: no trading day)" in said
+        "Rows judged: 18; not judged: 12 (2026-11-10, 2026-11-11, 2026-11-12: too few ordinary days before"
+        " have a file of the folder; 2026-11-14: no trading day)" in said
     )
 
     # In the night, after the usual time of TP001. CCMS has closed at midnight; DCASS closes at 03:30.

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pendulum
 
+from airflow_provider_hkex_rap.keystore.expiry import About, ListedWarning, about
 from airflow_provider_hkex_rap.keystore.offers import with_known_expiry
 from airflow_provider_hkex_rap.keystore.record import Happened, StoredKey
 from airflow_provider_hkex_rap.keystore.store import AccountKeys
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
+from airflow_provider_hkex_rap.rap.expiry_warning import ExpiryWarning
 from airflow_provider_hkex_rap.rap.key_lifecycle import first_renewal_day, login_days_left
 from airflow_provider_hkex_rap.rap.printable import PATH_CHARACTERS, printable
 
@@ -263,7 +265,9 @@ def describe_warning(record: KeyRecord) -> str:
     if warning is None:
         return ""
     text = printable(" ".join(warning.text.split())[:_SHOWN_CHARACTERS])
-    return f"RAP's last warning, of {warning.day} (§6.2): {text}"
+    found = ListedWarning(ExpiryWarning.parse(warning.text.encode()), warning.day)
+    other = " of another key" if about(found, record) is About.ANOTHER else ""
+    return f"RAP's last warning{other}, of {warning.day} (§6.2): {text}"
 
 
 def _last(record: KeyRecord, *what: Happened) -> HistoryEntry | None:

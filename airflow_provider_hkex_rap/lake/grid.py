@@ -34,7 +34,7 @@ class Lacking(NamedTuple):
 
     missing: MissingReport
     due: pendulum.DateTime
-    """When it should be there: at its usual time, or else when its folders close."""
+    """When it should be there: at the latest time at which it came before, or else when its folders close."""
 
 
 def name_of(missing: MissingReport) -> str:
@@ -55,8 +55,8 @@ class Cell:
     :param judged: whether the day was judged: the folder has files on enough of the days before.
     :param unjudged: why it was not, if so.
     :param missing: the usual reports, and expected globs, without a landed file.
-    :param awaited: those that may still come: a report before its usual time, anything else within the day's
-        service hours.
+    :param awaited: those that may still come: a report before the latest time of the days before, anything
+        else within the day's service hours.
     :param excused: usual reports without a landed file, on a day on which that is no error: a Saturday or a
         public holiday.
     """
@@ -178,8 +178,8 @@ def _has(landed: Landed, folder: Folder, glob: str) -> bool:
 
 
 def _due(missing: MissingReport, day: pendulum.Date, folders: Iterable[Folder]) -> pendulum.DateTime:
-    """Return when a report should be there: at its usual time, or else when its folders close."""
-    if missing.usual_time is not None:
+    """Return when a report should be there: at its latest time before, or when its folders close."""
+    if missing.latest_time is not None:
         midnight = pendulum.datetime(day.year, day.month, day.day, tz=HONG_KONG)
-        return midnight + timedelta(minutes=missing.usual_time)
+        return midnight + timedelta(minutes=missing.latest_time)
     return max(hours.closes for folder in folders if (hours := window(folder.service, day)))

@@ -6,6 +6,7 @@ before; a usual report that does not come is missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -67,6 +68,7 @@ class MissingReport:
     :param usual_time: the time at which it usually comes, in minutes after midnight of its business date in
         Hong Kong; 1,440 and more are in the night after it. None if it is not known.
     :param folder: the folder, if it has no file at all.
+    :param latest_time: the latest time at which it came, in the same form; None if it is not known.
     """
 
     report: Report | None
@@ -74,6 +76,7 @@ class MissingReport:
     seen_on: tuple[date, ...] = ()
     usual_time: int | None = None
     folder: Folder | None = None
+    latest_time: int | None = None
 
     def __str__(self) -> str:
         if self.usual_time is None:
@@ -183,6 +186,14 @@ class History:
         times = self.times.get(report)
         return round(median(times)) if times else None
 
+    def latest_time(self, report: Report) -> int | None:
+        """Return the latest time at which a report came, in minutes after midnight of its business date.
+
+        :param report: the report.
+        """
+        times = self.times.get(report)
+        return math.ceil(max(times)) if times else None
+
     def judge(
         self,
         day: date,
@@ -251,8 +262,10 @@ class History:
         for report in expected:
             if report not in reports:
                 seen_on = tuple(seen for seen in baseline if seen in self.counts[report])
-                missing.append(MissingReport(report, str(report), seen_on, self.usual_time(report)))
-        return missing
+                usual, latest = self.usual_time(report), self.latest_time(report)
+                missing.append(MissingReport(report, str(report), seen_on, usual, latest_time=latest))
+        # What should have come first is named first: the others may still come.
+        return sorted(missing, key=lambda each: -1 if each.usual_time is None else each.usual_time)
 
     def _warnings(
         self,

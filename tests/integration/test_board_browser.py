@@ -224,7 +224,7 @@ def test_a_line_that_needs_attention_opens_its_cell(browser: Any, url: str) -> N
 
 
 def test_nothing_of_the_page_is_wider_than_the_window(browser: Any, url: str) -> None:
-    for width in (1280, 600):
+    for width in (1280, 600, 420):
         browser.set_window_size(width, 900)
         open_board(browser, url, f"?customer=CXYZ&folder=DCASS&day={FRIDAY}")
         files_of(browser)

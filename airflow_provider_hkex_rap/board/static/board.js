@@ -227,7 +227,7 @@ function summary(cell) {
 }
 
 function names(cell, reports) {
-  if (!cell.files && reports.length > 1) return `all ${reports.length} usual reports`;
+  if (!cell.files && reports.length > 1) return `${cell.awaited.length ? "" : "all "}${reports.length} usual reports`;
   const more = reports.length - NAMED;
   const named = reports.slice(0, more > 1 ? NAMED : reports.length).map((each) => each.report).join(", ");
   return more > 1 ? `${named} and ${more} more` : named;
@@ -446,7 +446,10 @@ function facts(account) {
   const found = [];
   if (account.connection) found.push(["Connection", account.connection]);
   if (account.site) found.push(["Active site", `${account.site}, as the connection says (§2.2)`]);
-  if (account.warning) found.push(["RAP's last warning", `${account.warning.day}: ${account.warning.text}`]);
+  // The note of the current key has it.
+  if (account.warning && !account.keys.some((key) => key.role === "current")) {
+    found.push(["RAP's last warning", `${account.warning.day}: ${account.warning.text}`]);
+  }
   if (account.keys.length) {
     found.push(["Last login", account.last_login ? hongKong(account.last_login) : "not recorded yet"]);
   }

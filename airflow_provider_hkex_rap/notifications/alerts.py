@@ -9,8 +9,9 @@ Name `alert` as ``on_failure_callback`` of the DAG and of its tasks, and a notif
         RapDownloadOperator(task_id="land", folders=["DCASS"], lake="{{ var.value.hkex_rap_lake }}")
 
 The task calls it with its error. If the process of the task was killed, Airflow cannot do that, and calls it
-in the DAG processor: for the task if its worker is lost, for the DAG in any case. So the DAG needs it too; it
-then alerts of the tasks that have not alerted themselves.
+in the DAG processor: for the task if its worker is lost, and for the DAG if the run fails. So the DAG needs
+it too; it then alerts of the tasks that have not alerted themselves. If a run can succeed although a task was
+killed, name `alert` as ``on_success_callback`` of the DAG too.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ def _failed_tasks(context: Context) -> Sequence[str]:
         run_id = context["run_id"]
         states = RuntimeTaskInstance.get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])
         return sorted(key for key, state in states.get(run_id, {}).items() if state == "failed")
-    return [_key(ti)] if ti else []
+    # Airflow then gives the last task to end, which may have succeeded if the run has.
+    return [_key(ti)] if ti and context["reason"] != "success" else []
 
 
 def _has_supervisor() -> bool:

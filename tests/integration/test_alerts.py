@@ -323,15 +323,22 @@ def test_a_killed_task_leaves_the_alert_to_its_dag_if_the_run_fails(
 
 
 def test_a_run_that_succeeds_alerts_of_a_killed_task_if_it_is_asked_to(
-    rap: RapSimulator, mail: MailServer
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mail: MailServer
 ) -> None:
     dag = dag_of("all_done", on_success_callback=[alert])
     alert(killed(dag))
     assert mail.alerts() == []
-    alert(killed(dag, reason="success"))
+    succeeded = killed(dag, "then_0", reason="success")
+    # Without a supervisor, as in `dag.test()`, nothing but the last task is known of the run.
+    alert(succeeded)
+    assert mail.alerts() == []
+    monkeypatch.setattr(
+        task_runner, "SUPERVISOR_COMMS", Supervisor(succeeded["run_id"], "land"), raising=False
+    )
+    alert(succeeded)
     (sent,) = mail.alerts()
     assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
-    succeeded: Any = {"dag": dag, "run_id": "run", "reason": "success"}
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(succeeded["run_id"]))
     alert(succeeded)
     assert mail.alerts() == []
 

@@ -33,7 +33,7 @@ REPORTS_LANDED = AssetAlias("hkex_rap_reports_landed")
 """Emits an event of ``hkex-rap://<customer>/<folder>`` for each folder with new reports."""
 
 MANIFESTS = "manifests"
-"""The key of the XCom of a failed task: the URIs of the manifest files that its tries have written."""
+"""The key of the XCom of a failed task: the URIs of the manifest files of all its tries."""
 
 _SUPERSEDED_RETRIES = 3
 
@@ -62,8 +62,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
     :returns: a summary, small whatever the number of files: ``business_date``; the counts ``landed``,
         ``already``, ``deferred``, ``quarantined``, ``failed`` and ``excluded``; ``bytes``; ``seconds``;
         ``by_report``, how many files landed by folder and report; and ``manifests``, the URIs of the
-        manifest files that this run wrote. A task that fails leaves the URIs of those of all its tries as the
-        XCom ``manifests``.
+        manifest files that all tries of this task have written since the task was last cleared. A task that
+        fails leaves them as the XCom ``manifests``; there are none if its last try did not read the ledger.
     :raises RapReportMissing: if the lake lacks an expected report; a later try may find it.
     :raises LakeError: if the lake cannot be used; found before the login, unless it refuses single files.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
@@ -135,8 +135,14 @@ class RapDownloadOperator(RapTask, BaseOperator):
             customer, day = source.login.account.customer, request.day.isoformat()
             self.board_url = board_url(customer, day, request.folders[0].value, str(self.lake))
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
-            ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
-            judging = Judging(ingest, expect, first_try=_first_try(context, self.retries or 0))
+            ingest = Ingest(
+                request=request,
+                runner=runner,
+                source=source,
+                run=_run_of(context),
+                first_try=_first_try(context, self.retries or 0),
+            )
+            judging = Judging(ingest, expect)
             self._ingest = ingest
             if leftover := check_lake(request.lake):
                 self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)

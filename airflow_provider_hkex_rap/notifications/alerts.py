@@ -321,29 +321,17 @@ def _business_date(context: Context, task: Any) -> str:
     run_day = getattr(task, "run_day", None)
     # The arguments may be wrong, which is perhaps why the task has failed.
     try:
-        day = run_day(context) if run_day else None
+        return run_day(context).isoformat() if run_day else ""
     except Exception as error:
         log.info("The alert names no trading day: %s", error)
         return ""
-    return day.isoformat() if day else ""
 
 
 def _board(task: Any, account: str, business_date: str) -> str:
-    """Return the URL of the day on the board: of the task's folder, or of all folders if it has several."""
+    """Return the URL of the day on the board, as the task links to it."""
     from airflow_provider_hkex_rap.rap.account import Account
-    from airflow_provider_hkex_rap.rap.folders import parse_folders
 
     if not (account and business_date):
         return ""
-    try:
-        folders = parse_folders(getattr(task, "folders", None) or getattr(task, "folder", None) or ())
-    except RapError:
-        folders = ()
-    lake = str(getattr(task, "lake", None) or "")
-    return board_url(
-        Account(account).customer,
-        business_date,
-        folders[0].value if len(folders) == 1 else "",
-        # In the DAG processor, no argument is rendered.
-        "" if "{{" in lake else lake,
-    )
+    url: str = getattr(task, "board_url", board_url)(Account(account).customer, business_date)
+    return url

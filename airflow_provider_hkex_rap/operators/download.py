@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.configuration import conf
 
-from airflow_provider_hkex_rap.notifications.urls import board_url
 from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_outlets, parse_patterns
 from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink
-from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
+from airflow_provider_hkex_rap.operators.task import POOL, RapFolderTask
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.judgement import check_service_day
@@ -38,7 +37,7 @@ MANIFESTS = "manifests"
 _SUPERSEDED_RETRIES = 3
 
 
-class RapDownloadOperator(RapTask, BaseOperator):
+class RapDownloadOperator(RapFolderTask, BaseOperator):
     """Land whatever RAP lists and the lake lacks, in one login, oldest first.
 
     Files that have landed before, by this account or another of the customer, are not read again. A file
@@ -113,8 +112,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         self.rap_conn_id = rap_conn_id
         self.announcement: Announcement | None = None
         """What the task announces if it succeeds; known at the end of `execute`."""
-        self.board_url = ""
-        """The run's day on the board; empty before the arguments are read."""
+        self.board_link = ""
+        """The URL of the run's day on the board; empty before the arguments are read."""
         self.manifests: Sequence[str] = ()
         """The URIs of the manifest files that the task's XComs name."""
         self._ingest: Ingest | None = None
@@ -130,11 +129,11 @@ class RapDownloadOperator(RapTask, BaseOperator):
         with self.ending(context):
             expect = parse_expect(self.expect)
             source = AirflowLoginSource(self.rap_conn_id)
+            runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             request = self._parse(context, source)
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             customer, day = source.login.account.customer, request.day.isoformat()
-            self.board_url = board_url(customer, day, request.folders[0].value, str(self.lake))
-            runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
+            self.board_link = self.board_url(customer, day)
             ingest = Ingest(
                 request=request,
                 runner=runner,
@@ -161,7 +160,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
     ) -> dict[str, Any]:
         """Land and judge, and return the summary."""
         try:
-            runner.run(judging.land_and_judge, wanted=_services(ingest.request.folders))
+            runner.run(judging.land_and_judge, wanted={f.service for f in ingest.request.folders})
         except RapClosed:
             # An alert must not sleep until RAP opens, which may be on Monday.
             if not runner.run(judging.judge_without_rap):
@@ -221,6 +220,10 @@ class RapDownloadOperator(RapTask, BaseOperator):
         account = getattr(self._ingest.request.lake.fs, "account_name", None)
         return describe_landing(self._ingest.landed, manifests, account or "")
 
+    def parse_folders(self) -> tuple[Folder, ...]:
+        """Return the folders that the operator lists."""
+        return parse_folders(self.folders)
+
     def _parse(self, context: Context, source: AirflowLoginSource) -> IngestRequest:
         """Return the arguments, checked before any network traffic.
 
@@ -229,16 +232,15 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.lake.opening import open_lake
         from airflow_provider_hkex_rap.operators.ingest import IngestRequest
 
-        folders = parse_folders(self.folders)
+        folders = self.parse_folders()
         only_day = parse_business_date(self.business_date)
         lake = open_lake(self.lake)
         include = parse_patterns(self.include, "include", at_least_one=True)
         exclude = parse_patterns(self.exclude, "exclude")
         source.check()
-        now = source.clock()
-        day = trading_day(context, _services(folders)[0], now, only_day)
+        day = self.run_day(context)
         offset = conf.getfloat("hkex_rap", "clock_offset", fallback=0.0)
-        check_service_day(day, folders, now.date(), offset)
+        check_service_day(day, folders, source.clock().date(), offset)
         return IngestRequest(
             folders=folders,
             lake=lake,
@@ -248,11 +250,6 @@ class RapDownloadOperator(RapTask, BaseOperator):
             day=day,
             only_day=only_day is not None,
         )
-
-
-def _services(folders: Sequence[Folder]) -> list[Any]:
-    # The service of the trading day comes first: DCASS, if both are asked for.
-    return sorted({folder.service for folder in folders}, reverse=True)
 
 
 def _judge_transfers(ingest: Ingest) -> None:

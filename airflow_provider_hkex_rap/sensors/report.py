@@ -15,14 +15,13 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from airflow_provider_hkex_rap.lake.planning import read_listing
 from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
 from airflow_provider_hkex_rap.operators.metrics import send_metrics
-from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
+from airflow_provider_hkex_rap.operators.task import POOL, RapFolderTask
 from airflow_provider_hkex_rap.rap.clock import is_time, time_of
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
-from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 from airflow_provider_hkex_rap.sensors.context import (
     look_once,
     never_waiting_in_a_test_run,
@@ -45,7 +44,7 @@ _NAMED = 10
 """Entries that may not land and that the log names, at most."""
 
 
-class RapReportSensor(RapTask, BaseSensorOperator):
+class RapReportSensor(RapFolderTask, BaseSensorOperator):
     """Wait until reports of a trading day have arrived on RAP.
 
     Each poke is one login and one listing, which is read as the download reads it: an entry that is listed
@@ -136,6 +135,10 @@ class RapReportSensor(RapTask, BaseSensorOperator):
                 kind = AirflowSensorTimeout if self.failed_look and not self.never_fail else type(skip)
                 raise kind(f"{skip} {self._awaited}") from None
 
+    def parse_folders(self) -> tuple[Folder, ...]:
+        """Return the folder that the sensor lists."""
+        return (Folder.parse(self.folder),)
+
     def _parse(self, context: Context) -> None:
         """Check the arguments before any network traffic.
 
@@ -143,7 +146,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         """
         from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
-        self._folder = Folder.parse(self.folder)
+        (self._folder,) = self.parse_folders()
         self._globs = parse_patterns(self.reports, "reports", at_least_one=True)
         check_number("min_files", self.min_files, least=1, form="a whole number of files", whole=True)
         check_number("stable_for", self.stable_for, least=0, form="a number of seconds")
@@ -151,9 +154,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         self._source = AirflowLoginSource(self.rap_conn_id)
         self._source.check()
         self._sessions = self.session_runner(self._source, context)
-        self._day = trading_day(
-            context, self._folder.service, self._source.clock(), parse_business_date(self.business_date)
-        )
+        self._day = self.run_day(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once: one login, one listing; works alone too, as in a test."""

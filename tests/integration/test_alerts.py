@@ -27,6 +27,7 @@ from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, Store
 from airflow_provider_hkex_rap.notifications import alerts, notifiers
 from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.operators.links import BoardLink
 from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder
@@ -404,6 +405,20 @@ def test_an_alert_links_to_the_day_of_its_task_on_the_board(
         f"customer=CXYZ&day={FRIDAY}&lake=s3%3A%2F%2Faws_default%40bucket%2Frap",
         f"customer=CXYZ&folder=DCASS&day={FRIDAY}",
     ]
+
+
+@pytest.mark.parametrize("folders", ["DCASS", ["DCASS", "DCASS_OTHERS"]], ids=str)
+def test_a_task_and_its_alert_link_to_the_same_day_on_the_board(
+    complete: RapSimulator, lake: Path, mail: MailServer, folders: str | list[str]
+) -> None:
+    context = failing(RuntimeError("x"), folders=folders, lake=lake.as_uri())
+    task = context["ti"].task
+    task.expect = []
+    task.execute(run())
+    alert(context)
+    (sent,) = mail.alerts()
+    assert sent["board"] == BoardLink().get_link(task, ti_key=context["ti"])
+    assert ("&folder=DCASS&" in sent["board"]) == isinstance(folders, str)
 
 
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(

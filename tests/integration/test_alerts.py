@@ -215,9 +215,12 @@ def test_downloads_that_run_often_leave_warnings_of_keys_and_leaving_files_to_th
     old = pendulum.date(2026, 11, 10)
     put(complete, "OLD", old)
     complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
+    mapped = run(try_number=2)
+    mapped["ti"].map_index = 0
     for last_try, arguments in (
         (run(try_number=2), {"expect": []}),
         (run(old, try_number=2), {"business_date": old.isoformat(), "expect": ["OLD_*"]}),
+        (mapped, {}),
     ):
         with pytest.raises(RapTransferError):
             land(lake, last_try, **arguments)
@@ -225,6 +228,30 @@ def test_downloads_that_run_often_leave_warnings_of_keys_and_leaving_files_to_th
     with pytest.raises(RapTransferError):
         land(lake, run(try_number=2))
     assert {sent["kind"] for sent in mail.alerts()} == {"KeyExpires", "FileLeavesRap"}
+    # A daily download may name its day; it then lands no other.
+    land(lake, run(try_number=2), business_date=FRIDAY.isoformat())
+    assert {sent["kind"] for sent in mail.alerts()} == {"KeyExpires"}
+
+
+@pytest.mark.parametrize(
+    ("now", "warns"), [("2026-11-21T01:30", True), ("2026-11-23T08:00", True), ("2026-11-24T08:00", False)]
+)
+def test_the_download_of_the_last_trading_day_warns_of_a_key_also_after_midnight(
+    complete: RapSimulator,
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mail: MailServer,
+    now: str,
+    warns: bool,
+) -> None:
+    at = pendulum.parse(now, tz="Asia/Hong_Kong")
+    assert isinstance(at, pendulum.DateTime)
+    complete.clock.set(at)
+    connection = complete.connection("DCXYZ001")
+    connection["extra"]["key_expires"] = "2026-12-03"
+    use(monkeypatch, connection, at)
+    land(lake)
+    assert [sent["kind"] for sent in mail.alerts()] == ["KeyExpires"] * warns
 
 
 def test_the_upload_of_a_key_by_somebody_else_is_a_warning() -> None:

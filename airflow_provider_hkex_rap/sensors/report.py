@@ -13,11 +13,9 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.lake.planning import read_listing
-from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
-from airflow_provider_hkex_rap.operators.metrics import send_metrics
+from airflow_provider_hkex_rap.operators.arguments import check_number, check_poking, parse_patterns
 from airflow_provider_hkex_rap.operators.task import POOL, RapFolderTask
 from airflow_provider_hkex_rap.rap.clock import is_time, time_of
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.report_name import Naming
@@ -70,6 +68,8 @@ class RapReportSensor(RapFolderTask, BaseSensorOperator):
     :raises RapRetentionExpired: if the day is past the ten days (§4.1): RAP no longer lists it whole.
     :raises RapPermissionDenied: if RAP does not show the folder to the account.
     :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+    :raises RapUnavailable: if RAP cannot be reached until the time-out; before it, the sensor looks again.
+    :raises RapSessionSuperseded: if another login ends the last session before the time-out.
     :raises AirflowSensorTimeout: if the reports did not arrive in time; it names those that are missing.
     """
 
@@ -103,14 +103,7 @@ class RapReportSensor(RapFolderTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(pool=pool, mode=mode, poke_interval=poke_interval, **kwargs)
-        if mode != "reschedule":
-            raise RapConfigurationError(
-                f"{mode!r} is not a mode of this sensor.",
-                why="Between pokes, and while RAP is closed, it gives its slot back (guide §4.1).",
-                todo="Leave 'mode' out, or set it to 'reschedule'.",
-                mode=mode,
-            )
-        check_poke_interval(self)
+        check_poking(self)
         self.folder = folder
         self.reports = reports
         self.business_date = business_date
@@ -128,12 +121,8 @@ class RapReportSensor(RapFolderTask, BaseSensorOperator):
             try:
                 with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
                     return super().execute(sensor_context(context))
-            except AirflowSensorTimeout as error:
-                raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
-            except AirflowSkipException as skip:
-                # If the last look failed, nobody knows if the reports have arrived.
-                kind = AirflowSensorTimeout if self.failed_look and not self.never_fail else type(skip)
-                raise kind(f"{skip} {self._awaited}") from None
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
+                raise type(error)(f"{error} {self._awaited}") from None
 
     def parse_folders(self) -> tuple[Folder, ...]:
         """Return the folder that the sensor lists."""
@@ -162,9 +151,7 @@ class RapReportSensor(RapFolderTask, BaseSensorOperator):
             with self.ending(context):
                 self._parse(context)
                 return self.poke(context)
-        files = look_once(self, self._sessions, self._listing, self._folder.service)
-        account, today = self._source.login.account, self._source.clock().date()
-        send_metrics(context, account, today, self._sessions, self._sessions.key_record)
+        files = look_once(self, context, self._source, self._sessions, self._listing, self._folder.service)
         if files is None:
             self._awaited = f"The last look failed: {self.failed_look}"
             return PokeReturnValue(False)

@@ -592,6 +592,30 @@ def test_the_metrics_of_a_look_of_a_sensor(
     )
 
 
+def test_a_look_of_a_sensor_that_fails_sends_its_own_metrics(
+    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, statsd: StatsdServer, tmp_path: Path
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"] |= {"key_expires": "2026-12-03", "key_store": tmp_path.as_uri()}
+    use(monkeypatch, connection)
+    for sensor in (
+        RapReportSensor(task_id="look", folder="DCASS"),
+        RapKeyExpiryWarningSensor(task_id="look"),
+    ):
+        complete.faults.add(Fault("listing_cut"))
+        for superseded in (1, 0):
+            sensor.poke(in_a_run())
+            assert [(m.name, m.value) for m in statsd.metrics()] == [
+                ("hkex_rap.sessions.superseded", superseded),
+                ("hkex_rap.key.days_left", 14),
+            ]
+        complete.faults.add(Fault("refuse_login", times=None))
+        with pytest.raises(AirflowFailException):
+            sensor.poke(in_a_run())
+        assert [(m.name, m.value) for m in statsd.metrics()] == [("hkex_rap.sessions.superseded", 0)]
+        complete.faults.clear()
+
+
 def test_a_sensor_that_times_out_alerts(rap: RapSimulator, mail: MailServer) -> None:
     sensor = RapReportSensor(task_id="wait", folder="DCASS", reports=["TP001_*"], timeout=0)
     context = run() | {"dag": DAG("daily")}

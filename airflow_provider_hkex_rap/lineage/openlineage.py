@@ -47,7 +47,7 @@ def describe_landing(
     its size and SHA-256. The run has the number of all files, and the manifest files that name them.
 
     :param entries: the manifest entries of the files that landed.
-    :param manifests: the URIs of the manifest files that the run wrote.
+    :param manifests: the URIs of the manifest files that the try wrote.
     :param account: the name of the Azure storage account, if the lake is in one.
     """
     named = [(entry, entry.uri) for entry in entries[:FILES_NAMED] if entry.uri]

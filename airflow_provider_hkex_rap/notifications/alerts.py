@@ -9,8 +9,9 @@ Name `alert` as ``on_failure_callback`` of the DAG and of its tasks, and a notif
         RapDownloadOperator(task_id="land", folders=["DCASS"], lake="{{ var.value.hkex_rap_lake }}")
 
 The task calls it with its error. If the process of the task was killed, Airflow cannot do that, and calls it
-in the DAG processor: for the task if its worker is lost, for the DAG in any case. So the DAG needs it too; it
-then alerts of the tasks that have not alerted themselves.
+in the DAG processor: for the task if its worker is lost, and for the DAG if the run fails. So the DAG needs
+it too; it then alerts of the tasks that have not alerted themselves. If a run can succeed although a task was
+killed, name `alert` as ``on_success_callback`` of the DAG too.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ def _failed_tasks(context: Context) -> Sequence[str]:
         run_id = context["run_id"]
         states = RuntimeTaskInstance.get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])
         return sorted(key for key, state in states.get(run_id, {}).items() if state == "failed")
-    return [_key(ti)] if ti else []
+    # Airflow then gives the last task to end, which may have succeeded if the run has.
+    return [_key(ti)] if ti and context["reason"] != "success" else []
 
 
 def _has_supervisor() -> bool:
@@ -319,29 +321,17 @@ def _business_date(context: Context, task: Any) -> str:
     run_day = getattr(task, "run_day", None)
     # The arguments may be wrong, which is perhaps why the task has failed.
     try:
-        day = run_day(context) if run_day else None
+        return run_day(context).isoformat() if run_day else ""
     except Exception as error:
         log.info("The alert names no trading day: %s", error)
         return ""
-    return day.isoformat() if day else ""
 
 
 def _board(task: Any, account: str, business_date: str) -> str:
-    """Return the URL of the day on the board: of the task's folder, or of all folders if it has several."""
+    """Return the URL of the day on the board, as the task links to it."""
     from airflow_provider_hkex_rap.rap.account import Account
-    from airflow_provider_hkex_rap.rap.folders import parse_folders
 
     if not (account and business_date):
         return ""
-    try:
-        folders = parse_folders(getattr(task, "folders", None) or getattr(task, "folder", None) or ())
-    except RapError:
-        folders = ()
-    lake = str(getattr(task, "lake", None) or "")
-    return board_url(
-        Account(account).customer,
-        business_date,
-        folders[0].value if len(folders) == 1 else "",
-        # In the DAG processor, no argument is rendered.
-        "" if "{{" in lake else lake,
-    )
+    url: str = getattr(task, "board_url", board_url)(Account(account).customer, business_date)
+    return url

@@ -136,13 +136,20 @@ def parse_flag(name: str, value: bool | str) -> bool:
         ) from None
 
 
-def check_poke_interval(sensor: BaseSensorOperator) -> None:
-    """Check that a sensor does not log in more often than once a minute (§4.1).
+def check_poking(sensor: BaseSensorOperator) -> None:
+    """Check that a sensor gives its slot back between pokes, and pokes at most once a minute (§4.1).
 
     :param sensor: the sensor.
-    :raises RapConfigurationError: if ``poke_interval`` or ``max_wait`` is below 60 s, or ``poke_interval``
-        below 120 s with ``exponential_backoff``.
+    :raises RapConfigurationError: if ``mode`` is not ``reschedule``, ``poke_interval`` or ``max_wait`` is
+        below 60 s, or ``poke_interval`` is below 120 s with ``exponential_backoff``.
     """
+    if sensor.mode != "reschedule":
+        raise RapConfigurationError(
+            f"{sensor.mode!r} is not a mode of this sensor.",
+            why="Between pokes, and while RAP is closed, it gives its slot back (guide §4.1).",
+            todo="Leave 'mode' out, or set it to 'reschedule'.",
+            mode=sensor.mode,
+        )
     # Airflow's exponential backoff begins with half of the interval.
     shortest = SHORTEST_POKE_INTERVAL * (2 if sensor.exponential_backoff else 1)
     if sensor.max_wait and sensor.max_wait.total_seconds() < SHORTEST_POKE_INTERVAL:

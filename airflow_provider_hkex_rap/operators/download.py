@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_hkex_rap.hooks.clock import clock_offset
-from airflow_provider_hkex_rap.notifications.urls import board_url
 from airflow_provider_hkex_rap.operators.arguments import parse_expect, parse_outlets, parse_patterns
 from airflow_provider_hkex_rap.operators.links import BoardLink, ManifestLink
-from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
+from airflow_provider_hkex_rap.operators.task import POOL, RapFolderTask
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder, parse_folders
 from airflow_provider_hkex_rap.rap.judgement import check_service_day
@@ -33,12 +32,12 @@ REPORTS_LANDED = AssetAlias("hkex_rap_reports_landed")
 """Emits an event of ``hkex-rap://<customer>/<folder>`` for each folder with new reports."""
 
 MANIFESTS = "manifests"
-"""The key of the XCom of a failed task: the URIs of the manifest files that its tries have written."""
+"""The key of the XCom of a failed task: the URIs of the manifest files of all its tries."""
 
 _SUPERSEDED_RETRIES = 3
 
 
-class RapDownloadOperator(RapTask, BaseOperator):
+class RapDownloadOperator(RapFolderTask, BaseOperator):
     """Land whatever RAP lists and the lake lacks, in one login, oldest first.
 
     Files that have landed before, by this account or another of the customer, are not read again. A file
@@ -62,8 +61,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
     :returns: a summary, small whatever the number of files: ``business_date``; the counts ``landed``,
         ``already``, ``deferred``, ``quarantined``, ``failed`` and ``excluded``; ``bytes``; ``seconds``;
         ``by_report``, how many files landed by folder and report; and ``manifests``, the URIs of the
-        manifest files that this run wrote. A task that fails leaves the URIs of those of all its tries as the
-        XCom ``manifests``.
+        manifest files that all tries of this task have written since the task was last cleared. A task that
+        fails leaves them as the XCom ``manifests``; there are none if its last try did not read the ledger.
     :raises RapReportMissing: if the lake lacks an expected report; a later try may find it.
     :raises LakeError: if the lake cannot be used; found before the login, unless it refuses single files.
     :raises RapTransferError: if files were deferred or failed; the rest has landed.
@@ -113,8 +112,8 @@ class RapDownloadOperator(RapTask, BaseOperator):
         self.rap_conn_id = rap_conn_id
         self.announcement: Announcement | None = None
         """What the task announces if it succeeds; known at the end of `execute`."""
-        self.board_url = ""
-        """The run's day on the board; empty before the arguments are read."""
+        self.board_link = ""
+        """The URL of the run's day on the board; empty before the arguments are read."""
         self.manifests: Sequence[str] = ()
         """The URIs of the manifest files that the task's XComs name."""
         self._ingest: Ingest | None = None
@@ -130,13 +129,19 @@ class RapDownloadOperator(RapTask, BaseOperator):
         with self.ending(context):
             expect = parse_expect(self.expect)
             source = AirflowLoginSource(self.rap_conn_id)
+            runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
             request = self._parse(context, source)
             self.log.info("The trading day of this run is %s.", request.day.isoformat())
             customer, day = source.login.account.customer, request.day.isoformat()
-            self.board_url = board_url(customer, day, request.folders[0].value, str(self.lake))
-            runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)
-            ingest = Ingest(request=request, runner=runner, source=source, run=_run_of(context))
-            judging = Judging(ingest, expect, first_try=_first_try(context, self.retries or 0))
+            self.board_link = self.board_url(customer, day)
+            ingest = Ingest(
+                request=request,
+                runner=runner,
+                source=source,
+                run=_run_of(context),
+                first_try=_first_try(context, self.retries or 0),
+            )
+            judging = Judging(ingest, expect)
             self._ingest = ingest
             if leftover := check_lake(request.lake):
                 self.log.info("The check of the lake may not remove its probe %s; it is harmless.", leftover)
@@ -155,7 +160,7 @@ class RapDownloadOperator(RapTask, BaseOperator):
     ) -> dict[str, Any]:
         """Land and judge, and return the summary."""
         try:
-            runner.run(judging.land_and_judge, wanted=_services(ingest.request.folders))
+            runner.run(judging.land_and_judge, wanted={f.service for f in ingest.request.folders})
         except RapClosed:
             # An alert must not sleep until RAP opens, which may be on Monday.
             if not runner.run(judging.judge_without_rap):
@@ -215,6 +220,10 @@ class RapDownloadOperator(RapTask, BaseOperator):
         account = getattr(self._ingest.request.lake.fs, "account_name", None)
         return describe_landing(self._ingest.landed, manifests, account or "")
 
+    def parse_folders(self) -> tuple[Folder, ...]:
+        """Return the folders that the operator lists."""
+        return parse_folders(self.folders)
+
     def _parse(self, context: Context, source: AirflowLoginSource) -> IngestRequest:
         """Return the arguments, checked before any network traffic.
 
@@ -223,15 +232,14 @@ class RapDownloadOperator(RapTask, BaseOperator):
         from airflow_provider_hkex_rap.lake.opening import open_lake
         from airflow_provider_hkex_rap.operators.ingest import IngestRequest
 
-        folders = parse_folders(self.folders)
+        folders = self.parse_folders()
         only_day = parse_business_date(self.business_date)
         lake = open_lake(self.lake)
         include = parse_patterns(self.include, "include", at_least_one=True)
         exclude = parse_patterns(self.exclude, "exclude")
         source.check()
-        now = source.clock()
-        day = trading_day(context, _services(folders)[0], now, only_day)
-        check_service_day(day, folders, now.date(), clock_offset())
+        day = self.run_day(context)
+        check_service_day(day, folders, source.clock().date(), clock_offset())
         return IngestRequest(
             folders=folders,
             lake=lake,
@@ -241,11 +249,6 @@ class RapDownloadOperator(RapTask, BaseOperator):
             day=day,
             only_day=only_day is not None,
         )
-
-
-def _services(folders: Sequence[Folder]) -> list[Any]:
-    # The service of the trading day comes first: DCASS, if both are asked for.
-    return sorted({folder.service for folder in folders}, reverse=True)
 
 
 def _judge_transfers(ingest: Ingest) -> None:

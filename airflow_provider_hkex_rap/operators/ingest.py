@@ -82,12 +82,14 @@ class Ingest:
     :param runner: opens the sessions.
     :param source: the settings of the logins.
     :param run: the ids of the Airflow task, for the manifest.
+    :param first_try: the number of the task's first try; a task that was cleared begins with another than 1.
     """
 
     request: IngestRequest
     runner: SessionRunner
     source: LoginSource
     run: Mapping[str, Any]
+    first_try: int = 0
     ledger: Ledger = field(init=False)
     """The files that the lake has; known after `land`."""
     plan: Plan = field(init=False)
@@ -212,7 +214,7 @@ class Ingest:
 
         :returns: ``business_date``; the counts ``landed``, ``already``, ``deferred``, ``quarantined``,
             ``failed`` and ``excluded``; ``bytes`` and ``seconds``; ``by_report``, how many files landed by
-            folder and report; and ``manifests``, the URIs of the manifest files that were written.
+            folder and report; and ``manifests``, as `manifests` returns them.
         """
         *earlier, last = self.results or [NOTHING_LANDED]
         before = {o.file for result in earlier for o in result.outcomes if o.disposition == "landed"}
@@ -228,19 +230,33 @@ class Ingest:
             "bytes": sum(entry.size or 0 for entry in landed),
             "seconds": round(self.seconds, 3),
             "by_report": _count_by_report(landed),
-            "manifests": [uri for result in (*earlier, last) for uri in result.manifests],
+            "manifests": self.manifests(),
         }
 
     def manifests(self) -> list[str]:
-        """Return the URIs of the manifest files that the tries of this run's task have written."""
+        """Return the URIs of the manifest files that all tries of this task have written in this run.
+
+        Those before the task was cleared are left out. There are none if this try has not read the ledger.
+        """
         if not hasattr(self, "ledger"):
             return []
-        own = {name: self.run.get(name) for name in ("dag", "run", "task")}
-        return sorted(
-            self.request.lake.uri_of(path)
-            for folder in self.request.folders
-            for path, entries in self._manifests(folder).items()
-            if any({"dag": entry.dag, "run": entry.run, "task": entry.task} == own for entry in entries)
+        paths = {manifest.path for result in self.results for manifest in result.manifest_files}
+        for manifest in self.ledger.manifests.values():
+            if any(map(self.is_of_this_task, manifest.entries)):
+                paths.add(manifest.path)
+        return sorted(map(self.request.lake.uri_of, paths))
+
+    def is_of_this_task(self, entry: Entry) -> bool:
+        """Return whether a try of this task has written an entry in this run; False outside a run.
+
+        The tries before the task was cleared do not count, nor those of its other mapped tasks.
+        """
+        own = self.run.get
+        return (
+            entry.run is not None
+            and entry.run == own("run")
+            and (entry.dag, entry.task, entry.map_index) == (own("dag"), own("task"), own("map_index"))
+            and (entry.try_number or 0) >= self.first_try
         )
 
     async def announcement(self) -> Announcement:

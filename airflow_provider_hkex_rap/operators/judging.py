@@ -54,12 +54,10 @@ class Judging:
 
     :param ingest: the landing whose days are judged.
     :param expect: globs on file names, and the word ``usual``; nothing turns the judgement off.
-    :param first_try: the number of the task's first try; a task that was cleared begins with another than 1.
     """
 
-    def __init__(self, ingest: Ingest, expect: Sequence[str], *, first_try: int = 0) -> None:
+    def __init__(self, ingest: Ingest, expect: Sequence[str]) -> None:
         request = ingest.request
-        self._first_try = first_try
         self._ingest = ingest
         self._run: str | None = ingest.run.get("run")
         self._scope = Scope(
@@ -229,17 +227,11 @@ class Judging:
         return read + [entry for result in self._ingest.results for entry in result.entries]
 
     def landed_in_run(self) -> list[Entry]:
-        """Return the entries that this task has written for landed files, in any of its tries.
-
-        Those before the run was cleared are left out, and those of other mapped tasks.
-        """
-        own = {name: self._ingest.run.get(name) for name in ("dag", "run", "task", "map_index")}
+        """Return the entries that this task has written for landed files, in any of its tries."""
         return [
             entry
             for entry in self._entries()
-            if entry.disposition == Disposition.LANDED
-            and {name: getattr(entry, name) for name in own} == own
-            and (entry.try_number or 0) >= self._first_try
+            if entry.disposition == Disposition.LANDED and self._ingest.is_of_this_task(entry)
         ]
 
     def _nothing_included(self, listed: Sequence[RemoteFile]) -> RapError | None:

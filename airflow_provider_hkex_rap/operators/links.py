@@ -20,12 +20,12 @@ class BoardLink(BaseOperatorLink):
     xcom_key = "hkex_rap_board"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the URL, of the first of the operator's folders.
+        """Return the URL, of the operator's folder, or of all folders if it has several.
 
         :param operator: the operator that has run.
         :param ti_key: the task instance.
         """
-        return str(getattr(operator, "board_url", ""))
+        return str(getattr(operator, "board_link", ""))
 
 
 class ManifestLink(BaseOperatorLink):

@@ -11,6 +11,7 @@ import pendulum
 
 from airflow_provider_hkex_rap.notifications.record import RapWarning
 from airflow_provider_hkex_rap.operators.metrics import key_days_left
+from airflow_provider_hkex_rap.rap.calendar import previous_trading_day
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG
 from airflow_provider_hkex_rap.rap.judgement import USUAL
 from airflow_provider_hkex_rap.rap.key_lifecycle import WARNING_DAYS
@@ -40,8 +41,8 @@ def find_warnings(
     :param ingest: the landing of a download.
     :param judging: the judgement of a download.
     """
-    # Other downloads may run every ten minutes, or once for each day of a backfill.
-    is_daily = not ingest or not judging or bool(judging.expect and not ingest.request.only_day)
+    # A download without a judgement may run every ten minutes.
+    is_daily = not ingest or not judging or bool(judging.expect and not _is_of_backfill(ingest, today))
     if record and is_daily:
         yield from _of_key(record, today)
     # If no login has listed RAP, nothing is known of the files.
@@ -53,6 +54,14 @@ def find_warnings(
             yield from _of_republished_files(judging)
         if USUAL in judging.expect and judging.verdicts and not ingest.request.only_day:
             yield from _of_monthly_reports(ingest, judging, today)
+
+
+def _is_of_backfill(ingest: Ingest, today: pendulum.Date) -> bool:
+    """Return whether the task may be one of many: a mapped one, or one for a day before the last trading day.
+
+    The run of a trading day may start after the next midnight.
+    """
+    return ingest.run["map_index"] >= 0 or ingest.request.day < previous_trading_day(today)
 
 
 def _of_key(record: KeyRecord, today: pendulum.Date) -> Iterator[RapWarning]:

@@ -12,19 +12,19 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
+from airflow_provider_hkex_rap.notifications.urls import board_url
 from airflow_provider_hkex_rap.rap.clock import system_clock
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapConfigurationError, RapError
-from airflow_provider_hkex_rap.rap.folders import parse_folders
 from airflow_provider_hkex_rap.rap.trading_day import parse_business_date, run_trading_day
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
 
     from airflow.sdk import Context
 
     from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.rap.clock import Clock
-    from airflow_provider_hkex_rap.rap.folders import Service
+    from airflow_provider_hkex_rap.rap.folders import Folder, Service
     from airflow_provider_hkex_rap.runner.policy import Policy
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
@@ -97,19 +97,6 @@ class RapTask:
             self._runner.kill()
         return self._runner
 
-    def run_day(self, context: Context) -> pendulum.Date | None:
-        """Return the trading day of the task's run, also before the task begins; None if it has no folders.
-
-        :param context: the context of the task, or of a callback.
-        :raises RapConfigurationError: if an argument, or the conf of the run, is not of the valid form.
-        """
-        folders = getattr(self, "folders", None) or getattr(self, "folder", None)
-        if not folders:
-            return None
-        service = max(folder.service for folder in parse_folders(folders))
-        chosen = parse_business_date(getattr(self, "business_date", None))
-        return trading_day(context, service, self._clock(), chosen)
-
     def on_kill(self) -> None:
         """Close the session at once and cancel the work (§4.3)."""
         self._killed = True
@@ -168,6 +155,46 @@ class RapTask:
         # The clock may be shifted; Airflow's is not.
         wait = closed.opens_at - self._clock()
         return AirflowRescheduleException(pendulum.now("UTC") + wait)  # type: ignore[no-untyped-call]
+
+
+class RapFolderTask(RapTask):
+    """Mixin for tasks that list folders of RAP for a trading day; list it before the Airflow base class."""
+
+    business_date: str | date | None
+    lake = ""
+
+    def parse_folders(self) -> tuple[Folder, ...]:
+        """Return the folders that the task lists.
+
+        :raises RapConfigurationError: if RAP has no such folder.
+        """
+        raise NotImplementedError
+
+    def run_day(self, context: Context) -> pendulum.Date:
+        """Return the trading day of the task's run, also before the task begins.
+
+        :param context: the context of the task, or of a callback.
+        :raises RapConfigurationError: if an argument, or the conf of the run, is not of the valid form.
+        """
+        # If the task lists folders of both services, the day is that of DCASS.
+        service = max(folder.service for folder in self.parse_folders())
+        return trading_day(context, service, self._clock(), parse_business_date(self.business_date))
+
+    def board_url(self, customer: str, business_date: str) -> str:
+        """Return the URL of a day on the board: of the task's folder, or of all folders if it has several.
+
+        :param customer: the DCASS customer code, such as ``CXYZ``.
+        :param business_date: the day, as YYYY-MM-DD.
+        """
+        # The arguments may be wrong, which is perhaps why the task has failed.
+        try:
+            folders = self.parse_folders()
+        except RapConfigurationError:
+            folders = ()
+        folder = folders[0].value if len(folders) == 1 else ""
+        # In the DAG processor, no argument is rendered.
+        lake = str(self.lake or "")
+        return board_url(customer, business_date, folder, "" if "{{" in lake else lake)
 
 
 def is_test_run() -> bool:

@@ -15,14 +15,16 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
+from airflow_provider_hkex_rap.operators.metrics import send_metrics
 from airflow_provider_hkex_rap.operators.task import is_test_run, unattended_policy
-from airflow_provider_hkex_rap.rap.errors import RapError, RapSessionSuperseded, RapUnavailable
+from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError, RapSessionSuperseded, RapUnavailable
 
 if TYPE_CHECKING:
     from logging import Logger
 
     from airflow.sdk import BaseSensorOperator, Context
 
+    from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
     from airflow_provider_hkex_rap.rap.service_hours import Wanted
     from airflow_provider_hkex_rap.runner.runner import SessionRunner
 
@@ -44,20 +46,26 @@ def sensor_context(context: Context) -> Context:
 
 
 @contextmanager
-def skipping_on_absence_only(sensor: BaseSensorOperator) -> Iterator[None]:
-    """Let ``soft_fail`` skip the task only if a look has found nothing.
+def skipping_on_absence_only(sensor: LookingSensor) -> Iterator[None]:
+    """Let the sensor time out, or ``soft_fail`` skip it, only if the last look has found nothing.
 
-    Airflow also skips it after an ``execution_timeout``, although nothing is known then.
+    If it failed, nothing is known: its error fails the task, and a retry looks again. Airflow also skips the
+    task after an ``execution_timeout``, although nothing is known then.
 
     :param sensor: the sensor; with ``never_fail``, its user asks for a skip after any error.
+    :raises RapError: if the last look failed.
     """
     try:
         yield
-    except AirflowSkipException as skip:
-        # Another cause is that of a skip which the poke itself asked for.
-        if sensor.never_fail or not isinstance(skip.__cause__, _NOT_ABSENCE):
+    except (AirflowSensorTimeout, AirflowSkipException) as error:
+        if sensor.never_fail:
             raise
-        raise skip.__cause__ from None
+        if sensor.failed_look:
+            raise sensor.failed_look from None
+        # Another cause is that of a skip which the poke itself asked for.
+        if isinstance(error, AirflowSkipException) and isinstance(error.__cause__, _NOT_ABSENCE):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager
@@ -69,8 +77,6 @@ def never_waiting_in_a_test_run(sensor: BaseSensorOperator) -> Iterator[None]:
     if not is_test_run():
         yield
         return
-    # In the mode "poke" it would sleep until the next look.
-    sensor.mode = "reschedule"
     try:
         yield
     except AirflowRescheduleException:
@@ -84,6 +90,7 @@ class LookingSensor(Protocol):
     failed_look: RapError | None
     """The error of the last look; None if it did not fail."""
     poke_interval: float
+    never_fail: bool
 
     @property
     def log(self) -> Logger:
@@ -91,11 +98,21 @@ class LookingSensor(Protocol):
 
 
 def look_once(
-    sensor: LookingSensor, runner: SessionRunner, look: Callable[[], Coroutine[Any, Any, T]], wanted: Wanted
+    sensor: LookingSensor,
+    context: Context,
+    source: AirflowLoginSource,
+    runner: SessionRunner,
+    look: Callable[[], Coroutine[Any, Any, T]],
+    wanted: Wanted,
 ) -> T | None:
-    """Return what a look finds; None if it fails for a cause that may be gone at the next poke.
+    """Return what a look finds, and send its metrics; None if it fails for a cause that may pass.
 
-    :param sensor: the sensor; after a superseded session, it leaves the account alone for five minutes.
+    A look that finds RAP shut, or that is killed, sends none.
+
+    :param sensor: the sensor; after a superseded session, it waits `superseded_wait` seconds before the next
+        poke, or its `poke_interval` if that is longer.
+    :param context: the task's context.
+    :param source: the settings of the login.
     :param runner: runs the look.
     :param look: looks at RAP.
     :param wanted: the service, or key work, that must be open.
@@ -103,12 +120,21 @@ def look_once(
     """
     sensor.failed_look = None
     try:
-        return runner.run(look, wanted=[wanted])
-    except (RapSessionSuperseded, RapUnavailable) as error:
-        if runner.killed:
+        found = runner.run(look, wanted=[wanted])
+    except RapError as error:
+        if runner.killed or isinstance(error, RapClosed):
+            raise
+        _send_metrics(context, source, runner)
+        if not isinstance(error, RapSessionSuperseded | RapUnavailable):
             raise
         sensor.failed_look = error
         sensor.log.warning("The last look failed: %s", error)
         if isinstance(error, RapSessionSuperseded):
             sensor.poke_interval = max(sensor.poke_interval, unattended_policy().superseded_backoff())
         return None
+    _send_metrics(context, source, runner)
+    return found
+
+
+def _send_metrics(context: Context, source: AirflowLoginSource, runner: SessionRunner) -> None:
+    send_metrics(context, source.login.account, source.clock().date(), runner, runner.key_record)

@@ -7,11 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.aio.thread import in_thread
-from airflow_provider_hkex_rap.operators.arguments import check_poke_interval, parse_flag
-from airflow_provider_hkex_rap.operators.metrics import send_metrics
+from airflow_provider_hkex_rap.operators.arguments import check_poking, parse_flag
 from airflow_provider_hkex_rap.operators.task import POOL, RapTask
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
 from airflow_provider_hkex_rap.sensors.context import (
@@ -48,8 +46,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
     :raises RapPermissionDenied: if RAP does not show the key folder to this account.
     :raises RapUnavailable: if RAP cannot be reached until the time-out; before it, the sensor looks again.
     :raises RapSessionSuperseded: if another login ends the last session before the time-out.
-    :raises RapConfigurationError: if a field of the connection is not valid, or if ``poke_interval`` is below
-        60 s.
+    :raises RapConfigurationError: if a field of the connection is not valid, if ``poke_interval`` is below
+        60 s, or if ``mode`` is not ``reschedule``.
     """
 
     template_fields: Sequence[str] = ("ignore_if_renewed", "rap_conn_id")
@@ -74,7 +72,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
         super().__init__(
             pool=pool, timeout=timeout, soft_fail=soft_fail, mode=mode, poke_interval=poke_interval, **kwargs
         )
-        check_poke_interval(self)
+        check_poking(self)
         self.ignore_if_renewed = ignore_if_renewed
         self.rap_conn_id = rap_conn_id
 
@@ -84,14 +82,8 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
             self._parse(context)
             # Before the base class: its time-out must not end a wait for the opening.
             self._sessions.check_open([KEY_WORK])
-            try:
-                with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
-                    return super().execute(sensor_context(context))
-            except (AirflowSensorTimeout, AirflowSkipException):
-                # Nobody knows if RAP warns; a retry of the task may tell.
-                if self.failed_look and not self.never_fail:
-                    raise self.failed_look from None
-                raise
+            with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
+                return super().execute(sensor_context(context))
 
     def _parse(self, context: Context) -> None:
         """Check the arguments before any network traffic.
@@ -110,9 +102,7 @@ class RapKeyExpiryWarningSensor(RapTask, BaseSensorOperator):
             with self.ending(context):
                 self._parse(context)
                 return self.poke(context)
-        looked = look_once(self, self._sessions, self._look, KEY_WORK)
-        account, today = self._source.login.account, self._source.clock().date()
-        send_metrics(context, account, today, self._sessions, looked and looked[1])
+        looked = look_once(self, context, self._source, self._sessions, self._look, KEY_WORK)
         if looked is None:
             return False
         found, record = looked

@@ -13,16 +13,13 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_hkex_rap.lake.planning import read_listing
-from airflow_provider_hkex_rap.operators.arguments import check_number, check_poke_interval, parse_patterns
-from airflow_provider_hkex_rap.operators.metrics import send_metrics
-from airflow_provider_hkex_rap.operators.task import POOL, RapTask, trading_day
+from airflow_provider_hkex_rap.operators.arguments import check_number, check_poking, parse_patterns
+from airflow_provider_hkex_rap.operators.task import POOL, RapFolderTask
 from airflow_provider_hkex_rap.rap.clock import is_time, time_of
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.rap.printable import printable
 from airflow_provider_hkex_rap.rap.report_name import Naming
 from airflow_provider_hkex_rap.rap.retention import left_on, retention_expired
-from airflow_provider_hkex_rap.rap.trading_day import parse_business_date
 from airflow_provider_hkex_rap.sensors.context import (
     look_once,
     never_waiting_in_a_test_run,
@@ -45,7 +42,7 @@ _NAMED = 10
 """Entries that may not land and that the log names, at most."""
 
 
-class RapReportSensor(RapTask, BaseSensorOperator):
+class RapReportSensor(RapFolderTask, BaseSensorOperator):
     """Wait until reports of a trading day have arrived on RAP.
 
     Each poke is one login and one listing, which is read as the download reads it: an entry that is listed
@@ -71,6 +68,8 @@ class RapReportSensor(RapTask, BaseSensorOperator):
     :raises RapRetentionExpired: if the day is past the ten days (§4.1): RAP no longer lists it whole.
     :raises RapPermissionDenied: if RAP does not show the folder to the account.
     :raises RapConfigurationError: if an argument or a field of the connection is not of the valid form.
+    :raises RapUnavailable: if RAP cannot be reached until the time-out; before it, the sensor looks again.
+    :raises RapSessionSuperseded: if another login ends the last session before the time-out.
     :raises AirflowSensorTimeout: if the reports did not arrive in time; it names those that are missing.
     """
 
@@ -104,14 +103,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(pool=pool, mode=mode, poke_interval=poke_interval, **kwargs)
-        if mode != "reschedule":
-            raise RapConfigurationError(
-                f"{mode!r} is not a mode of this sensor.",
-                why="Between pokes, and while RAP is closed, it gives its slot back (guide §4.1).",
-                todo="Leave 'mode' out, or set it to 'reschedule'.",
-                mode=mode,
-            )
-        check_poke_interval(self)
+        check_poking(self)
         self.folder = folder
         self.reports = reports
         self.business_date = business_date
@@ -129,12 +121,12 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             try:
                 with skipping_on_absence_only(self), never_waiting_in_a_test_run(self):
                     return super().execute(sensor_context(context))
-            except AirflowSensorTimeout as error:
-                raise AirflowSensorTimeout(f"{error} {self._awaited}") from None
-            except AirflowSkipException as skip:
-                # If the last look failed, nobody knows if the reports have arrived.
-                kind = AirflowSensorTimeout if self.failed_look and not self.never_fail else type(skip)
-                raise kind(f"{skip} {self._awaited}") from None
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
+                raise type(error)(f"{error} {self._awaited}") from None
+
+    def parse_folders(self) -> tuple[Folder, ...]:
+        """Return the folder that the sensor lists."""
+        return (Folder.parse(self.folder),)
 
     def _parse(self, context: Context) -> None:
         """Check the arguments before any network traffic.
@@ -143,7 +135,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         """
         from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
 
-        self._folder = Folder.parse(self.folder)
+        (self._folder,) = self.parse_folders()
         self._globs = parse_patterns(self.reports, "reports", at_least_one=True)
         check_number("min_files", self.min_files, least=1, form="a whole number of files", whole=True)
         check_number("stable_for", self.stable_for, least=0, form="a number of seconds")
@@ -151,9 +143,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
         self._source = AirflowLoginSource(self.rap_conn_id)
         self._source.check()
         self._sessions = self.session_runner(self._source, context)
-        self._day = trading_day(
-            context, self._folder.service, self._source.clock(), parse_business_date(self.business_date)
-        )
+        self._day = self.run_day(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once: one login, one listing; works alone too, as in a test."""
@@ -161,9 +151,7 @@ class RapReportSensor(RapTask, BaseSensorOperator):
             with self.ending(context):
                 self._parse(context)
                 return self.poke(context)
-        files = look_once(self, self._sessions, self._listing, self._folder.service)
-        account, today = self._source.login.account, self._source.clock().date()
-        send_metrics(context, account, today, self._sessions, self._sessions.key_record)
+        files = look_once(self, context, self._source, self._sessions, self._listing, self._folder.service)
         if files is None:
             self._awaited = f"The last look failed: {self.failed_look}"
             return PokeReturnValue(False)

@@ -27,6 +27,7 @@ from airflow_provider_hkex_rap.keystore.record import Happened, KeyRecord, Store
 from airflow_provider_hkex_rap.notifications import alerts, notifiers
 from airflow_provider_hkex_rap.notifications.alerts import alert
 from airflow_provider_hkex_rap.operators.download import RapDownloadOperator
+from airflow_provider_hkex_rap.operators.links import BoardLink
 from airflow_provider_hkex_rap.operators.run_warnings import find_warnings
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing, RapTransferError
 from airflow_provider_hkex_rap.rap.folders import Folder
@@ -214,9 +215,12 @@ def test_downloads_that_run_often_leave_warnings_of_keys_and_leaving_files_to_th
     old = pendulum.date(2026, 11, 10)
     put(complete, "OLD", old)
     complete.faults.add(Fault("deny", path="*/OLD_CXYZ_20261110.csv", times=None))
+    mapped = run(try_number=2)
+    mapped["ti"].map_index = 0
     for last_try, arguments in (
         (run(try_number=2), {"expect": []}),
         (run(old, try_number=2), {"business_date": old.isoformat(), "expect": ["OLD_*"]}),
+        (mapped, {}),
     ):
         with pytest.raises(RapTransferError):
             land(lake, last_try, **arguments)
@@ -224,6 +228,30 @@ def test_downloads_that_run_often_leave_warnings_of_keys_and_leaving_files_to_th
     with pytest.raises(RapTransferError):
         land(lake, run(try_number=2))
     assert {sent["kind"] for sent in mail.alerts()} == {"KeyExpires", "FileLeavesRap"}
+    # A daily download may name its day; it then lands no other.
+    land(lake, run(try_number=2), business_date=FRIDAY.isoformat())
+    assert {sent["kind"] for sent in mail.alerts()} == {"KeyExpires"}
+
+
+@pytest.mark.parametrize(
+    ("now", "warns"), [("2026-11-21T01:30", True), ("2026-11-23T08:00", True), ("2026-11-24T08:00", False)]
+)
+def test_the_download_of_the_last_trading_day_warns_of_a_key_also_after_midnight(
+    complete: RapSimulator,
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mail: MailServer,
+    now: str,
+    warns: bool,
+) -> None:
+    at = pendulum.parse(now, tz="Asia/Hong_Kong")
+    assert isinstance(at, pendulum.DateTime)
+    complete.clock.set(at)
+    connection = complete.connection("DCXYZ001")
+    connection["extra"]["key_expires"] = "2026-12-03"
+    use(monkeypatch, connection, at)
+    land(lake)
+    assert [sent["kind"] for sent in mail.alerts()] == ["KeyExpires"] * warns
 
 
 def test_the_upload_of_a_key_by_somebody_else_is_a_warning() -> None:
@@ -331,15 +359,22 @@ def test_a_killed_task_leaves_the_alert_to_its_dag_if_the_run_fails(
 
 
 def test_a_run_that_succeeds_alerts_of_a_killed_task_if_it_is_asked_to(
-    rap: RapSimulator, mail: MailServer
+    rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, mail: MailServer
 ) -> None:
     dag = dag_of("all_done", on_success_callback=[alert])
     alert(killed(dag))
     assert mail.alerts() == []
-    alert(killed(dag, reason="success"))
+    succeeded = killed(dag, "then_0", reason="success")
+    # Without a supervisor, as in `dag.test()`, nothing but the last task is known of the run.
+    alert(succeeded)
+    assert mail.alerts() == []
+    monkeypatch.setattr(
+        task_runner, "SUPERVISOR_COMMS", Supervisor(succeeded["run_id"], "land"), raising=False
+    )
+    alert(succeeded)
     (sent,) = mail.alerts()
     assert (sent["kind"], sent["task_id"]) == ("TaskKilled", "land")
-    succeeded: Any = {"dag": dag, "run_id": "run", "reason": "success"}
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(succeeded["run_id"]))
     alert(succeeded)
     assert mail.alerts() == []
 
@@ -405,6 +440,20 @@ def test_an_alert_links_to_the_day_of_its_task_on_the_board(
         f"customer=CXYZ&day={FRIDAY}&lake=s3%3A%2F%2Faws_default%40bucket%2Frap",
         f"customer=CXYZ&folder=DCASS&day={FRIDAY}",
     ]
+
+
+@pytest.mark.parametrize("folders", ["DCASS", ["DCASS", "DCASS_OTHERS"]], ids=str)
+def test_a_task_and_its_alert_link_to_the_same_day_on_the_board(
+    complete: RapSimulator, lake: Path, mail: MailServer, folders: str | list[str]
+) -> None:
+    context = failing(RuntimeError("x"), folders=folders, lake=lake.as_uri())
+    task = context["ti"].task
+    task.expect = []
+    task.execute(run())
+    alert(context)
+    (sent,) = mail.alerts()
+    assert sent["board"] == BoardLink().get_link(task, ti_key=context["ti"])
+    assert ("&folder=DCASS&" in sent["board"]) == isinstance(folders, str)
 
 
 def test_an_alert_is_short_and_contains_no_secret_and_no_second_line(
@@ -549,6 +598,30 @@ def test_the_metrics_of_a_look_of_a_sensor(
         ]
         * 2
     )
+
+
+def test_a_look_of_a_sensor_that_fails_sends_its_own_metrics(
+    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, statsd: StatsdServer, tmp_path: Path
+) -> None:
+    connection = complete.connection("DCXYZ001")
+    connection["extra"] |= {"key_expires": "2026-12-03", "key_store": tmp_path.as_uri()}
+    use(monkeypatch, connection)
+    for sensor in (
+        RapReportSensor(task_id="look", folder="DCASS"),
+        RapKeyExpiryWarningSensor(task_id="look"),
+    ):
+        complete.faults.add(Fault("listing_cut"))
+        for superseded in (1, 0):
+            sensor.poke(in_a_run())
+            assert [(m.name, m.value) for m in statsd.metrics()] == [
+                ("hkex_rap.sessions.superseded", superseded),
+                ("hkex_rap.key.days_left", 14),
+            ]
+        complete.faults.add(Fault("refuse_login", times=None))
+        with pytest.raises(AirflowFailException):
+            sensor.poke(in_a_run())
+        assert [(m.name, m.value) for m in statsd.metrics()] == [("hkex_rap.sessions.superseded", 0)]
+        complete.faults.clear()
 
 
 def test_a_sensor_that_times_out_alerts(rap: RapSimulator, mail: MailServer) -> None:

@@ -310,10 +310,8 @@ def test_a_file_links_to_the_task_that_landed_it(
     assert link.startswith(f"../dags/a/{path}")
 
 
-def test_another_customer_is_a_link_away(
-    browser: Any, url: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    (manifest,) = tmp_path_factory.getbasetemp().glob("browser0/lake/manifest")
+def test_another_customer_is_a_link_away(browser: Any, url: str, served: tuple[Path, dict[str, str]]) -> None:
+    manifest = served[0] / "lake" / "manifest"
     other = manifest / "CZZZ"
     shutil.copytree(manifest / "CXYZ", other)
     try:

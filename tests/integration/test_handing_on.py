@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_hkex_rap.lake import reading
 from airflow_provider_hkex_rap.rap.errors import RapReportMissing
@@ -53,21 +54,61 @@ def test_the_result_has_the_day_the_counts_and_the_manifest_files(rap: RapSimula
     assert (again["by_report"], again["manifests"]) == ({}, [])
 
 
-def test_a_task_that_fails_hands_on_the_manifest_files_of_all_its_tries(
+def tries_of(uris: list[str]) -> list[int]:
+    """Return the numbers of the tries that wrote manifest files, sorted."""
+    written = [json.loads(Path(unquote(urlsplit(uri).path)).read_text()) for uri in uris]
+    return sorted(entry["try_number"] for entry in written)
+
+
+def test_a_task_hands_on_the_manifest_files_of_all_its_tries_whether_it_fails_or_succeeds(
     rap: RapSimulator, lake: Path
 ) -> None:
     pushed: dict[str, list[str]] = {}
-    for number, name in enumerate(("TP001_20261120.csv", "TP002_20261120.csv"), 1):
-        context = in_a_run()
+    context = in_a_run()
+    context["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+    for number in (1, 2):
         context["ti"].try_number = number
-        context["ti"].xcom_push = lambda key, value: pushed.update({key: value})
-        rap.put(Folder.DCASS, name, b"1", MTIME)
+        rap.put(Folder.DCASS, f"TP{number:03}_20261120.csv", b"1", MTIME)
         with pytest.raises(RapReportMissing):
             download(lake, context, expect=["NEVER_*"])
         assert pushed.keys() == {"manifests"}
-        assert len(pushed["manifests"]) == number
-    written = [json.loads(Path(unquote(urlsplit(uri).path)).read_text()) for uri in pushed["manifests"]]
-    assert sorted(entry["try_number"] for entry in written) == [1, 2]
+        assert tries_of(pushed["manifests"]) == [1, 2][:number]
+    context["ti"].try_number = 3
+    assert download(lake, context)["manifests"] == pushed["manifests"]
+    # The next task, and the same one after it was cleared, have written none.
+    other = in_a_run()
+    other["ti"].task_id = "other"
+    assert download(lake, other)["manifests"] == []
+    context["ti"].__dict__.update(try_number=4, max_tries=3)
+    assert download(lake, context)["manifests"] == []
+
+
+def test_a_mapped_task_hands_on_its_own_manifest_files(rap: RapSimulator, lake: Path) -> None:
+    context = in_a_run()
+    pushed: dict[str, list[str]] = {}
+    context["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+    found = []
+    for map_index, day in enumerate(("2026-11-19", DAY)):
+        rap.put(Folder.DCASS, f"TP001_{day.replace('-', '')}.csv", b"1", MTIME)
+        context["ti"].map_index = map_index
+        found.append(set(download(lake, context, business_date=day)["manifests"]))
+        with pytest.raises(RapReportMissing):
+            download(lake, context, business_date=day, expect=["NEVER_*"])
+        assert set(pushed["manifests"]) == found[-1]
+    assert [len(uris) for uris in found] == [1, 1]
+    assert found[0] != found[1]
+
+
+def test_a_try_that_did_not_read_the_ledger_hands_on_no_manifest_files(rap: RapSimulator, lake: Path) -> None:
+    pushed: dict[str, list[str]] = {}
+    context = in_a_run()
+    context["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+    rap.put(Folder.DCASS, "TP001_20261120.csv", b"1", MTIME)
+    assert download(lake, context)["manifests"]
+    rap.faults.add(Fault("refuse_login", times=None))
+    with pytest.raises(AirflowFailException):
+        download(lake, context)
+    assert not pushed
 
 
 def test_the_day_is_that_of_the_run_or_the_explicit_one(rap: RapSimulator, lake: Path) -> None:

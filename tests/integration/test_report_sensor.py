@@ -24,6 +24,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapClosed,
     RapConfigurationError,
     RapRetentionExpired,
+    RapSessionSuperseded,
 )
 from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder, Service
@@ -33,6 +34,7 @@ from airflow_provider_hkex_rap.testing import Access, Fault, RapSimulator
 
 NOW = pendulum.datetime(2026, 11, 20, 21, 0, tz="Asia/Hong_Kong")
 MTIME = NOW.subtract(hours=2)
+SENSORS = [partial(RapReportSensor, folder="DCASS"), RapKeyExpiryWarningSensor]
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, now: pendulum.DateTime) -> None:
@@ -45,6 +47,13 @@ def rap(monkeypatch: pytest.MonkeyPatch) -> Iterator[RapSimulator]:
         monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(rap.connection("DCXYZ001")))
         set_clock(monkeypatch, NOW)
         yield rap
+
+
+@pytest.fixture
+def keys_in_a_directory(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["key_store"] = tmp_path.as_uri()
+    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
 
 
 def look(**arguments: Any) -> Any:
@@ -170,9 +179,10 @@ def test_waiting_for_nothing_is_refused(rap: RapSimulator, arguments: dict[str, 
     assert not rap.events
 
 
-def test_holding_the_slot_between_looks_is_refused() -> None:
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_holding_the_slot_between_looks_is_refused(sensor: Any) -> None:
     with pytest.raises(RapConfigurationError, match="reschedule"):
-        RapReportSensor(task_id="wait", folder="DCASS", mode="poke")
+        sensor(task_id="wait", mode="poke")
 
 
 def test_one_pattern_may_stand_for_itself(rap: RapSimulator) -> None:
@@ -300,13 +310,29 @@ def test_soft_fail_does_not_skip_a_refused_login(rap: RapSimulator, monkeypatch:
         look(soft_fail=True, timeout=0)
 
 
-def test_soft_fail_does_not_skip_if_the_last_look_has_failed(rap: RapSimulator) -> None:
+@pytest.mark.usefixtures("keys_in_a_directory")
+@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_last_look_that_has_failed_is_the_error_that_airflow_retries(
+    rap: RapSimulator, sensor: Any, soft_fail: bool
+) -> None:
     rap.faults.add(Fault("listing_cut"))
-    with pytest.raises(AirflowSensorTimeout, match="last look failed"):
-        look(soft_fail=True, timeout=0)
+    with pytest.raises(RapSessionSuperseded) as caught:
+        sensor(task_id="wait", timeout=0, soft_fail=soft_fail).execute({})
+    assert caught.value.retryable
 
 
-@pytest.mark.parametrize("sensor", [partial(RapReportSensor, folder="DCASS"), RapKeyExpiryWarningSensor])
+@pytest.mark.usefixtures("keys_in_a_directory")
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_with_never_fail_the_time_out_after_a_failed_look_stays_airflows_own(
+    rap: RapSimulator, sensor: Any
+) -> None:
+    rap.faults.add(Fault("listing_cut"))
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(task_id="wait", timeout=0, soft_fail=False, never_fail=True).execute({})
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
 def test_soft_fail_does_not_skip_a_look_that_was_cut_short(
     rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, sensor: Any
 ) -> None:
@@ -333,11 +359,8 @@ def test_a_skip_of_the_poke_itself_stays_a_skip(rap: RapSimulator) -> None:
 
 
 @pytest.fixture
-def test_run(rap: RapSimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run(keys_in_a_directory: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the sensors as ``airflow dags test`` does; Variables would need a real supervisor."""
-    connection = rap.connection("DCXYZ001")
-    connection["extra"]["key_store"] = tmp_path.as_uri()
-    monkeypatch.setenv("AIRFLOW_CONN_HKEX_RAP_DEFAULT", json.dumps(connection))
     of_tests = object.__new__(supervisor.InProcessSupervisorComms)
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", of_tests, raising=False)
 
@@ -358,9 +381,8 @@ def test_a_test_run_does_not_wait_for_a_report(
 
 
 @pytest.mark.usefixtures("test_run")
-@pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_a_test_run_does_not_wait_for_a_warning(rap: RapSimulator, mode: str) -> None:
-    sensor = RapKeyExpiryWarningSensor(task_id="warned", timeout=3600, mode=mode)
+def test_a_test_run_does_not_wait_for_a_warning(rap: RapSimulator) -> None:
+    sensor = RapKeyExpiryWarningSensor(task_id="warned", timeout=3600)
     with pytest.raises(AirflowSkipException, match="a test run does not wait"):
         sensor.execute({})
 

@@ -314,7 +314,8 @@ def test_a_download_links_to_its_day_on_the_board_and_to_its_manifest_files(even
     links = events.trial.airflow.request("GET", f"dags/land/dagRuns/{run}/taskInstances/land/links")
     base = "https://airflow.example.com"
     assert links["extra_links"] == {
-        "Board": f"{base}/hkex-rap/?customer=CXYZ&folder=DCASS&day=2027-01-15&{lake_of(events)}",
+        # The task has several folders.
+        "Board": f"{base}/hkex-rap/?customer=CXYZ&day=2027-01-15&{lake_of(events)}",
         "Manifest files": f"{base}/dags/land/runs/{quote(run)}/tasks/land/xcom",
     }
     run = events.runs["nothing new"]
@@ -346,7 +347,6 @@ def test_a_failure_alerts_once_after_its_last_try(events: Events) -> None:
     assert alert["todo"]
     assert alert["business_date"] == "2027-01-15"
     assert alert["link"].endswith(f"/runs/{quote(task['dag_run_id'])}/tasks/land")
-    # The task has several folders.
     assert alert["board"].endswith(f"/hkex-rap/?customer=CXYZ&day=2027-01-15&{lake_of(events)}")
 
 

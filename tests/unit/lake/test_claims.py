@@ -21,6 +21,7 @@ from airflow_provider_hkex_rap.lake.claims import Claims
 from airflow_provider_hkex_rap.lake.entries import Entries
 from airflow_provider_hkex_rap.lake.entry import Disposition, from_lines, to_lines
 from airflow_provider_hkex_rap.lake.layout import manifest_path, marks_directory, run_stamp
+from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.manifest import WINDOW_DAYS_BACK
 from airflow_provider_hkex_rap.lake.manifest_writer import ManifestWriter
 from airflow_provider_hkex_rap.lake.store import Lake
@@ -315,12 +316,14 @@ def test_a_file_of_rap_with_the_name_of_a_version_is_superseded_by_nothing_else(
 
 
 def delayed(add_landed):
-    """Return a method that makes the ledger forget the file with the name of a version."""
+    """Return a method after which the ledger does not yet have the file with the name of a version."""
 
     def add(entries, target, *arguments):
+        if not target.file.text.endswith(".v2.csv"):
+            return add_landed(entries, target, *arguments)
+        ledger, entries.ledger = entries.ledger, Ledger(CUSTOMER)
         added = add_landed(entries, target, *arguments)
-        if target.file.text.endswith(".v2.csv"):
-            entries.ledger._owners = {}
+        entries.ledger = ledger
         return added
 
     return add

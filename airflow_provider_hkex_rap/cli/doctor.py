@@ -269,17 +269,18 @@ def _check_notifiers() -> Iterator[Finding]:
     """Build the notifiers of alerts; nothing is sent."""
     from airflow_provider_hkex_rap.notifications.notifiers import VARIABLE, read_notifiers
 
-    try:
-        notifiers = read_notifiers()
-        for notifier in notifiers:
+    notifiers, errors = read_notifiers()
+    usable = []
+    for notifier in notifiers:
+        try:
             notifier.build()
-    except RapConfigurationError as error:
-        yield Finding(FAIL, "alerts", str(error))
-        return
-    if notifiers:
-        found = f"They go to {', '.join(notifier.path for notifier in notifiers)}; none was sent."
-        yield Finding(OK, "alerts", found)
-    else:
+            usable.append(notifier.path)
+        except RapConfigurationError as error:
+            errors.append(error)
+    yield from (Finding(FAIL, "alerts", str(error)) for error in errors)
+    if usable:
+        yield Finding(OK, "alerts", f"They go to {', '.join(usable)}; none was sent.")
+    elif not errors:
         yield Finding(NOTE, "alerts", f"Alerts are off: there is no Variable {VARIABLE}.")
 
 

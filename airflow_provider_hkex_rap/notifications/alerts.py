@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.notifications.record import RapAlert, RapWarning, Severity
 from airflow_provider_hkex_rap.notifications.urls import board_url, run_url
-from airflow_provider_hkex_rap.rap.errors import RapError
+from airflow_provider_hkex_rap.rap.errors import RapError, describe_error
 from airflow_provider_hkex_rap.rap.printable import printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ ALERTED = "hkex_rap_alert"
 """The key of the XCom of a task that has alerted: the alert, and the number of the try."""
 _CHARACTERS = 1500
 """The most characters of each text; chat services refuse long ones."""
+_CAUSES = 100
+"""The most causes of an error that are looked at."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ def _of_task(context: Context) -> RapAlert:
     if found := _rap_error(error):
         facts = RapWarning(type(found).__name__, found.what, found.why, found.todo)
     elif error is not None:
-        said = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+        said = describe_error(error) if isinstance(error, BaseException) else str(error)
         facts = RapWarning(
             type(error).__name__, f"{name} has failed: {said}", "", "Read the log of the task."
         )
@@ -146,10 +148,11 @@ def _killed(names: str) -> RapWarning:
 
 def _rap_error(error: object) -> RapError | None:
     """Return the error of ours that Airflow's error has as its cause, as `AirflowFailException` does."""
-    while isinstance(error, BaseException):
+    # Bounded, since an error can be its own cause.
+    for _ in range(_CAUSES):
         if isinstance(error, RapError):
             return error
-        error = error.__cause__
+        error = getattr(error, "__cause__", None)
     return None
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from pkgutil import resolve_name
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
+from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError, describe_error
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier, Context
@@ -60,22 +63,19 @@ class NamedNotifier:
         """Return the notifier.
 
         :raises RapConfigurationError: if its class cannot be imported, is no notifier of Airflow, or does not
-            take the arguments.
+            take the arguments, whatever error they raise.
         """
         from airflow.sdk import BaseNotifier
 
-        try:
+        with _any_error_as(lambda said: _invalid(f"{self.path} cannot be imported: {said}.")):
             kind = resolve_name(self.path)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise _invalid(f"{self.path} cannot be imported: {error}.") from error
+            is_notifier = isinstance(kind, type) and issubclass(kind, BaseNotifier)
         # Before the call: the name may be that of any function, such as os.system.
-        if not (isinstance(kind, type) and issubclass(kind, BaseNotifier)):
+        if not is_notifier:
             raise _invalid(f"{self.path} is no notifier: no class that derives from Airflow's BaseNotifier.")
-        try:
-            return kind(**self._kwargs)
-        # The class may be anybody's, and raise anything.
-        except Exception as error:
-            raise _invalid(f"{self.path} does not take these kwargs: {error}") from error
+        with _any_error_as(lambda said: _invalid(f"{self.path} does not take these kwargs: {said}.")):
+            notifier: BaseNotifier = kind(**self._kwargs)
+        return notifier
 
     def send(self, alert: RapAlert, context: Context) -> None:
         """Send an alert.
@@ -86,80 +86,148 @@ class NamedNotifier:
         """
         # A notifier writes its rendered texts into itself, so each alert needs a new one.
         notifier = self.build()
-        try:
+        with _any_error_as(self._not_taken):
             notifier({**context, "alert": alert})
-        except Exception as error:
-            raise RapError(
-                f"The notifier {self.path} did not take an alert: {type(error).__name__}: {error}",
-                todo=f"Check its connection, and its kwargs in the Variable {VARIABLE}.",
-            ) from error
+
+    def _not_taken(self, said: str) -> RapError:
+        return RapError(
+            f"The notifier {self.path} did not take an alert: {said}.",
+            todo=f"Check its connection, and its kwargs in the Variable {VARIABLE}.",
+        )
 
 
-def read_notifiers() -> list[NamedNotifier]:
-    """Return the notifiers that the Variable names; none if there is no Variable, or it is blank.
+@contextmanager
+def _any_error_as(make: Callable[[str], RapError]) -> Iterator[None]:
+    """Turn any error, also one such as SystemExit, into the error that *make* returns for its text.
 
-    :raises RapConfigurationError: if the Variable is not of the valid form.
+    The code of a notifier may be anybody's, and raise anything. A kill of the task is raised in the main
+    thread, and notifiers of a task run in other threads.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise make(describe_error(error)) from error
+
+
+def read_notifiers() -> tuple[list[NamedNotifier], list[RapConfigurationError]]:
+    """Return the notifiers that the Variable names, and an error for each entry of it that is not valid.
+
+    Both are empty if there is no Variable, or it is blank.
     """
     from airflow.sdk import Variable
 
+    notifiers: list[NamedNotifier] = []
+    malformed: list[RapConfigurationError] = []
     text = Variable.get(VARIABLE, default=None)
     if not text or not text.strip():
-        return []
+        return notifiers, malformed
     try:
         named = json.loads(text)
-    except ValueError as error:
-        raise _invalid(f"It is not JSON: {error}.") from None
-    return [NamedNotifier(setting) for setting in (named if isinstance(named, list) else [named])]
+    except (ValueError, RecursionError) as error:
+        return notifiers, [_invalid(f"It is not JSON: {error}.")]
+    for number, setting in enumerate(named if isinstance(named, list) else [named], start=1):
+        try:
+            notifiers.append(NamedNotifier(setting))
+        except RapConfigurationError as error:
+            error.why = f"Entry {number}: {error.why}"
+            malformed.append(error)
+    return notifiers, malformed
 
 
 def send_alerts(make: Callable[[], Iterable[RapAlert]], context: Context) -> bool:
     """Make alerts and send them, if the Variable names a notifier; log every problem, and raise none.
 
+    A notifier that fails or hangs keeps no alert from the others. A kill of the task ends the wait.
+
     :param make: returns the alerts; called only if there is a notifier, and in another thread.
     :param context: the context of the task.
-    :returns: whether a notifier has taken each of the alerts; False if there is no notifier.
+    :returns: whether there are alerts, and a notifier has taken each of them; False if there is no notifier.
     """
-    sent: list[bool] = []
+    deadline = monotonic() + SECONDS
+    notifiers: list[NamedNotifier] = []
+    alerts: list[RapAlert] = []
 
-    def work() -> None:
-        # Neither a notifier nor the making of an alert may fail the task.
+    def prepare() -> None:
+        named, malformed = read_notifiers()
+        for error in malformed:
+            log.error("%s", error)
+        notifiers.extend(named)
+        if named:
+            alerts.extend(make())
+
+    if _still_runs(_start(prepare), deadline):
+        _log_late("to any notifier")
+        return False
+    taken = _send_to_each(notifiers, alerts, context, deadline)
+    return bool(alerts) and all(
+        number in taken or not any(notifier.wants(alert) for notifier in notifiers)
+        for number, alert in enumerate(alerts)
+    )
+
+
+def _send_to_each(
+    notifiers: Sequence[NamedNotifier], alerts: Sequence[RapAlert], context: Context, deadline: float
+) -> set[int]:
+    """Send the alerts to each notifier; return the numbers of those that a notifier has taken in time."""
+    taken: set[int] = set()
+    threads: list[Thread] = []
+    # In turn while they are quick: under `airflow dags test`, threads may not call Airflow's API at once.
+    for waiting, notifier in zip(range(len(notifiers), 0, -1), notifiers, strict=True):
+        threads.append(_start(partial(_send, notifier, alerts, context, taken)))
+        # One that hangs leaves each of the others its share of the time, and goes on meanwhile.
+        threads[-1].join(max(deadline - monotonic(), 0) / waiting)
+    for notifier, thread in zip(notifiers, threads, strict=True):
+        if _still_runs(thread, deadline):
+            _log_late(f"by {notifier.path}")
+    return taken.copy()
+
+
+def _send(notifier: NamedNotifier, alerts: Iterable[RapAlert], context: Context, taken: set[int]) -> None:
+    for number, alert in enumerate(alerts):
+        if not notifier.wants(alert):
+            continue
+        # Every alert is sent, also after one that was not taken.
         try:
-            notifiers = read_notifiers()
-            if notifiers:
-                # Every alert is sent, also after one that was not taken.
-                sent.append(min([_send(alert, notifiers, context) for alert in make()], default=True))
-        except Exception as error:
+            notifier.send(alert, context)
+            taken.add(number)
+        except RapError as error:
+            _log_problem(error)
+
+
+def _start(work: Callable[[], None]) -> Thread:
+    """Run *work* in a thread, and log whatever it raises: it may not fail the task."""
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
             _log_problem(error)
 
     # In a thread, since a notifier may take for ever; a daemon does not keep the process.
-    thread = Thread(target=copy_context().run, args=(work,), name="hkex-rap-alerts", daemon=True)
+    thread = Thread(target=copy_context().run, args=(run,), name="hkex-rap-alerts", daemon=True)
     thread.start()
-    thread.join(SECONDS)
-    if thread.is_alive():
-        log.error("The alerts were not sent within %g s; the task does not wait any longer.", SECONDS)
-    return any(sent)
+    return thread
 
 
-def _send(alert: RapAlert, notifiers: Iterable[NamedNotifier], context: Context) -> bool:
-    wanted = [notifier for notifier in notifiers if notifier.wants(alert)]
-    taken = 0
-    for notifier in wanted:
-        try:
-            notifier.send(alert, context)
-            taken += 1
-        except RapError as error:
-            _log_problem(error)
-    return taken > 0 or not wanted
+def _still_runs(thread: Thread, deadline: float) -> bool:
+    thread.join(max(deadline - monotonic(), 0))
+    return thread.is_alive()
 
 
-def _log_problem(error: Exception) -> None:
-    text = str(error) if isinstance(error, RapError) else f"{type(error).__name__}: {error}"
+def _log_late(what: str) -> None:
+    log.error("The alerts were not sent %s within %g s; the task does not wait any longer.", what, SECONDS)
+
+
+def _log_problem(error: BaseException) -> None:
+    text = str(error) if isinstance(error, RapError) else describe_error(error)
     log.error("An alert was not sent. %s", text)
 
 
 def _invalid(why: str) -> RapConfigurationError:
     return RapConfigurationError(
-        f"The Variable {VARIABLE} names no usable notifier.",
+        f"The Variable {VARIABLE} is not valid.",
         why=why,
         todo=f"Correct it, such as {_EXAMPLE}, and check it with 'airflow hkex-rap doctor'.",
         variable=VARIABLE,

@@ -44,6 +44,19 @@ class RapError(Exception):
         return type(self), (self.what,), self.__dict__
 
 
+def describe_error(error: BaseException) -> str:
+    """Return type and text of an error; the type alone if it has no text, or cannot give it.
+
+    :param error: any error, also one of somebody else's code.
+    """
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{kind}: {text}" if text else kind
+
+
 class RapConfigurationError(RapError):
     """An argument, connection field or setting is not of the valid form; nothing was sent."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
+import signal
 import threading
+from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +17,12 @@ import pendulum
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseNotifier
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowTaskTerminated,
+    AirflowTaskTimeout,
+)
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom, TaskStatesResult, XComResult
 from airflow.sdk.observability import stats
@@ -519,24 +524,147 @@ def test_a_name_that_is_no_notifier_is_not_called(tmp_path: Path, monkeypatch: p
     assert not never.exists()
 
 
-def test_a_notifier_that_does_not_answer_delays_a_task_by_a_bound_only(
-    complete: RapSimulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+class Bad(BaseNotifier):
+    """A notifier that raises what the test puts into it."""
+
+    raised: BaseException
+    at_start = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.at_start:
+            raise self.raised
+
+    def notify(self, context: Any) -> None:
+        raise self.raised
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+@pytest.mark.parametrize(
+    "raised",
+    [CancelledError(), AirflowTaskTimeout(), SystemExit(1), KeyboardInterrupt()],
+    ids=repr,
+)
+def test_a_notifier_that_raises_anything_leaves_the_others_their_alerts(
+    monkeypatch: pytest.MonkeyPatch,
+    mail: MailServer,
+    caplog: pytest.LogCaptureFixture,
+    raised: BaseException,
+    at_start: bool,
 ) -> None:
-    monkeypatch.setattr(notifiers, "SECONDS", 0.2)
-    name(monkeypatch, {"notifier": "hanging_notifier.Hanging"})
-    module = ModuleType("hanging_notifier")
-    monkeypatch.setattr(module, "Hanging", Hanging, raising=False)
-    monkeypatch.setitem(sys.modules, "hanging_notifier", module)
+    monkeypatch.setattr(Bad, "raised", raised, raising=False)
+    monkeypatch.setattr(Bad, "at_start", at_start)
+    name(monkeypatch, [{"notifier": f"{__name__}.Bad"}, NOTIFIER])
     alert(failing(RuntimeError("x")))
-    Hanging.released.set()
-    assert "were not sent within 0.2 s" in caplog.text
+    assert len(mail.alerts()) == 1
+    assert type(raised).__name__ in caplog.text
+
+
+@pytest.mark.parametrize(
+    "code", ["raise RuntimeError('unusable')", "def (:", "raise SystemExit('unusable')"], ids=repr
+)
+def test_a_module_that_fails_leaves_the_other_notifiers_their_alerts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mail: MailServer,
+    caplog: pytest.LogCaptureFixture,
+    code: str,
+) -> None:
+    (tmp_path / "unusable.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    name(monkeypatch, [{"notifier": "unusable.Notifier"}, NOTIFIER])
+    alert(failing(RuntimeError("x")))
+    assert len(mail.alerts()) == 1
+    assert "unusable.Notifier cannot be imported" in caplog.text
+
+
+def test_an_entry_that_is_not_valid_leaves_the_others_their_alerts(
+    monkeypatch: pytest.MonkeyPatch, mail: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    name(monkeypatch, [NOTIFIER, {"notifer": "x"}, 5, {**NOTIFIER, "severity": ["x"]}, NOTIFIER])
+    alert(failing(RuntimeError("x")))
+    assert len(mail.alerts()) == 2
+    said = [r.getMessage() for r in caplog.records if r.name == notifiers.__name__]
+    assert [re.findall(r"Entry \d", text) for text in said] == [["Entry 2"], ["Entry 3"], ["Entry 4"]]
+
+
+def test_a_notifier_is_interrupted_by_the_keyboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bad, "raised", KeyboardInterrupt(), raising=False)
+    monkeypatch.setattr(Bad, "at_start", True)
+    with pytest.raises(KeyboardInterrupt):
+        notifiers.NamedNotifier({"notifier": f"{__name__}.Bad"}).build()
 
 
 class Hanging(BaseNotifier):
-    released = threading.Event()
+    released: threading.Event
 
     def notify(self, context: Any) -> None:
         self.released.wait(60)
+
+
+class Prompt(BaseNotifier):
+    taken: threading.Event
+
+    def notify(self, context: Any) -> None:
+        self.taken.set()
+
+
+class Killing(Hanging):
+    """A notifier in whose time Airflow kills the task."""
+
+    def notify(self, context: Any) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        super().notify(context)
+
+
+@pytest.fixture
+def released(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let `Hanging` hang until the end of the test."""
+    event = threading.Event()
+    monkeypatch.setattr(Hanging, "released", event, raising=False)
+    yield event
+    event.set()
+
+
+def test_a_notifier_that_hangs_delays_a_task_by_a_bound_and_leaves_the_others_their_time(
+    rap: RapSimulator,
+    released: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(notifiers, "SECONDS", 1.0)
+    monkeypatch.setattr(Prompt, "taken", threading.Event(), raising=False)
+    name(monkeypatch, [{"notifier": f"{__name__}.{kind}"} for kind in ("Hanging", "Prompt")])
+    alert(failing(RuntimeError("x")))
+    assert Prompt.taken.wait(10)
+    assert f"were not sent by {__name__}.Hanging within 1 s" in caplog.text
+
+
+def test_a_kill_of_the_task_ends_the_wait_for_a_notifier(
+    released: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(number: int, frame: object) -> None:
+        raise AirflowTaskTerminated
+
+    name(monkeypatch, {"notifier": f"{__name__}.Killing"})
+    before = signal.signal(signal.SIGUSR1, kill)
+    try:
+        with pytest.raises(AirflowTaskTerminated):
+            alert(failing(RuntimeError("x")))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_error_without_a_text_or_with_itself_as_its_cause_is_alerted(mail: MailServer) -> None:
+    cyclic = ValueError("cyclic")
+    cyclic.__cause__ = cyclic
+    assert one_line(Unreadable(), mail).endswith("has failed: Unreadable")
+    assert one_line(cyclic, mail).endswith("has failed: ValueError: cyclic")
 
 
 # Metrics.

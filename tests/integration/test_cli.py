@@ -287,6 +287,23 @@ def test_doctor_builds_the_notifiers_of_alerts(airflow: Airflow, monkeypatch: py
         assert said in doctor.out
 
 
+def test_doctor_names_each_notifier_that_cannot_be_used(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module, error in (("raises", RuntimeError), ("exits", SystemExit)):
+        (tmp_path / f"{module}.py").write_text(f"raise {error.__name__}")
+    monkeypatch.syspath_prepend(tmp_path)
+    smtp = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+    usable = {"notifier": smtp, "kwargs": {"to": "desk@example.com"}}
+    named = [{"notifier": "raises.Notifier"}, {"notifer": smtp}, {"notifier": "exits.Notifier"}, usable]
+    monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_NOTIFIER", json.dumps(named))
+    doctor = airflow("hkex-rap", "doctor", "--conn-id", "none")
+    assert doctor.status == 1
+    assert states(doctor.out)["alerts"] == ["FAIL", "FAIL", "FAIL", "ok"]
+    for said in ("Entry 2", "raises.Notifier cannot", "exits.Notifier cannot", f"They go to {smtp};"):
+        assert said in doctor.out
+
+
 def test_doctor_names_a_missing_connection_and_an_unusable_lake(airflow: Airflow, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     doctor = airflow("hkex-rap", "doctor", "--conn-id", "nowhere", "--lake", str(tmp_path / "file" / "lake"))

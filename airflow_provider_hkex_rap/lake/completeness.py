@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from airflow_provider_hkex_rap.lake.entry import utc
 from airflow_provider_hkex_rap.lake.planning import is_wanted
 from airflow_provider_hkex_rap.rap.clock import HONG_KONG, is_time
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
@@ -232,6 +233,7 @@ class Completeness:
         day: date,
         verdicts: Sequence[Verdict],
         unfinished: Sequence[tuple[str, int | None, int | None]],
+        seen: pendulum.DateTime,
     ) -> dict[str, Any]:
         """Return the mark of a try: which days are judged for good, and what they lack.
 
@@ -239,6 +241,7 @@ class Completeness:
         :param day: the business date of the run.
         :param verdicts: the verdicts of the run.
         :param unfinished: path, size and mtime of the files that were listed and have not landed.
+        :param seen: when they were listed.
         """
         (own,) = (verdict for verdict in verdicts if verdict.day == day)
         return {
@@ -254,6 +257,7 @@ class Completeness:
             },
             "unfinished": list(unfinished[:_NAMED]),
             "unnamed": len(unfinished[_NAMED:]),
+            "listed": utc(seen),
         }
 
     def _is_final(self, verdict: Verdict) -> bool:

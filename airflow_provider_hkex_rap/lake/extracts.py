@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from airflow_provider_hkex_rap.lake.completeness import recorded, was_whole
 from airflow_provider_hkex_rap.lake.manifest import READERS, list_manifests, read_manifest
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.lake.store import ListedPath
 
 if TYPE_CHECKING:
     from datetime import date
@@ -53,7 +54,7 @@ class Extract(NamedTuple):
 
 
 class ExtractCache:
-    """The extracts of manifest files, which never change once they are written; safe in any thread.
+    """The extracts of manifest files, as long as these have the state of their listing; safe in any thread.
 
     :param files: number of landed files that all extracts may have together; the least recently used are
         removed first.
@@ -61,29 +62,29 @@ class ExtractCache:
 
     def __init__(self, files: int) -> None:
         self._lock = Lock()
-        self._extracts: LRUCache[tuple[str, str], Extract] = LRUCache(files, _weight)
+        self._extracts: LRUCache[tuple[object, ...], Extract] = LRUCache(files, _weight)
 
     def get(self, lake: Lake, path: str) -> Extract | None:
-        """Return the extract of a manifest file; None if it is not known.
+        """Return the extract of a manifest file; None if it is not known, or if the file has changed.
 
         :param lake: the lake.
-        :param path: the path of the manifest file.
+        :param path: the path of the manifest file, as it was listed.
         """
         with self._lock:
-            return self._extracts.get((lake.uri, path))
+            return self._extracts.get(_key(lake, path))
 
     def put(self, lake: Lake, path: str, extract: Extract) -> None:
         """Keep the extract of a manifest file.
 
         :param lake: the lake.
-        :param path: the path of the manifest file.
+        :param path: the path of the manifest file, as it was listed.
         :param extract: its extract.
         """
         # A person may repair a damaged file.
         if extract.problems or _weight(extract) > self._extracts.maxsize:
             return
         with self._lock:
-            self._extracts[lake.uri, path] = extract
+            self._extracts[_key(lake, path)] = extract
 
 
 async def read_extracts(
@@ -118,6 +119,11 @@ def last_downloads(extracts: Iterable[Extract]) -> dict[str, Download]:
     :param extracts: the extracts of manifest files.
     """
     return _last(download for extract in extracts for download in extract.downloads)
+
+
+def _key(lake: Lake, path: str) -> tuple[object, ...]:
+    # A lake that is copied in place shows a part of a manifest file first.
+    return (lake.uri, path, path.state if isinstance(path, ListedPath) else None)
 
 
 def _weight(extract: Extract) -> int:

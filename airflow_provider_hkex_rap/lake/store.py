@@ -66,6 +66,14 @@ class Proven(NamedTuple):
     """RAP's modification time, in seconds since the epoch."""
 
 
+class ListedPath(str):
+    """The path of a listed file, relative to the lake, with the file's state at that time."""
+
+    __slots__ = ("state",)
+    state: tuple[int | None, str | None, float | None]
+    """Size, ETag and time, each None if the listing lacks it; if one differs, the file has changed."""
+
+
 class DirectoryListing(NamedTuple):
     """The content of one directory; paths are relative to the lake."""
 
@@ -167,7 +175,7 @@ class Lake:
             found = []
         listing = DirectoryListing([], [])
         for info in found:
-            relative = self._relative(info["name"].rstrip("/"))
+            relative = self._listed(info["name"].rstrip("/"), info)
             is_directory = info["type"] == "directory"
             is_marker = not is_directory and info["name"].endswith("/")
             if not is_marker and not is_part(relative.rpartition("/")[2]):
@@ -185,11 +193,16 @@ class Lake:
         self.fs.invalidate_cache()
         options = {"prefix": prefix} if prefix and self.lists_trees else {}
         try:
-            found = self.fs.find(self._path(directory), **options)
+            found = self.fs.find(self._path(directory), detail=True, **options)
         except FileNotFoundError:
             return []
-        files = (self._relative(path) for path in found if not path.endswith("/"))
+        files = (self._listed(path, info) for path, info in found.items() if not path.endswith("/"))
         return sorted(path for path in files if not any(map(is_part, path.split("/"))))
+
+    def _listed(self, path: str, info: dict[str, Any]) -> ListedPath:
+        listed = ListedPath(self._relative(path))
+        listed.state = info.get("size"), _etag(info), _created(info)
+        return listed
 
     def _relative(self, path: str) -> str:
         # A backend may return paths with or without the leading slash of the root.

@@ -218,11 +218,13 @@ class Ingest:
         """
         *earlier, last = self.results or [NOTHING_LANDED]
         before = {o.file for result in earlier for o in result.outcomes if o.disposition == "landed"}
+        # A file without a listed size or time was read again, and then its bytes proved to be in the lake.
+        again = [o.file for o in last.outcomes if o.disposition == "already"]
         landed = self.landed
         return {
             "business_date": self.request.day.isoformat(),
             "landed": len(landed),
-            "already": last.already - sum(file in before for file in self.plan.already),
+            "already": last.already - sum(file in before for file in (*self.plan.already, *again)),
             "deferred": last.deferred,
             "quarantined": last.quarantined,
             "failed": last.failed,

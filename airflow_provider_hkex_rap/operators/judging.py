@@ -138,8 +138,15 @@ class Judging:
 
     def _not_landed(self, mark: Mapping[str, Any]) -> RapError | None:
         """Return the error of files that the last try has listed and that have not landed since."""
-        known = {(f"/download/{e.folder}/{e.text}", e.size, e.mtime) for e in self._entries() if e.uri}
-        left = [path for path, size, mtime in mark["unfinished"] if (path, size, mtime) not in known]
+        known: dict[str, list[Entry]] = {path: [] for path, _, _ in mark["unfinished"]}
+        for entry in self._entries():
+            if entry.uri and entry.rap_path in known:
+                known[entry.rap_path].append(entry)
+        left = [
+            path
+            for path, size, mtime in mark["unfinished"]
+            if not any(_is_as_new(entry, size, mtime, mark["listed"]) for entry in known[path])
+        ]
         number = len(left) + mark["unnamed"]
         if not number:
             return None
@@ -157,8 +164,8 @@ class Judging:
             for mark in marks
             if (mark.payload.get("scope"), mark.payload.get("run"), mark.payload.get("day"))
             == (self._scope.key, self._run, day)
-            # A mark of an earlier version does not tell which files are left.
-            and "unnamed" in mark.payload
+            # A mark of an earlier version does not tell which files are left, or when they were listed.
+            and "listed" in mark.payload
         ]
         return own[-1] if own else None
 
@@ -285,6 +292,7 @@ class Judging:
                     (f"{file.folder.path}/{file.text}", file.size, file.mtime)
                     for file in self._ingest.unfinished
                 ],
+                self._ingest.plan.seen,
             ),
         )
 
@@ -322,3 +330,21 @@ class Judging:
             log.info("The lake has %d files of %s.", count, verdict.day.isoformat())
         if verdict.missing:
             log.error("%s lacks %s.", verdict.day.isoformat(), format_missing(verdict.missing))
+
+
+def _is_as_new(entry: Entry, size: int | None, mtime: int | None, listed: str) -> bool:
+    """Return whether an entry's content is the one that was listed, or a newer one.
+
+    :param entry: an entry of the file's name, with a URI.
+    :param size: the listed size in bytes; None if it is unknown.
+    :param mtime: the listed mtime, in seconds since the epoch; None if it is unknown.
+    :param listed: when it was listed, in the form of `Entry.first_seen`.
+    """
+    is_later = entry.first_seen >= listed
+    if mtime is None or entry.mtime is None:
+        # A file that was claimed without a download may have an older content.
+        return is_later and entry.downloaded is not None
+    listed_size = entry.size if entry.listed_size is None else entry.listed_size
+    if entry.mtime == mtime and size in (None, listed_size):
+        return True
+    return is_later and entry.mtime >= mtime

@@ -93,6 +93,24 @@ def test_a_superseded_task_backs_off_and_lands_the_rest(
     assert rap.events.peak_sessions("DCXYZ001") == 1
 
 
+@pytest.mark.parametrize("attributes", ["no_size", "no_mtime", "none"])
+def test_a_file_that_a_later_session_reads_again_counts_once(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, attributes: Any
+) -> None:
+    """Fault 7, if RAP lists no sizes or times: only the bytes show that a file has landed."""
+    monkeypatch.setenv("AIRFLOW__HKEX_RAP__SUPERSEDED_WAIT", "0.1")
+    monkeypatch.setattr(reading, "FILES_IN_FLIGHT", 1)
+    with RapSimulator(now=NOW, server=ServerBehaviour(attributes=attributes)) as rap:
+        use(monkeypatch, rap.connection("DCXYZ001"))
+        for number in range(5):
+            rap.put(Folder.DCASS, f"R{number}_20261120.csv", 100_000, MTIME)
+        download(lake, folders="DCASS", include=["R0_*"])
+        rap.faults.add(Fault("drop", path="*/R3_*", at_byte=10, times=2))
+        summary = download(lake, in_a_run(), folders="DCASS")
+        assert len(rap.events.of("login")) == 4
+    assert (summary["landed"], summary["already"]) == (4, 1)
+
+
 def test_a_task_superseded_as_rap_shuts_waits_for_the_opening(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

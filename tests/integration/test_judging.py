@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,7 +21,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapTransferError,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder
-from airflow_provider_hkex_rap.testing import Fault, RapSimulator
+from airflow_provider_hkex_rap.testing import Fault, RapSimulator, ServerBehaviour
 
 from ..simulated_rap import download, in_a_run, use
 
@@ -220,6 +220,43 @@ def test_a_file_that_the_last_try_left_is_not_forgotten_when_rap_shuts(
     at(monkeypatch, listed, "2026-11-21 03:35")
     with pytest.raises(AirflowFailException, match=r"NEW_CXYZ_20261120\.csv"):
         judge(lake, run_of("friday", **friday))
+
+
+@pytest.fixture(params=["full", "no_size", "no_mtime", "none"])
+def any_listing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RapSimulator]:
+    """Run a RAP whose listing may lack sizes and times."""
+    with RapSimulator(server=ServerBehaviour(attributes=request.param)) as rap:
+        at(monkeypatch, rap, "2026-11-21 03:20")
+        yield rap
+
+
+@pytest.mark.parametrize("fault", ["truncate", "grow"])
+def test_a_file_that_another_run_lands_after_the_last_try_is_not_missed(
+    any_listing: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    put(any_listing, "TP001", FRIDAY)
+    friday = {"folders": ["DCASS"], "expect": ["TP001_*"]}
+    any_listing.faults.add(Fault(fault, path="*/TP001*", at_byte=250, times=1))
+    with pytest.raises(RapTransferError):
+        download(lake, run_of("friday", business_date="2026-11-20"), **friday)
+    assert download(lake, **friday)["landed"] == 1
+    at(monkeypatch, any_listing, "2026-11-21 03:35")
+    assert not judge(lake, run_of("friday", business_date="2026-11-20"), **friday)["missing"]
+
+
+def test_an_older_content_does_not_count_for_a_republished_file_when_rap_shuts(
+    any_listing: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(any_listing, "TP001", FRIDAY)
+    friday = {"folders": ["DCASS"], "expect": ["TP001_*"]}
+    assert download(lake, **friday)["landed"] == 1
+    put(any_listing, "TP001", FRIDAY, 23)
+    any_listing.faults.add(Fault("deny", path="*/TP001*", times=None))
+    with pytest.raises(RapTransferError):
+        download(lake, run_of("friday", business_date="2026-11-20"), **friday)
+    at(monkeypatch, any_listing, "2026-11-21 03:35")
+    with pytest.raises(AirflowFailException, match=r"TP001_CXYZ_20261120\.csv"):
+        judge(lake, run_of("friday", business_date="2026-11-20"), **friday)
 
 
 def test_the_days_of_an_outage_are_judged_once(

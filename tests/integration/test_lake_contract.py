@@ -14,7 +14,10 @@ import pytest
 
 from airflow_provider_hkex_rap.lake import claims
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
+from airflow_provider_hkex_rap.lake.listing import list_directories
 from airflow_provider_hkex_rap.lake.spool import MEMORY_BYTES, Spool
+from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.lake.store import ListedPath
 from airflow_provider_hkex_rap.lake.verify import verify
 
 from ..in_memory_rap import CUSTOMER, NOW, InMemoryRap, assert_holds_once, landed, manifest_files, run
@@ -106,6 +109,23 @@ def test_a_second_run_reads_and_writes_nothing(lake: Lake, rap: InMemoryRap) -> 
     assert (result.landed, result.already, result.failed) == (0, len(rap.files), 0)
     assert not rap.reads
     assert lake.walk("") == before
+
+
+def test_a_listing_shows_that_a_file_has_changed(lake: Lake) -> None:
+    lake.fs.makedirs(f"{lake.root}/manifest", exist_ok=True)
+    states = []
+    for content in (b"a part", None, b"a part and the rest"):
+        if content:
+            lake.fs.pipe_file(f"{lake.root}/manifest/file", content)
+        (listed,) = asyncio.run(list_one(lake))
+        assert isinstance(listed, ListedPath)
+        states.append(listed.state)
+    assert states[0] == states[1] != states[2]
+
+
+async def list_one(lake: Lake) -> list[str]:
+    async with StorageCalls(1) as calls:
+        return await list_directories(calls, lake, ["manifest"])
 
 
 def test_republished_content_lands_beside_the_first_and_names_it(

@@ -188,6 +188,21 @@ def test_a_later_look_reads_new_manifest_files_and_leaves_out_those_that_are_gon
     assert cell(board(NIGHT), FRIDAY)["files"] == 3
 
 
+def test_a_manifest_file_that_was_copied_in_part_is_read_again(
+    lake: Path, read: Callable[[], set[str]]
+) -> None:
+    write_history(lake, DAYS)
+    path = next((lake / "manifest/CXYZ/DCASS").glob(f"{FRIDAY}/*.jsonl"))
+    whole = path.read_bytes()
+    path.write_bytes(whole.splitlines(keepends=True)[0])
+    assert cell(board(NIGHT), FRIDAY)["files"] == 1
+    path.write_bytes(whole)
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+    read()
+    assert cell(board(NIGHT), FRIDAY)["files"] == 3
+    assert read() == set()
+
+
 def test_a_new_folder_is_judged_once_enough_of_its_days_are_known(lake: Path) -> None:
     write_history(lake, DAYS)
     write_history(lake, DAYS[3:6], [Folder.DCASS_OTHERS])

@@ -218,7 +218,7 @@ def test_a_year_with_outages_and_missing_reports(seed: int) -> None:
         judged = completeness(window, listed, now=now, naming=naming)
         verdicts = [judged.judge(each) for each in (*judged.unjudged_days(day, marks, str(day)), day)]
         found |= {(v.day, m.description.partition(" ")[0]) for v in verdicts for m in v.missing}
-        marks = [*marks[-40:], judged.mark(str(day), day, verdicts, [])]
+        marks = [*marks[-40:], judged.mark(str(day), day, verdicts, [], now)]
     expected = {
         (day, code) for day in days[8:] for code in failed[day] if day <= outage_ends or day < days[-10]
     }

@@ -152,6 +152,18 @@ def test_a_missing_report_of_a_holiday_is_a_warning_once_in_the_run(
     assert warning["board"].endswith("/hkex-rap/?customer=CXYZ&day=2026-12-25")
 
 
+def test_a_day_whose_missing_report_fails_the_task_is_no_warning_too(
+    complete: RapSimulator, lake: Path, mail: MailServer
+) -> None:
+    (missing,) = [
+        file for file in complete.files(Folder.DCASS) if file.text == f"TP001_CXYZ_{FRIDAY:%Y%m%d}.csv"
+    ]
+    complete.remove(Folder.DCASS, missing.name)
+    with pytest.raises(RapReportMissing):
+        land(lake, run(try_number=2))
+    assert mail.alerts() == []
+
+
 def test_republished_content_is_a_warning_unless_versions_are_collected(
     complete: RapSimulator, lake: Path, mail: MailServer
 ) -> None:

@@ -274,14 +274,30 @@ def _check_notifiers() -> Iterator[Finding]:
     for notifier in notifiers:
         try:
             notifier.build()
-            usable.append(notifier.path)
         except RapConfigurationError as error:
             errors.append(error)
+            continue
+        usable.append(notifier.path)
+        for conn_id in notifier.connections:
+            if not _is_connection(conn_id):
+                found = f"{notifier.path} needs the connection {conn_id!r}, which this machine does not find."
+                yield Finding(WARN, "alerts", f"{found} Create it, or correct the Variable {VARIABLE}.")
     yield from (Finding(FAIL, "alerts", str(error)) for error in errors)
     if usable:
         yield Finding(OK, "alerts", f"They go to {', '.join(usable)}; none was sent.")
     elif not errors:
         yield Finding(NOTE, "alerts", f"Alerts are off: there is no Variable {VARIABLE}.")
+
+
+def _is_connection(conn_id: str) -> bool:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        return False
+    return True
 
 
 def _check_login(source: AirflowLoginSource, now: pendulum.DateTime) -> Iterator[Finding]:

@@ -59,6 +59,12 @@ class NamedNotifier:
         """Return whether the notifier gets alerts of this severity."""
         return alert.severity == "error" or not self._errors_only
 
+    @property
+    def connections(self) -> list[str]:
+        """The Airflow connections that the arguments name, by Airflow's convention for such arguments."""
+        named = (value for name, value in self._kwargs.items() if name.endswith("conn_id"))
+        return [value for value in named if isinstance(value, str)]
+
     def build(self) -> BaseNotifier:
         """Return the notifier.
 

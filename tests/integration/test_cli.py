@@ -287,6 +287,18 @@ def test_doctor_builds_the_notifiers_of_alerts(airflow: Airflow, monkeypatch: py
         assert said in doctor.out
 
 
+def test_doctor_warns_of_a_notifier_without_its_connection(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+    kwargs = {"to": "a@b.example", "smtp_conn_id": "mail_of_alerts"}
+    monkeypatch.setenv("AIRFLOW_VAR_HKEX_RAP_NOTIFIER", json.dumps({"notifier": path, "kwargs": kwargs}))
+    said = airflow("hkex-rap", "doctor").out
+    assert re.search(r"warn +alerts .*needs the connection 'mail_of_alerts'", said)
+    monkeypatch.setenv("AIRFLOW_CONN_MAIL_OF_ALERTS", "smtp://localhost")
+    assert "mail_of_alerts" not in airflow("hkex-rap", "doctor").out
+
+
 def test_doctor_names_each_notifier_that_cannot_be_used(
     airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -109,10 +109,15 @@ class Completeness:
         self._naming = naming
         # The entries, and not their sightings, which would take as much memory again.
         self._landed: dict[date, list[Entry]] = {}
+        known: list[Sighting] = []
         for entry in entries:
-            if entry.uri is not None and scope.covers(entry.folder, entry.text):
-                self._landed.setdefault(self._sighting(entry).business_date, []).append(entry)
-        self.history = History.of(itertools.chain(self._listed(listed), self._known()))
+            if entry.uri is None or not scope.covers(entry.folder, entry.text):
+                continue
+            sighting = self._sighting(entry)
+            self._landed.setdefault(sighting.business_date, []).append(entry)
+            if entry.account == scope.account and was_whole(entry, sighting.business_date):
+                known.append(sighting)
+        self.history = History.of(itertools.chain(self._listed(listed), known))
 
     def _listed(self, listed: Iterable[RemoteFile]) -> Iterator[Sighting]:
         for file in listed:
@@ -121,12 +126,6 @@ class Completeness:
                 # The first listing may show a part of a day only, which would make its other reports unusual.
                 if self.is_listed_whole(sighting.business_date):
                     yield sighting
-
-    def _known(self) -> Iterator[Sighting]:
-        for day, entries in self._landed.items():
-            for entry in entries:
-                if entry.account == self.scope.account and was_whole(entry, day):
-                    yield self._sighting(entry)
 
     def _sighting(self, entry: Entry) -> Sighting:
         seen = _first_seen(entry)

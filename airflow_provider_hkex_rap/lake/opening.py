@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from airflow_provider_hkex_rap.lake.refusals import refusal
+from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
         raise _invalid(text, fault)
     if local:
         return _open_local(path)
-    storage, root, root_uri = _open_storage(text)
+    # Some storages look for the credentials as soon as they are opened.
+    with refusing(f"The lake {text!r} cannot be opened", text):
+        storage, root, root_uri = _open_storage(text)
     return Lake(storage, root, root_uri)
 
 
@@ -117,6 +119,3 @@ def _open_storage(text: str) -> tuple[AbstractFileSystem, str, str]:
             " or correct the URI.",
             lake=text,
         ) from None
-    # Some storages look for the credentials as soon as they are opened, and each has errors of its own.
-    except Exception as error:
-        raise refusal(f"The lake {text!r} cannot be opened", text, error) from error

@@ -67,7 +67,7 @@ def read_customer(lake: Lake, customer: str, today: pendulum.Date) -> list[Extra
     """Return the extracts of a customer's manifest for the days around today.
 
     :param lake: the lake.
-    :param customer: one of the customers of which it has a manifest.
+    :param customer: a customer whose manifest is in the lake.
     :param today: the date in Hong Kong.
     :raises LakeError: if the lake cannot be read.
     """
@@ -100,7 +100,7 @@ def lake_uris() -> list[str]:
 
 
 def customers_of(lake: Lake) -> list[str]:
-    """Return the customers of which a lake has a manifest, sorted.
+    """Return the customers whose manifests are in a lake, sorted.
 
     :param lake: the lake.
     :raises LakeError: if the lake cannot be read, or has no manifest of any customer.

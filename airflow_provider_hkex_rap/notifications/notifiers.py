@@ -182,7 +182,7 @@ def _send_to_each(
     # In turn while they are quick: under `airflow dags test`, threads may not call Airflow's API at once.
     for waiting, notifier in zip(range(len(notifiers), 0, -1), notifiers, strict=True):
         threads.append(_start(partial(_send, notifier, alerts, context, taken)))
-        # One that hangs leaves each of the others its share of the time, and goes on meanwhile.
+        # If it hangs, the others still have their shares of the time; its thread continues beside them.
         threads[-1].join(max(deadline - monotonic(), 0) / waiting)
     for notifier, thread in zip(notifiers, threads, strict=True):
         if _still_runs(thread, deadline):

@@ -64,7 +64,7 @@ _POLL_SECONDS = 0.5
 class BoardDays(NamedTuple):
     """The days of the board.
 
-    :param today: its newest day, of which the evening's reports are awaited.
+    :param today: its newest day; the reports of its evening are awaited.
     :param yesterday: the trading day before, which lacks a report.
     :param leaving: the oldest trading day that RAP keeps, which lacks one too.
     """
@@ -78,7 +78,7 @@ _MISSING_YESTERDAY, _MISSING_LEAVING = "TP001", "RPI03"
 
 
 def main() -> int:
-    """Land two weeks of reports, of which RAP lacks two, and serve Airflow's UI until it is stopped.
+    """Land two weeks of reports, two of which RAP lacks, and serve Airflow's UI until it is stopped.
 
     :returns: 0 after Ctrl-C, SIGTERM or the end of the terminal; 1 if Airflow failed.
     """
@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def choose_board_days(at: pendulum.DateTime) -> BoardDays:
-    """Return the latest days, of which each is judged: a missing report of a public holiday is no error.
+    """Return the latest days that are judged: a missing report of a public holiday is no error.
 
     :param at: the present time, in Hong Kong.
     """

@@ -120,13 +120,13 @@ class RapDownloadOperator(RapFolderTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the new files and judge the run's trading day."""
-        from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
-        from airflow_provider_hkex_rap.lake.preflight import check_lake
-        from airflow_provider_hkex_rap.operators.ingest import Ingest
-        from airflow_provider_hkex_rap.operators.judging import Judging
-        from airflow_provider_hkex_rap.operators.reporting import Reporting
-
         with self.ending(context):
+            from airflow_provider_hkex_rap.hooks.login_source import AirflowLoginSource
+            from airflow_provider_hkex_rap.lake.preflight import check_lake
+            from airflow_provider_hkex_rap.operators.ingest import Ingest
+            from airflow_provider_hkex_rap.operators.judging import Judging
+            from airflow_provider_hkex_rap.operators.reporting import Reporting
+
             expect = parse_expect(self.expect)
             source = AirflowLoginSource(self.rap_conn_id)
             runner = self.session_runner(source, context, superseded_retries=_SUPERSEDED_RETRIES)

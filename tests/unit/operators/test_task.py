@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 from airflow.sdk.execution_time import supervisor, task_runner
 
+from airflow_provider_hkex_rap.operators import task as task_module
 from airflow_provider_hkex_rap.operators.task import RapTask, is_test_run
 from airflow_provider_hkex_rap.rap import errors
 from airflow_provider_hkex_rap.rap.errors import RapClosed, RapError
@@ -89,3 +91,24 @@ def test_a_kill_does_not_reach_the_next_try_of_the_same_object() -> None:
     with made.ending({}):
         made.on_kill()
     assert not made._killed
+
+
+def test_the_first_task_of_a_process_sets_the_existing_objects_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_module, "_is_first_task", True)
+    with task().ending({}):
+        assert gc.get_freeze_count() > 10_000
+    assert gc.get_freeze_count() == 0
+    # Else garbage of the first task would never be found.
+    with task().ending({}):
+        assert gc.get_freeze_count() == 0
+
+
+def test_a_heap_that_a_worker_has_frozen_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_module, "_is_first_task", True)
+    gc.freeze()
+    try:
+        with task().ending({}):
+            pass
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

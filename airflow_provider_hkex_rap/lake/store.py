@@ -320,10 +320,10 @@ class Lake:
             with self.turn:
                 answer = None if candidate in present else self._create(relative, spool, mtime)
                 adopted = answer is None
-                if answer and _proves(answer, spool):
+                if answer and self._proves(answer, spool):
                     return self._landed(candidate, spool.sha256, answer, adopted=False)
                 info = self.stat(relative)
-                held = info and self._holds(relative, info, spool, adopted=adopted)
+                held = info and self._holds(relative, info, spool)
             if info and held:
                 return self._landed(candidate, spool.sha256, info, adopted=adopted)
             if not adopted:
@@ -377,8 +377,7 @@ class Lake:
         path = self._path(relative)
         try:
             if self.is_local:
-                create_whole(path, spool.content, mtime, spool.sha256)
-                return {}
+                return {"size": create_whole(path, spool.content, mtime, spool.sha256)}
             return _without_conflict(partial(self._upload, path, spool, mtime))
         # An object store may have stored the file and lost its answer, or have its own error for "exists";
         # and a directory may have the name.
@@ -412,19 +411,22 @@ class Lake:
             return {"headers": {"x-ms-meta-sha256": sha256, "x-ms-meta-rap_mtime": mtime}}
         return {}
 
-    def _holds(self, relative: str, info: dict[str, Any], spool: Spool, *, adopted: bool) -> bool:
-        """Return whether a file holds the spooled bytes."""
-        if info["size"] != spool.size:
-            return False
+    def _proves(self, answer: dict[str, Any], spool: Spool) -> bool:
+        """Return whether the answer to an exclusive create proves that the file has the spooled bytes."""
         # Reading back a local file that this process has just written reads the page cache, not the disk.
-        proven = not adopted if self.is_local else _proves(info, spool)
-        return proven or self._sha256(self._path(relative)) == spool.sha256
+        return bool(answer["size"] == spool.size) if self.is_local else _has_md5(answer, spool)
+
+    def _holds(self, relative: str, info: dict[str, Any], spool: Spool) -> bool:
+        """Return whether a file holds the spooled bytes."""
+        return info["size"] == spool.size and (
+            _has_md5(info, spool) or self._sha256(self._path(relative)) == spool.sha256
+        )
 
     def _landed(self, name: str, sha256: str, info: dict[str, Any], *, adopted: bool) -> Landed:
         return Landed(name, sha256, _etag(info), info.get("VersionId"), adopted, _created(info))
 
 
-def _proves(attributes: dict[str, Any], spool: Spool) -> bool:
+def _has_md5(attributes: dict[str, Any], spool: Spool) -> bool:
     """Return whether a checksum that the storage has computed is that of the spooled bytes."""
     # S3 without a key of the bucket's own; Azure, in the answer to an upload of one part; GCS.
     md5s = _etag(attributes), bytes(attributes.get("content_md5") or b"").hex(), attributes.get("md5Hash")

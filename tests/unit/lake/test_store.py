@@ -171,6 +171,16 @@ def test_bytes_that_a_storage_mangles_do_not_count_as_landed(spooled):
     assert caught.value.uri.endswith(f"{DAY}/a.csv")
 
 
+def test_a_local_disk_that_keeps_less_than_it_was_given_is_a_conflict(tmp_path, spooled, monkeypatch):
+    write = os.write
+    lake, spool = Lake(fsspec.filesystem("file"), str(tmp_path / "lake")), spooled(b"bytes")
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:-1]) + 1)
+    with pytest.raises(LakeConflict) as caught:
+        commit(lake, spool)
+    monkeypatch.undo()
+    assert caught.value.uri.endswith(f"{DAY}/a.csv")
+
+
 def test_if_the_file_system_looks_before_it_writes_no_other_thread_writes_in_between(spooled):
     both_have_looked = threading.Barrier(2)
 

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 _SURE_BLOCK = 32 * 1024
 """Nearly every server answers a READ of so many bytes whole: a shorter answer is then the end of the file."""
 _LARGEST_BLOCK = 256 * 1024
-# Bytes requested and not yet handed on, for one file and for all: these bound a session's memory.
-_FILE_WINDOW = 4 * 1024 * 1024
-_SESSION_WINDOW = 16 * 1024 * 1024
+# Bytes requested and not yet handed on, for one file and for all: these bound a session's memory. Of large
+# files three are read at a time, so that the others are committed meanwhile.
+_FILE_WINDOW = 8 * 1024 * 1024
+_SESSION_WINDOW = 24 * 1024 * 1024
 _MOST_READS_BEYOND = 2**15
 """READs beyond the size that RAP gives, at most: a server may answer without an end. They get up to 1 GiB."""
 
@@ -163,6 +164,10 @@ class FileReader:
 
     async def _blocks(self, handle: SFTPClientFile, size: int) -> AsyncGenerator[_Block]:
         """Yield a file's blocks in order, many requested ahead; stop before *size* if the file ends there."""
+        if 0 < size <= self._block:
+            # Most files have one block, and need no task for it.
+            yield await self._read_block(handle, size, 0, True)
+            return
         offsets = iter(range(0, size, self._block))
         ahead: deque[asyncio.Task[_Block]] = deque()
         try:

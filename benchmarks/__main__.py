@@ -27,6 +27,8 @@ _PHASE_RUNS = 3
 # A run that waits for round trips only takes nearly the same time each time.
 _SLOW_SECONDS = 30
 _SLOW_RUNS = 2
+_KEPT_BYTES = 10**8
+"""The files of larger works are removed after each run, those of smaller works at the end."""
 
 WORKS: Mapping[str, Callable[[], Work]] = {
     "S": work.small,
@@ -51,10 +53,13 @@ def main(arguments: Sequence[str], works: Mapping[str, Callable[[], Work]] = WOR
     phases: dict[str, list[Any]] = {}
     if options.scale:
         return _measure_scale(options)
-    with _server({name: works[name]() for name in _works_of(options.only)}) as (server, published):
+    with (
+        tempfile.TemporaryDirectory(prefix="rap-benchmark-") as home,
+        _server({name: works[name]() for name in _works_of(options.only)}) as (server, published),
+    ):
         for case in options.only:
             name, _, round_trip = case.partition("-")
-            with _site(server, float(round_trip), with_s3=name == "S3") as site:
+            with _site(server, Path(home, case), float(round_trip), with_s3=name == "S3") as site:
                 results[case] = _measure(case, site, published[name], options)
                 phases[case] = _phases(site, published[name], options)
             _keep(case, results[case], phases[case], options)
@@ -141,13 +146,13 @@ def _server(works: dict[str, Work]) -> Iterator[tuple[OpenSSH, dict[str, Work]]]
 
 
 @contextlib.contextmanager
-def _site(server: OpenSSH, round_trip: float, *, with_s3: bool) -> Iterator[Site]:
+def _site(server: OpenSSH, home: Path, round_trip: float, *, with_s3: bool) -> Iterator[Site]:
+    home.mkdir()
     with (
-        tempfile.TemporaryDirectory(prefix="rap-benchmark-") as home,
         delayed(server.port, round_trip) as port,
         storage.s3() if with_s3 else contextlib.nullcontext("") as url,
     ):
-        site = Site(server, port, Path(home), url)
+        site = Site(server, port, home, url)
         site.prepare()
         yield site
 
@@ -175,7 +180,7 @@ def _measure(case: str, site: Site, files: Work, options: argparse.Namespace) ->
 def _run(peer: Peer, site: Site, files: Work, row: report.Row) -> None:
     before = _logins(site.server)
     try:
-        measured = _in_new_directory(site, lambda target: peer.fetch(site, files, target))
+        measured = _in_new_directory(site, files, lambda target: peer.fetch(site, files, target))
     except FailedError as error:
         row.problem = f"failed: {error}".replace("\n", " ")
         return
@@ -184,13 +189,14 @@ def _run(peer: Peer, site: Site, files: Work, row: report.Row) -> None:
     row.logins = (_logins(site.server) - before) // (3 if peer is OURS else 1)
 
 
-def _in_new_directory(site: Site, fetch: Callable[[Path], Measured]) -> Measured:
-    target = site.home / "target"
-    target.mkdir()
+def _in_new_directory(site: Site, files: Work, fetch: Callable[[Path], Measured]) -> Measured:
+    target = Path(tempfile.mkdtemp(dir=site.home))
     try:
         return fetch(target)
     finally:
-        shutil.rmtree(target)
+        # For minutes after a file was removed, ext4 creates new ones slowly, each by up to a millisecond.
+        if files.bytes > _KEPT_BYTES:
+            shutil.rmtree(target)
         if site.s3:
             storage.empty(site.s3)
 
@@ -199,9 +205,9 @@ def _phases(site: Site, files: Work, options: argparse.Namespace) -> list[Any]:
     if options.no_phases:
         return []
     return [
-        _in_new_directory(site, lambda target: fetch_with_operator(site, files, target, phases=True)).details[
-            "phases"
-        ]
+        _in_new_directory(
+            site, files, lambda target: fetch_with_operator(site, files, target, phases=True)
+        ).details["phases"]
         for _ in range(min(options.runs, _PHASE_RUNS))
     ]
 

@@ -59,7 +59,7 @@ class FileReader:
         """The error by which the server answers a READ at the end of a file, if it does."""
         self._block = max(_SURE_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
 
-    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
+    async def list(self, listing: Callable[[int], Awaitable[T]]) -> T:
         """List a directory, which counts among the open files; see `Requests.list`."""
         return await self._requests.list(listing)
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import asyncssh
 import pytest
+from asyncssh.sftp import SFTPServerHandler
 
 from airflow_provider_hkex_rap.lake import reading as lake_reading
 from airflow_provider_hkex_rap.rap.errors import (
@@ -45,14 +46,30 @@ class FewHandles(asyncssh.SFTPServer):
         return super().close(file_obj)
 
 
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let asyncssh's servers process requests side by side; else they finish each before the next one."""
+    process = SFTPServerHandler._process_packet
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self: SFTPServerHandler, *arguments: Any) -> None:
+        task = asyncio.create_task(process(self, *arguments))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    monkeypatch.setattr(SFTPServerHandler, "_process_packet", start)
+
+
 class FewReads(asyncssh.SFTPServer):
     """A server that refuses a READ while others are under way."""
 
     most = 8
+    refused = 0
     _reading = 0
 
     async def read(self, file_obj: Any, offset: int, size: int) -> Any:
         if self._reading >= self.most:
+            type(self).refused += 1
             raise asyncssh.SFTPFailure("Too many outstanding requests")
         self._reading += 1
         try:
@@ -174,16 +191,19 @@ def test_a_denied_file_fails_alone_after_three_requests(
     assert max(server.opened.values()) <= 3
 
 
+@pytest.mark.usefixtures("side_by_side")
 @pytest.mark.parametrize("most", [1, 8])
 def test_a_server_that_takes_few_reads_gives_every_file_in_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     contents = REPORTS | {"LARGE_20261120.zip": os.urandom(3_000_000)}
     publish(tmp_path / "root", contents)
-    with serving(tmp_path / "root", type("Few", (FewReads,), {"most": most})) as connection:
+    server = type("Few", (FewReads,), {"most": most})
+    with serving(tmp_path / "root", server) as connection:
         use(monkeypatch, connection)
         assert download(tmp_path / "lake", folders="DCASS")["landed"] == 61
     assert landed(tmp_path / "lake") == contents
+    assert server.refused
 
 
 @pytest.mark.parametrize("says", [-1, 0, 1])
@@ -573,11 +593,12 @@ class FewRequests(asyncssh.SFTPServer):
     """A server that refuses a request on a file while others are under way."""
 
     most = 1
-    opened = closed = 0
+    opened = closed = refused = 0
     _under_way = 0
 
     async def _limited(self, request: Any, *arguments: Any) -> Any:
         if self._under_way >= self.most:
+            type(self).refused += 1
             raise asyncssh.SFTPFailure("Too many outstanding requests")
         self._under_way += 1
         try:
@@ -603,6 +624,7 @@ class FewRequests(asyncssh.SFTPServer):
         type(self).closed += 1
 
 
+@pytest.mark.usefixtures("side_by_side")
 @pytest.mark.parametrize("most", [1, 4])
 def test_a_server_that_takes_few_requests_of_any_kind_gives_every_file_in_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
@@ -614,6 +636,7 @@ def test_a_server_that_takes_few_requests_of_any_kind_gives_every_file_in_one_ru
         assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
     assert landed(tmp_path / "lake") == REPORTS
     assert server.opened == server.closed == 60
+    assert server.refused
 
 
 class ErrorsBeyond(asyncssh.SFTPServer):
@@ -641,3 +664,43 @@ def test_errors_at_the_end_of_files_are_asked_twice_only_until_they_are_known(
     assert landed(tmp_path / "lake") == contents
     # One READ at the end of each file; those of the first ten files that were too large; a few once more.
     assert server.refused < 240
+
+
+class OneReadDirectory(asyncssh.SFTPServer):
+    """A server that refuses a READDIR while another is under way."""
+
+    listings = 0
+    most_open = 0
+    _open = 0
+
+    async def scandir(self, path: bytes) -> Any:
+        type(self).listings += 1
+        async for entry in super().scandir(path):
+            # A second request for the next entry of this generator fails meanwhile.
+            await asyncio.sleep(0)
+            yield entry
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+        self._open += 1
+        type(self).most_open = max(self.most_open, self._open)
+        return super().open(path, pflags, attrs)
+
+    def close(self, file_obj: Any) -> Any:
+        self._open -= 1
+        return super().close(file_obj)
+
+
+@pytest.mark.usefixtures("side_by_side")
+def test_a_server_that_takes_one_readdir_at_a_time_is_listed_whole_and_read_as_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"R{number:03}_20261120.csv": b"%d" % number for number in range(450)}
+    publish(tmp_path / "root", contents)
+    server = type("Fresh", (OneReadDirectory,), {})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 450
+        assert download(tmp_path / "lake", folders="DCASS")["already"] == 450
+    assert landed(tmp_path / "lake") == contents
+    assert server.listings == 4
+    assert server.most_open > 30

@@ -202,7 +202,7 @@ _COMMANDS = (
         help="Show the reports of the last ten days that have landed, and those that are missing",
         description="Show the landed and the missing reports of each folder, for each trading day that RAP"
         " still keeps (guide, section 4.1). It reads the lake only. Exit status 1 if a report is missing; a"
-        " report is awaited until its usual time.",
+        " report is awaited until the latest time at which it came on the days before.",
         func=lazy_load_command(f"{_ROOM}.gaps.gaps"),
         args=(
             _LAKE,

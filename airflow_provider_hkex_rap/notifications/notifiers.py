@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "hkex_rap_notifier"
 """The Airflow Variable that names the notifiers."""
-SECONDS = 15.0
+SEND_SECONDS = 15.0
 """Seconds that a task waits until its alerts are sent, at most; Airflow ends a failed task after twenty."""
 
 _FIELDS = {"notifier", "kwargs", "severity"}
@@ -151,7 +151,7 @@ def send_alerts(make: Callable[[], Iterable[RapAlert]], context: Context) -> boo
     :param context: the context of the task.
     :returns: whether there are alerts, and a notifier has taken each of them; False if there is no notifier.
     """
-    deadline = monotonic() + SECONDS
+    deadline = monotonic() + SEND_SECONDS
     notifiers: list[NamedNotifier] = []
     alerts: list[RapAlert] = []
 
@@ -223,7 +223,7 @@ def _still_runs(thread: Thread, deadline: float) -> bool:
 
 
 def _log_late(what: str) -> None:
-    log.error("The alerts were not sent %s within %g s; the task does not wait any longer.", what, SECONDS)
+    log.error("The alerts were not sent %s within %g s; the task waits no longer.", what, SEND_SECONDS)
 
 
 def _log_problem(error: BaseException) -> None:

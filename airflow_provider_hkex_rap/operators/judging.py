@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.aio.thread import in_thread
-from airflow_provider_hkex_rap.lake.completeness import MARK, Completeness, Scope
+from airflow_provider_hkex_rap.lake.completeness import Completeness, Scope
 from airflow_provider_hkex_rap.lake.entry import Disposition
-from airflow_provider_hkex_rap.lake.layout import new_run
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
-from airflow_provider_hkex_rap.lake.marks import MARK_DAYS, read_marks, write_mark
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.operators.judgement_marks import JudgementMarks, not_landed
 from airflow_provider_hkex_rap.rap.calendar import load_public_holidays
-from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing, RapTransferError
+from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
 from airflow_provider_hkex_rap.rap.judgement import (
     Report,
     Verdict,
@@ -75,7 +74,9 @@ class Judging:
         self.covers = self._scope.covers
         self.verdicts: list[Verdict] = []
         """The verdicts, that of the run's own day last."""
-        self._marks: list[Mark] | None = None
+        self._marks = JudgementMarks(ingest, self._scope)
+        self._earlier: list[Mark] | None = None
+        """The marks of earlier judgements; None before they were read."""
 
     async def land_and_judge(self) -> None:
         """Land the files in one session, then judge.
@@ -107,10 +108,10 @@ class Judging:
         with self._refusing():
             async with StorageCalls(_THREADS) as calls:
                 # A task without a judgement has no marks, and may run every ten minutes.
-                if self._marks is None:
-                    self._marks = await self._read_marks(calls) if self._scope.expect else []
+                if self._earlier is None:
+                    self._earlier = await self._marks.read(calls) if self._scope.expect else []
                 await self._load_baseline(calls)
-                self._judge(self._marks, self._ingest.plan.known)
+                self._judge(self._earlier, self._ingest.plan.known)
                 await self._write_mark(calls)
 
     async def judge_without_rap(self) -> bool:
@@ -123,51 +124,19 @@ class Judging:
         request = self._ingest.request
         with self._refusing():
             async with StorageCalls(_THREADS) as calls:
-                mark = self._own_mark(await self._read_marks(calls))
+                mark = self._marks.own(await self._marks.read(calls))
                 if mark is None:
                     return False
                 await self._ingest.load_ledger(calls)
                 self._completeness = self._known(())
                 self.verdicts = self._completeness.judge_again(request.day, mark)
-                self.error = self._not_landed(mark) or self._completeness.error(request.day, self.verdicts)
+                left = not_landed(mark, self._entries())
+                self.error = left or self._completeness.error(request.day, self.verdicts)
                 self._log()
         if self.error:
             self.error.retryable = False
             self.error.todo = "RAP is shut: clear the task when it is open, or ask HKEX for the reports."
         return True
-
-    def _not_landed(self, mark: Mapping[str, Any]) -> RapError | None:
-        """Return the error of files that the last try has listed and that have not landed since."""
-        known: dict[str, list[Entry]] = {path: [] for path, _, _ in mark["unfinished"]}
-        for entry in self._entries():
-            if entry.uri and entry.rap_path in known:
-                known[entry.rap_path].append(entry)
-        left = [
-            path
-            for path, size, mtime in mark["unfinished"]
-            if not any(_is_as_new(entry, size, mtime, mark["listed"]) for entry in known[path])
-        ]
-        number = len(left) + mark["unnamed"]
-        if not number:
-            return None
-        return RapTransferError(
-            f"RAP listed up to {number} files that have not landed: {', '.join(left[:3]) or 'see the log'}.",
-            why="RAP has shut. The log of the last try that found it open says why they did not land.",
-            path=left[0] if left else "",
-        )
-
-    def _own_mark(self, marks: Sequence[Mark]) -> dict[str, Any] | None:
-        """Return the last mark of this run of this task, for its day: mapped tasks differ in the day."""
-        day = self._ingest.request.day.isoformat()
-        own = [
-            mark.payload
-            for mark in marks
-            if (mark.payload.get("scope"), mark.payload.get("run"), mark.payload.get("day"))
-            == (self._scope.key, self._run, day)
-            # A mark of an earlier version does not tell which files are left, or when they were listed.
-            and "listed" in mark.payload
-        ]
-        return own[-1] if own else None
 
     def _refusing(self) -> AbstractContextManager[None]:
         uri = self._ingest.request.lake.uri
@@ -254,18 +223,6 @@ class Judging:
             business_date=self._ingest.request.day.isoformat(),
         )
 
-    async def _read_marks(self, calls: StorageCalls) -> list[Mark]:
-        now = self._ingest.source.clock()
-        return await read_marks(
-            calls,
-            self._ingest.request.lake,
-            self._ingest.source.login.account.customer,
-            min(self._scope.folders),
-            MARK,
-            now.subtract(days=MARK_DAYS),
-            now,
-        )
-
     async def _load_baseline(self, calls: StorageCalls) -> None:
         """Read the days that the run's day is compared with, if it is older than the ledger's window."""
         request, ledger = self._ingest.request, self._ingest.ledger
@@ -277,23 +234,11 @@ class Judging:
     async def _write_mark(self, calls: StorageCalls) -> None:
         if not self._scope.expect:
             return
-        await write_mark(
+        ingest = self._ingest
+        left = [(f"{file.folder.path}/{file.text}", file.size, file.mtime) for file in ingest.unfinished]
+        await self._marks.write(
             calls,
-            self._ingest.request.lake,
-            self._ingest.source.login.account.customer,
-            min(self._scope.folders),
-            MARK,
-            new_run(self._ingest.source.clock()),
-            self._completeness.mark(
-                self._run,
-                self._ingest.request.day,
-                self.verdicts,
-                [
-                    (f"{file.folder.path}/{file.text}", file.size, file.mtime)
-                    for file in self._ingest.unfinished
-                ],
-                self._ingest.plan.seen,
-            ),
+            self._completeness.mark(self._run, ingest.request.day, self.verdicts, left, ingest.plan.seen),
         )
 
     def _log(self) -> None:
@@ -330,21 +275,3 @@ class Judging:
             log.info("The lake has %d files of %s.", count, verdict.day.isoformat())
         if verdict.missing:
             log.error("%s lacks %s.", verdict.day.isoformat(), format_missing(verdict.missing))
-
-
-def _is_as_new(entry: Entry, size: int | None, mtime: int | None, listed: str) -> bool:
-    """Return whether an entry's content is the one that was listed, or a newer one.
-
-    :param entry: an entry of the file's name, with a URI.
-    :param size: the listed size in bytes; None if it is unknown.
-    :param mtime: the listed mtime, in seconds since the epoch; None if it is unknown.
-    :param listed: when it was listed, in the form of `Entry.first_seen`.
-    """
-    is_later = entry.first_seen >= listed
-    if mtime is None or entry.mtime is None:
-        # A file that was claimed without a download may have an older content.
-        return is_later and entry.downloaded is not None
-    listed_size = entry.size if entry.listed_size is None else entry.listed_size
-    if entry.mtime == mtime and size in (None, listed_size):
-        return True
-    return is_later and entry.mtime >= mtime

@@ -207,17 +207,17 @@ def _objects_set_aside() -> Iterator[None]:
 
     A full collection looks at all of them, and stops every thread for 0.1 s: a download takes up to a fifth
     longer. Garbage among them is not found meanwhile, so this is for the first task of a process only, which
-    is the only one in a worker. Workers that have forked with a frozen heap keep it.
+    is the only one in a worker. What a worker has set aside itself stays so.
     """
     global _is_first_task
-    sets_aside = _is_first_task and not gc.get_freeze_count()
+    is_first, was_frozen = _is_first_task, gc.get_freeze_count() > 0
     _is_first_task = False
-    if sets_aside:
+    if is_first:
         gc.freeze()
     try:
         yield
     finally:
-        if sets_aside:
+        if is_first and not was_frozen:
             gc.unfreeze()
 
 

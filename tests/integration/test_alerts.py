@@ -644,7 +644,7 @@ def test_a_notifier_that_hangs_delays_a_task_by_a_bound_and_leaves_the_others_th
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(notifiers, "SECONDS", 1.0)
+    monkeypatch.setattr(notifiers, "SEND_SECONDS", 1.0)
     monkeypatch.setattr(Prompt, "taken", threading.Event(), raising=False)
     name(monkeypatch, [{"notifier": f"{__name__}.{kind}"} for kind in ("Hanging", "Prompt")])
     alert(failing(RuntimeError("x")))

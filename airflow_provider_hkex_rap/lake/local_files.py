@@ -36,7 +36,7 @@ def create_whole(path: str, content: bytes | str, mtime: int | None, sha256: str
     :param content: the bytes, or the path of the file that contains them.
     :param mtime: the modification time to set, in seconds since the epoch; None to leave it.
     :param sha256: the SHA-256 of the file that *content* names.
-    :returns: the size of the new file, in bytes, as the file system tells it after the fsync.
+    :returns: the size of the new file under its name, in bytes, as the file system tells it.
     :raises FileExistsError: if *path* exists.
     :raises LakeConflict: if a copy of the file that *content* names has other bytes.
     :raises OSError: if the disk refuses it; nothing of it is visible then.
@@ -56,11 +56,10 @@ def create_whole(path: str, content: bytes | str, mtime: int | None, sha256: str
             if mtime is not None and 0 <= mtime < 2**32:
                 os.utime(descriptor, (mtime, mtime))
             os.fsync(descriptor)
-            size = os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
         _name_exclusively(part, path)
-        return size
+        return os.stat(path, follow_symlinks=False).st_size
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)

@@ -71,7 +71,7 @@ class JudgementMarks:
         )
 
 
-def not_landed(mark: Mapping[str, Any], entries: Iterable[Entry]) -> RapTransferError | None:
+def not_landed_error(mark: Mapping[str, Any], entries: Iterable[Entry]) -> RapTransferError | None:
     """Return the error of the files that a try has listed and that have not landed since; None if all have.
 
     :param mark: the mark of the try.

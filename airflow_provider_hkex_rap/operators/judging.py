@@ -16,7 +16,7 @@ from airflow_provider_hkex_rap.lake.entry import Disposition
 from airflow_provider_hkex_rap.lake.ledger import FolderDay
 from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
-from airflow_provider_hkex_rap.operators.judgement_marks import JudgementMarks, not_landed
+from airflow_provider_hkex_rap.operators.judgement_marks import JudgementMarks, not_landed_error
 from airflow_provider_hkex_rap.rap.calendar import load_public_holidays
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
 from airflow_provider_hkex_rap.rap.judgement import (
@@ -130,7 +130,7 @@ class Judging:
                 await self._ingest.load_ledger(calls)
                 self._completeness = self._known(())
                 self.verdicts = self._completeness.judge_again(request.day, mark)
-                left = not_landed(mark, self._entries())
+                left = not_landed_error(mark, self._entries())
                 self.error = left or self._completeness.error(request.day, self.verdicts)
                 self._log()
         if self.error:

@@ -33,6 +33,8 @@ POOL = "hkex_rap"
 """The pool of every RAP task, with one slot: RAP lets an account log in once (§4.3)."""
 
 _is_first_task = True
+_FROZEN_AT_START = 10_000
+"""Python 3.12 freezes some hundred objects itself; a worker that has frozen Airflow has far more."""
 
 
 class RapTask:
@@ -68,7 +70,7 @@ class RapTask:
         :param context: the task's context; empty outside a run.
         """
         try:
-            with _objects_set_aside():
+            with _frozen_objects():
                 self._check_rendered(context)
                 self._check_pool(context)
                 yield
@@ -202,7 +204,7 @@ class RapFolderTask(RapTask):
 
 
 @contextmanager
-def _objects_set_aside() -> Iterator[None]:
+def _frozen_objects() -> Iterator[None]:
     """Spare the garbage collector the objects that exist, most of them Airflow's.
 
     A full collection looks at all of them, and stops every thread for 0.1 s: a download takes up to a fifth
@@ -210,7 +212,7 @@ def _objects_set_aside() -> Iterator[None]:
     is the only one in a worker. What a worker has set aside itself stays so.
     """
     global _is_first_task
-    is_first, was_frozen = _is_first_task, gc.get_freeze_count() > 0
+    is_first, was_frozen = _is_first_task, gc.get_freeze_count() > _FROZEN_AT_START
     _is_first_task = False
     if is_first:
         gc.freeze()

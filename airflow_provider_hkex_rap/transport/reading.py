@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _SURE_BLOCK = 32 * 1024
 """Nearly every server answers a READ of so many bytes whole: a shorter answer is then the end of the file."""
 _LARGEST_BLOCK = 256 * 1024
-# Bytes requested and not yet handed on, for one file and for all: these bound a session's memory. Of large
-# files three are read at a time, so that the others are committed meanwhile.
+# Bytes requested and not yet handed on, for one file and for all: these bound a session's memory. Three large
+# files are read at a time, while those that were read before are committed.
 _FILE_WINDOW = 8 * 1024 * 1024
 _SESSION_WINDOW = 24 * 1024 * 1024
 _MOST_READS_BEYOND = 2**15
@@ -59,7 +59,7 @@ class FileReader:
         """The error by which the server answers a READ at the end of a file, if it does."""
         self._block = max(_SURE_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
 
-    async def list(self, listing: Callable[[int], Awaitable[T]]) -> T:
+    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
         """List a directory, which counts among the open files; see `Requests.list`."""
         return await self._requests.list(listing)
 

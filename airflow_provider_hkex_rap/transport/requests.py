@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncssh
 
 from airflow_provider_hkex_rap.aio.budget import Budget
-from airflow_provider_hkex_rap.transport.directory import MOST_AHEAD, ReadAheadError
 from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -46,8 +45,6 @@ class Requests:
         self._alone = asyncio.Lock()
         self._refuses_stat = self._refuses_close = False
         """Whether the server has refused one with no other request outstanding."""
-        self._reads_ahead = True
-        """Whether the server has answered READDIR requests ahead as it should."""
 
     async def open(self, path: bytes) -> SFTPClientFile:
         """Open a file for reading; give it back to `close`.
@@ -62,19 +59,14 @@ class Requests:
 
         return self._opened(await self._with_handle(open_file, keep=1))
 
-    async def list(self, listing: Callable[[int], Awaitable[T]]) -> T:
+    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
         """List a directory, which has a handle too; start again if that was refused.
 
-        :param listing: lists it; its argument is how many READDIR requests may be outstanding.
+        :param listing: lists it, with one request at a time.
         :returns: the result of *listing*.
         :raises asyncssh.Error: if RAP refused the directory, or the session ended.
         """
-        if self._reads_ahead:
-            try:
-                return await self._with_handle(lambda: listing(MOST_AHEAD), keep=0)
-            except ReadAheadError:
-                self._reads_ahead = False
-        return await self._with_handle(lambda: listing(1), keep=0)
+        return await self._with_handle(listing, keep=0)
 
     async def _with_handle(self, request: Callable[[], Awaitable[T]], keep: int) -> T:
         """Send a request that opens a handle, and keep as many handles as are still open afterwards."""

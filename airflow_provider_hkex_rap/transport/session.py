@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import asyncssh
@@ -13,7 +13,6 @@ from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransfe
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.keys import public_key_file_name
 from airflow_provider_hkex_rap.transport.connect import Connected, connect, reason_of
-from airflow_provider_hkex_rap.transport.directory import read_directory
 from airflow_provider_hkex_rap.transport.listing import key_file, remote_file
 from airflow_provider_hkex_rap.transport.reading import FileReader
 from airflow_provider_hkex_rap.transport.undocumented import start_sftp
@@ -76,8 +75,7 @@ class RapSession:
     async def start(self) -> None:
         """Start SFTP over the login."""
         with self._watch.waiting_for("the start of SFTP"):
-            self.sftp, self._stream = await start_sftp(self._connected.ssh)
-            self._watch.stream = self._stream
+            self.sftp, self._watch.stream = await start_sftp(self._connected.ssh)
         self._reader = FileReader(self.sftp, self._watch)
 
     @property
@@ -136,7 +134,7 @@ class RapSession:
     ) -> list[T]:
         with self._watch.waiting_for(path):
             try:
-                return await self._reader.list(lambda ahead: self._entries(path, entry_of, ahead))
+                return await self._reader.list(lambda: self._entries(path, entry_of))
             except _ABSENT as error:
                 raise RapPermissionDenied(
                     f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
@@ -146,20 +144,17 @@ class RapSession:
                     account=self._login.account.name,
                 ) from None
 
-    async def _entries(self, path: str, entry_of: Callable[[asyncssh.SFTPName], T], ahead: int) -> list[T]:
+    async def _entries(self, path: str, entry_of: Callable[[asyncssh.SFTPName], T]) -> list[T]:
         # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
         entries: dict[bytes | str, T] = {}
         listed = name_bytes = 0
-        async with aclosing(read_directory(self._stream, self._watch, path.encode(), ahead)) as answers:
-            async for names in answers:
-                self._watch.answered()
-                for entry in names:
-                    if entry.filename not in (b".", b".."):
-                        entries[entry.filename] = entry_of(entry)
-                    name_bytes += len(entry.filename)
-                listed += len(names)
-                if listed > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
-                    raise _endless(path)
+        async for entry in self.sftp.scandir(path.encode()):
+            self._watch.answered()
+            if entry.filename not in (b".", b".."):
+                entries[entry.filename] = entry_of(entry)
+            listed, name_bytes = listed + 1, name_bytes + len(entry.filename)
+            if listed > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
+                raise _endless(path)
         return list(entries.values())
 
     async def read_key_file(self, name: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
@@ -105,14 +105,6 @@ class SFTPStream(SFTPClientHandler):
                 told.max_write_len or usual.max_write_len,
                 told.max_open_handles,
             )
-
-    async def read_names(self, handle: bytes) -> Sequence[asyncssh.SFTPName] | None:
-        """Return the next names of an open directory; None at its end."""
-        try:
-            names, _ = await self.readdir(handle)
-        except asyncssh.SFTPEOFError:
-            return None
-        return names
 
     async def _cleanup(self, exc: Exception | None) -> None:
         if not self.has_ended:

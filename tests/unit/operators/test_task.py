@@ -97,10 +97,10 @@ def test_the_first_task_of_a_process_sets_the_existing_objects_aside(monkeypatch
     monkeypatch.setattr(task_module, "_is_first_task", True)
     with task().ending({}):
         assert gc.get_freeze_count() > 10_000
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() < 1_000
     # Else garbage of the first task would never be found.
     with task().ending({}):
-        assert gc.get_freeze_count() == 0
+        assert gc.get_freeze_count() < 1_000
 
 
 def test_what_a_worker_has_set_aside_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,13 +53,6 @@ def test_open_takes_attributes_and_a_block_size() -> None:
     assert NO_ATTRIBUTES.encode(3) == asyncssh.SFTPAttrs().encode(3)
 
 
-def test_a_stream_lists_a_directory_by_three_requests() -> None:
-    for name, parameters in (("opendir", ["path"]), ("readdir", ["handle"]), ("close", ["handle"])):
-        method = getattr(SFTPStream, name)
-        assert list(inspect.signature(method).parameters) == ["self", *parameters]
-        assert inspect.iscoroutinefunction(method)
-
-
 def test_a_client_announces_its_servers_limits() -> None:
     assert {"max_open_handles", "max_read_len"} <= set(dir(asyncssh.SFTPLimits(0, 0, 0, 0)))
 

@@ -181,6 +181,13 @@ def test_a_local_disk_that_keeps_less_than_it_was_given_is_a_conflict(tmp_path, 
     assert caught.value.uri.endswith(f"{DAY}/a.csv")
 
 
+def test_a_link_that_reports_success_without_effect_is_an_error(tmp_path, spooled, monkeypatch):
+    lake, spool = Lake(fsspec.filesystem("file"), str(tmp_path / "lake")), spooled(b"bytes")
+    monkeypatch.setattr(os, "link", lambda source, target: None)
+    with pytest.raises(LakeError, match=r"a\.csv was not written"):
+        commit(lake, spool)
+
+
 def test_if_the_file_system_looks_before_it_writes_no_other_thread_writes_in_between(spooled):
     both_have_looked = threading.Barrier(2)
 

@@ -78,7 +78,7 @@ _MISSING_YESTERDAY, _MISSING_LEAVING = "TP001", "RPI03"
 
 
 def main() -> int:
-    """Land two weeks of reports, two of which RAP lacks, and serve Airflow's UI until it is stopped.
+    """Land two weeks of reports, with two reports missing on RAP, and serve Airflow's UI until it is stopped.
 
     :returns: 0 after Ctrl-C, SIGTERM or the end of the terminal; 1 if Airflow failed.
     """

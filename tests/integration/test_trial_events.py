@@ -102,6 +102,8 @@ def trial(
             # Seconds after which a worker without a heartbeat counts as lost.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            # Seconds. A callback that comes while the DAG processor reads the file waits for the next time.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             **statsd.environment,
         },
     ) as trial:
@@ -196,7 +198,6 @@ def alerts_of_killed_tasks(trial: Trial, mail: MailServer) -> dict[str, list[dic
 
     for dag_id, state in KILLED.items():
         assert trial.end_of(dag_id, trial.airflow.trigger(dag_id)) == state
-        # A callback that comes while the DAG processor reads the file waits for the next time: never here.
         trial.airflow.wait_until(lambda dag=dag_id: has_alerted(dag), f"the alert of {dag_id}")
     return alerts
 

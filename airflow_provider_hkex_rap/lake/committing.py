@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.aio.budget import Budget
     from airflow_provider_hkex_rap.lake.claims import Claims
     from airflow_provider_hkex_rap.lake.entries import Entries, Target
+    from airflow_provider_hkex_rap.lake.local_files import NewFile
     from airflow_provider_hkex_rap.lake.lookups import Lookups
     from airflow_provider_hkex_rap.lake.outcomes import Outcomes
     from airflow_provider_hkex_rap.lake.spool import Spool
@@ -152,21 +154,37 @@ class Commits:
     ) -> list[Landed | Exception]:
         """Commit files one after another, in a thread, until the calls are stopped."""
         results: list[Landed | Exception] = []
-        for file in batch:
-            # Held here as well, so that a commit that waited for its turn does not start once stopped.
-            with self._lake.turn:
-                if self._calls.stopped:
-                    break
-                results.append(self._commit_file(file, present[file.target.directory]))
+        with contextlib.ExitStack() as stack:
+            new_files = [stack.enter_context(self._new_file(file)) for file in batch]
+            self._write(new_files)
+            for file, new in zip(batch, new_files, strict=True):
+                # Held here as well, so that a commit that waited for its turn does not start once stopped.
+                with self._lake.turn:
+                    if self._calls.stopped:
+                        break
+                    results.append(self._commit_file(file, present[file.target.directory], new))
         return results
 
-    def _commit_file(self, file: WholeFile, present: frozenset[str] | Exception) -> Landed | Exception:
+    def _new_file(self, file: WholeFile) -> contextlib.AbstractContextManager[NewFile | None]:
+        return self._lake.new_file(file.target.directory, file.spool, file.target.file.mtime)
+
+    def _write(self, new_files: Sequence[NewFile | None]) -> None:
+        """Write the bytes of all files before the first commit waits for the disk."""
+        for file in new_files:
+            if file and not self._calls.stopped:
+                # Its commit tries again, and reports the error.
+                with contextlib.suppress(Exception):
+                    file.write()
+
+    def _commit_file(
+        self, file: WholeFile, present: frozenset[str] | Exception, new: NewFile | None
+    ) -> Landed | Exception:
         if isinstance(present, Exception):
             return present
         target = file.target
         try:
             return self._lake.commit(
-                target.directory, target.file.text, file.spool, target.file.mtime, present
+                target.directory, target.file.text, file.spool, target.file.mtime, present, new
             )
         # Any error of the storage concerns this file only; other files may still succeed.
         except Exception as error:

@@ -10,12 +10,18 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.lake.layout import PART_PREFIX, PART_SUFFIX, is_part
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
 
 STALE_SECONDS = 24 * 3600
 """An unfinished file of at least this age was left by a killed process."""
@@ -29,56 +35,119 @@ _MISSING_RENAME = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, 
 """The answers of kernels and file systems without ``RENAME_NOREPLACE``."""
 
 
-def create_whole(path: str, content: bytes | str, mtime: int | None, sha256: str = "") -> int:
-    """Make a new file visible whole: temporary file, fsync, exclusive link.
+class NewFile:
+    """A file that becomes visible whole or not at all: its bytes are written and durable before it is named.
 
-    :param path: the absolute path; missing directories are made.
+    If several are written before the first is named, the disk stores them side by side::
+
+        with NewFile("/data/rap/reports", content, mtime) as file:
+            file.write()
+            size = file.name("/data/rap/reports/TP001.csv")
+
+    :param directory: the absolute path of its directory; missing ones are made.
     :param content: the bytes, or the path of the file that contains them.
     :param mtime: the modification time to set, in seconds since the epoch; None to leave it.
     :param sha256: the SHA-256 of the file that *content* names.
-    :returns: the size of the new file under its name, in bytes, as the file system tells it.
-    :raises FileExistsError: if *path* exists.
-    :raises LakeConflict: if a copy of the file that *content* names has other bytes.
-    :raises OSError: if the disk refuses it; nothing of it is visible then.
     """
-    directory = os.path.dirname(path)
-    part = f"{directory}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
-    try:
-        try:
-            descriptor = _open_part(part, content, sha256)
-        except FileNotFoundError:
-            os.makedirs(directory, exist_ok=True)
-            descriptor = _open_part(part, content, sha256)
-        try:
-            if isinstance(content, bytes):
-                _write(descriptor, content)
+
+    def __init__(self, directory: str, content: bytes | str, mtime: int | None, sha256: str = "") -> None:
+        self._directory = directory
+        self._content = content
+        self._mtime = mtime
+        self._sha256 = sha256
+        self._part = f"{directory}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+        self._descriptor: int | None = None
+        self._is_durable = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._discard()
+
+    def write(self) -> None:
+        """Write the bytes, and let the disk begin to store them.
+
+        :raises LakeConflict: if a copy of the file that *content* names has other bytes.
+        :raises OSError: if the disk refuses it; `name` then writes it again.
+        """
+        with self._discarding_a_failure():
+            self._descriptor = self._open()
+            if isinstance(self._content, bytes):
+                _write(self._descriptor, self._content)
             # After the last byte and before the name: an equal mtime then proves a whole file.
-            if mtime is not None and 0 <= mtime < 2**32:
-                os.utime(descriptor, (mtime, mtime))
-            os.fsync(descriptor)
+            if self._mtime is not None and 0 <= self._mtime < 2**32:
+                os.utime(self._descriptor, (self._mtime, self._mtime))
+            _store_soon(self._descriptor)
+
+    def name(self, path: str) -> int:
+        """Give the file a name in its directory, unless the name is taken; write it before if need be.
+
+        :param path: the absolute path.
+        :returns: the size of the file under its name, in bytes, as the file system tells it.
+        :raises FileExistsError: if *path* exists; another name may be tried.
+        :raises LakeConflict: as `write` does.
+        :raises OSError: if the disk refuses it; nothing of it is visible then.
+        """
+        if not self._is_durable:
+            if self._descriptor is None:
+                self.write()
+            with self._discarding_a_failure():
+                self._close(durably=True)
+            self._is_durable = True
+        _name_exclusively(self._part, path)
+        return os.stat(path, follow_symlinks=False).st_size
+
+    @contextlib.contextmanager
+    def _discarding_a_failure(self) -> Iterator[None]:
+        # Above all after fsync: the next one may succeed although this one has lost bytes.
+        try:
+            yield
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._part)
+
+    def _close(self, *, durably: bool = False) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            if durably:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _name_exclusively(part, path)
-        return os.stat(path, follow_symlinks=False).st_size
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
 
+    def _open(self) -> int:
+        """Open the file: empty if the content is bytes, else with the bytes of the spool file."""
+        try:
+            return self._open_in_directory()
+        except FileNotFoundError:
+            os.makedirs(self._directory, exist_ok=True)
+            return self._open_in_directory()
 
-def _open_part(part: str, content: bytes | str, sha256: str) -> int:
-    """Open a new unfinished file: empty if *content* is bytes, else with the bytes of the spool file."""
-    if isinstance(content, bytes):
-        return os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-    try:
-        os.link(content, part)
-    except OSError:
-        # The spool is on another file system.
-        shutil.copyfile(content, part)
-        if _sha256(part) != sha256:
-            raise LakeConflict(
-                f"The copy of {content} at {part} has other bytes.", todo="Check the disks.", uri=part
-            ) from None
-    return os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    def _open_in_directory(self) -> int:
+        if isinstance(self._content, bytes):
+            return os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        try:
+            os.link(self._content, self._part)
+        except OSError:
+            # The spool is on another file system.
+            shutil.copyfile(self._content, self._part)
+            if _sha256(self._part) != self._sha256:
+                raise LakeConflict(
+                    f"The copy of {self._content} at {self._part} has other bytes.",
+                    todo="Check the disks.",
+                    uri=self._part,
+                ) from None
+        return os.open(self._part, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _write(descriptor: int, content: bytes) -> None:
@@ -88,6 +157,13 @@ def _write(descriptor: int, content: bytes) -> None:
         if not written:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         rest = rest[written:]
+
+
+def _store_soon(descriptor: int) -> None:
+    """Let Linux begin to store a file without waiting for it, so that fsync has less to wait for."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sha256(path: str) -> str:

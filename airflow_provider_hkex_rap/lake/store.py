@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_hkex_rap.lake.layout import is_part, versions
-from airflow_provider_hkex_rap.lake.local_files import create_whole, sweep
+from airflow_provider_hkex_rap.lake.local_files import NewFile, sweep
 from airflow_provider_hkex_rap.lake.object_names import keep_whole_names
 from airflow_provider_hkex_rap.lake.refusals import code_of, refusal
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError, RapError
@@ -287,8 +287,27 @@ class Lake:
         sweep(parent)
         return parent
 
+    def new_file(
+        self, directory: str, spool: Spool, mtime: int | None
+    ) -> contextlib.AbstractContextManager[NewFile | None]:
+        """Return the local file that `commit` makes visible, to write its bytes before; else None.
+
+        :param directory: the directory it belongs in, relative to the lake.
+        :param spool: its bytes, finished.
+        :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sends none.
+        """
+        if not self.is_local:
+            return contextlib.nullcontext()
+        return NewFile(self._path(directory), spool.content, mtime, spool.sha256)
+
     def commit(
-        self, directory: str, name: str, spool: Spool, mtime: int | None, present: Collection[str] = ()
+        self,
+        directory: str,
+        name: str,
+        spool: Spool,
+        mtime: int | None,
+        present: Collection[str] = (),
+        file: NewFile | None = None,
     ) -> Landed:
         """Make a whole file visible, exactly once per content, and verify it.
 
@@ -300,11 +319,13 @@ class Lake:
         :param spool: its bytes, finished.
         :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sends none.
         :param present: names in the directory that are known to be taken.
+        :param file: the result of `new_file`, perhaps written; it is left.
         :raises LakeConflict: if the lake holds other bytes than were written, or too many versions.
         :raises LakeError: if the lake refuses the file; nothing of it is visible then.
         """
         try:
-            return self._commit(directory, name, spool, mtime, present)
+            with file or self.new_file(directory, spool, mtime) as new:
+                return self._commit(directory, name, spool, mtime, present, new)
         except RapError:
             raise
         # Object stores raise errors of their own libraries, which name neither the lake nor a next step.
@@ -313,12 +334,18 @@ class Lake:
             raise refusal(f"{uri} was not written", uri, error) from error
 
     def _commit(
-        self, directory: str, name: str, spool: Spool, mtime: int | None, present: Collection[str]
+        self,
+        directory: str,
+        name: str,
+        spool: Spool,
+        mtime: int | None,
+        present: Collection[str],
+        file: NewFile | None,
     ) -> Landed:
         for candidate in versions(name):
             relative = f"{directory}/{candidate}"
             with self.turn:
-                answer = None if candidate in present else self._create(relative, spool, mtime)
+                answer = None if candidate in present else self._create(relative, spool, mtime, file)
                 adopted = answer is None
                 if answer and self._proves(answer, spool):
                     return self._landed(candidate, spool.sha256, answer, adopted=False)
@@ -345,8 +372,10 @@ class Lake:
         :raises OSError: if the lake refuses it; nothing of it is visible then.
         """
         if self.is_local:
-            create_whole(self._path(relative), content, None)
-            self.sync([relative.rpartition("/")[0]])
+            directory = relative.rpartition("/")[0]
+            with NewFile(self._path(directory), content, None) as file:
+                file.name(self._path(relative))
+            self.sync([directory])
         else:
             _without_conflict(partial(self.fs.pipe_file, self._path(relative), content, mode="create"))
 
@@ -372,12 +401,14 @@ class Lake:
         finally:
             os.close(descriptor)
 
-    def _create(self, relative: str, spool: Spool, mtime: int | None) -> dict[str, Any] | None:
+    def _create(
+        self, relative: str, spool: Spool, mtime: int | None, file: NewFile | None
+    ) -> dict[str, Any] | None:
         """Create a file exclusively; return the attributes that the storage answers, or None if it exists."""
         path = self._path(relative)
         try:
-            if self.is_local:
-                return {"size": create_whole(path, spool.content, mtime, spool.sha256)}
+            if file:
+                return {"size": file.name(path)}
             return _without_conflict(partial(self._upload, path, spool, mtime))
         # An object store may have stored the file and lost its answer, or have its own error for "exists";
         # and a directory may have the name.

@@ -6,13 +6,14 @@ import functools
 import itertools
 import os
 import threading
+from pathlib import Path
 
 import fsspec
 import pytest
 
 from airflow_provider_hkex_rap.lake.entry import from_lines
 from airflow_provider_hkex_rap.lake.landing import LOCAL_COMMIT_THREADS, Landing
-from airflow_provider_hkex_rap.lake.layout import MANIFESTS
+from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX
 from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.manifest import READERS
 from airflow_provider_hkex_rap.lake.planning import plan
@@ -99,6 +100,12 @@ def entries(lake):
 def assert_committed_files_have_entries(lake):
     plain = Lake(lake.fs, lake.root)
     assert {entry.uri for entry in entries(plain)} == {plain.uri_of(path) for path in landed(plain)}
+
+
+def unfinished(lake):
+    """Return the content of the unfinished files of a local lake."""
+    found = Path(lake.root).rglob(f"{PART_PREFIX}*") if lake.is_local else []
+    return [path.read_bytes() for path in found if path.is_file()]
 
 
 def cancelled_at(lake, gate, blocked, work):
@@ -189,9 +196,29 @@ def test_of_the_files_being_committed_none_starts_after_the_cancellation(gated, 
     assert gated.calls.count("commit") == threads
     assert landings[0].result.landed == len(landings[0].result.entries) == len(landed(gated)) == threads
     assert_committed_files_have_entries(gated)
+    assert unfinished(gated) == []
     rap.reads.clear()
     assert run(rap, gated).landed == 100 - threads
     assert len(rap.reads) == 100 - threads
+
+
+def test_a_local_disk_has_the_bytes_of_a_batch_before_the_first_commit(tmp_path, rap):
+    lake = GatedLake(fsspec.filesystem("file"), str(tmp_path))
+    lake.gate = "commit"
+
+    async def work():
+        task = asyncio.create_task(landing(rap, lake))
+        await lake.blocks(LOCAL_COMMIT_THREADS)
+        written = unfinished(lake)
+        lake.opened.set()
+        await task
+        return written
+
+    written = asyncio.run(work())
+    assert len(written) > LOCAL_COMMIT_THREADS
+    assert all(content.startswith(b"report ") for content in written)
+    assert len(landed(lake)) == 100
+    assert unfinished(lake) == []
 
 
 def test_a_read_that_hangs_is_given_up(gated, rap):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BYTES_IN_FLIGHT = 32 * 2**20
 """How many bytes may be on their way into the lake at once, about."""
 COMMIT_FILES = 16
-"""How many files one thread commits to a local lake at a time."""
+"""How many files one thread commits to a local lake at a time; that many file descriptors are open."""
 
 # A large file waits on disk: four at a time keep the line busy while some are committed.
 _LARGEST_SHARE = BYTES_IN_FLIGHT // 4
@@ -152,11 +152,10 @@ class Commits:
     def _commit_files(
         self, batch: Sequence[WholeFile], present: Mapping[str, frozenset[str] | Exception]
     ) -> list[Landed | Exception]:
-        """Commit files one after another, in a thread, until the calls are stopped."""
+        """Commit files in a thread until the calls are stopped; on a local disk, write all of them first."""
         results: list[Landed | Exception] = []
         with contextlib.ExitStack() as stack:
-            new_files = [stack.enter_context(self._new_file(file)) for file in batch]
-            self._write(new_files)
+            new_files = [self._written(file, present[file.target.directory], stack) for file in batch]
             for file, new in zip(batch, new_files, strict=True):
                 # Held here as well, so that a commit that waited for its turn does not start once stopped.
                 with self._lake.turn:
@@ -165,16 +164,19 @@ class Commits:
                     results.append(self._commit_file(file, present[file.target.directory], new))
         return results
 
-    def _new_file(self, file: WholeFile) -> contextlib.AbstractContextManager[NewFile | None]:
-        return self._lake.new_file(file.target.directory, file.spool, file.target.file.mtime)
-
-    def _write(self, new_files: Sequence[NewFile | None]) -> None:
-        """Write the bytes of all files before the first commit waits for the disk."""
-        for file in new_files:
-            if file and not self._calls.stopped:
-                # Its commit tries again, and reports the error.
-                with contextlib.suppress(Exception):
-                    file.write()
+    def _written(
+        self, file: WholeFile, present: frozenset[str] | Exception, stack: contextlib.ExitStack
+    ) -> NewFile | None:
+        """Return a file that is written ahead; None if the lake is not local, or may not need it."""
+        target = file.target
+        is_new = not isinstance(present, Exception) and target.file.text not in present
+        if not (self._lake.is_local and is_new) or self._calls.stopped:
+            return None
+        new = stack.enter_context(self._lake.new_file(target.directory, file.spool, target.file.mtime))
+        # Its commit starts again, and reports the error.
+        with contextlib.suppress(OSError):
+            new.write_ahead()
+        return new
 
     def _commit_file(
         self, file: WholeFile, present: frozenset[str] | Exception, new: NewFile | None

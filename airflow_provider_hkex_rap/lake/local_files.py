@@ -31,18 +31,21 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _MISSING_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 """The answers of file systems that make no hard links: SMB, FUSE, exFAT, BeeGFS and others."""
+_MISSING_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""The answers of file systems that cannot store a directory on demand, such as some shared folders."""
 _MISSING_RENAME = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 """The answers of kernels and file systems without ``RENAME_NOREPLACE``."""
 
 
 class NewFile:
-    """A file that becomes visible whole or not at all: its bytes are written and durable before it is named.
+    """A file that becomes visible whole or not at all: it is on the disk before it gets its name.
 
-    If several are written before the first is named, the disk stores them side by side::
+    The name itself survives a power cut after `Lake.sync`. Small files that are written ahead are stored side
+    by side::
 
-        with NewFile("/data/rap/reports", content, mtime) as file:
-            file.write()
-            size = file.name("/data/rap/reports/TP001.csv")
+        with NewFile("/data/rap/reports", content, mtime) as new:
+            new.write_ahead()
+            size = new.publish("TP001.csv")
 
     :param directory: the absolute path of its directory; missing ones are made.
     :param content: the bytes, or the path of the file that contains them.
@@ -55,9 +58,10 @@ class NewFile:
         self._content = content
         self._mtime = mtime
         self._sha256 = sha256
-        self._part = f"{directory}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+        self._part = ""
+        """The path of the unfinished file; empty if there is none."""
         self._descriptor: int | None = None
-        self._is_durable = False
+        """The unfinished file, until it is on the disk."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,73 +71,58 @@ class NewFile:
     ) -> None:
         self._discard()
 
-    def write(self) -> None:
-        """Write the bytes, and let the disk begin to store them.
+    def write_ahead(self) -> None:
+        """Write bytes, and let the disk begin to store them, so that `publish` has less to wait for.
 
-        :raises LakeConflict: if a copy of the file that *content* names has other bytes.
-        :raises OSError: if the disk refuses it; `name` then writes it again.
+        Does nothing if the content is in a file.
+
+        :raises OSError: if they cannot be written; `publish` starts again.
         """
+        if isinstance(self._content, bytes):
+            _store_soon(self._write())
+
+    def publish(self, name: str) -> int:
+        """Give the file a name, unless the name is taken.
+
+        :param name: its name in its directory.
+        :returns: the size of the file under its name, in bytes, as `os.stat` reports it.
+        :raises FileExistsError: if the name is taken; another may be tried.
+        :raises LakeConflict: if a copy of the file that *content* names has other bytes.
+        :raises OSError: if the disk refuses it; nothing of it is visible then.
+        """
+        path = f"{self._directory}/{name}"
+        if not self._part:
+            self._write()
+        if self._descriptor is not None:
+            # Linux may drop bytes that it could not store; the next fsync then succeeds without them.
+            with self._discarding_a_failure():
+                os.fsync(self._descriptor)
+                self._close()
+        _name_exclusively(self._part, path)
+        self._discard()
+        return os.stat(path, follow_symlinks=False).st_size
+
+    def _write(self) -> int:
+        """Write an unfinished file whole, and return its descriptor."""
+        # The file of a failed attempt may still be there.
+        self._part = f"{self._directory}/{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
         with self._discarding_a_failure():
-            self._descriptor = self._open()
+            try:
+                self._descriptor = self._open()
+            except FileNotFoundError:
+                os.makedirs(self._directory, exist_ok=True)
+                self._descriptor = self._open()
             if isinstance(self._content, bytes):
                 _write(self._descriptor, self._content)
             # After the last byte and before the name: an equal mtime then proves a whole file.
             if self._mtime is not None and 0 <= self._mtime < 2**32:
-                os.utime(self._descriptor, (self._mtime, self._mtime))
-            _store_soon(self._descriptor)
-
-    def name(self, path: str) -> int:
-        """Give the file a name in its directory, unless the name is taken; write it before if need be.
-
-        :param path: the absolute path.
-        :returns: the size of the file under its name, in bytes, as the file system tells it.
-        :raises FileExistsError: if *path* exists; another name may be tried.
-        :raises LakeConflict: as `write` does.
-        :raises OSError: if the disk refuses it; nothing of it is visible then.
-        """
-        if not self._is_durable:
-            if self._descriptor is None:
-                self.write()
-            with self._discarding_a_failure():
-                self._close(durably=True)
-            self._is_durable = True
-        _name_exclusively(self._part, path)
-        return os.stat(path, follow_symlinks=False).st_size
-
-    @contextlib.contextmanager
-    def _discarding_a_failure(self) -> Iterator[None]:
-        # Above all after fsync: the next one may succeed although this one has lost bytes.
-        try:
-            yield
-        except BaseException:
-            self._discard()
-            raise
-
-    def _discard(self) -> None:
-        with contextlib.suppress(OSError):
-            self._close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._part)
-
-    def _close(self, *, durably: bool = False) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            return
-        try:
-            if durably:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                # Some shared folders let nobody set a time: the file then lands without that proof.
+                with contextlib.suppress(OSError):
+                    os.utime(self._descriptor, (self._mtime, self._mtime))
+            return self._descriptor
 
     def _open(self) -> int:
-        """Open the file: empty if the content is bytes, else with the bytes of the spool file."""
-        try:
-            return self._open_in_directory()
-        except FileNotFoundError:
-            os.makedirs(self._directory, exist_ok=True)
-            return self._open_in_directory()
-
-    def _open_in_directory(self) -> int:
+        """Open the unfinished file: empty if the content is bytes, else with the bytes of the spool file."""
         if isinstance(self._content, bytes):
             return os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         try:
@@ -149,6 +138,28 @@ class NewFile:
                 ) from None
         return os.open(self._part, os.O_RDONLY | os.O_CLOEXEC)
 
+    @contextlib.contextmanager
+    def _discarding_a_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        """Remove the unfinished file; if that fails, a later `sweep` does."""
+        with contextlib.suppress(OSError):
+            self._close()
+        part, self._part = self._part, ""
+        if part:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
 
 def _write(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
@@ -160,8 +171,9 @@ def _write(descriptor: int, content: bytes) -> None:
 
 
 def _store_soon(descriptor: int) -> None:
-    """Let Linux begin to store a file without waiting for it, so that fsync has less to wait for."""
+    """Let Linux begin to store a file that was just written, without waiting for it."""
     if sys.platform == "linux":
+        # Linux stores the bytes that are not on the disk; it drops from memory only those that are.
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -250,6 +262,22 @@ def _renameat2() -> Callable[..., int] | None:
     call.restype = ctypes.c_int
     found: Callable[..., int] = call
     return found
+
+
+def sync_directory(directory: str) -> None:
+    """Make the names in a directory survive a power cut, if its file system can do that on demand.
+
+    :param directory: its absolute path.
+    :raises OSError: if the disk fails, or there is no such directory.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _MISSING_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def sweep(directory: str) -> None:

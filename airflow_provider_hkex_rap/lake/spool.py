@@ -91,8 +91,10 @@ class Spool:
 
         :raises OSError: if the last bytes cannot be written to disk; `error` is then set to the same error.
         """
-        for piece in self._memory:
-            self._hash(piece)
+        if self._memory:
+            # Joined once: `content` is read more than once.
+            self._memory = [b"".join(self._memory)]
+            self._hash(self._memory[0])
         with self._keeping_error():
             if self._disk:
                 self._disk.close()

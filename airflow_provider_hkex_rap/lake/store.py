@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_hkex_rap.lake.layout import is_part, versions
-from airflow_provider_hkex_rap.lake.local_files import NewFile, sweep
+from airflow_provider_hkex_rap.lake.local_files import NewFile, sweep, sync_directory
 from airflow_provider_hkex_rap.lake.object_names import keep_whole_names
 from airflow_provider_hkex_rap.lake.refusals import code_of, refusal
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, RapConfigurationError, RapError
@@ -287,17 +287,13 @@ class Lake:
         sweep(parent)
         return parent
 
-    def new_file(
-        self, directory: str, spool: Spool, mtime: int | None
-    ) -> contextlib.AbstractContextManager[NewFile | None]:
-        """Return the local file that `commit` makes visible, to write its bytes before; else None.
+    def new_file(self, directory: str, spool: Spool, mtime: int | None) -> NewFile:
+        """Return the file of a local lake that `commit` publishes, to write it ahead.
 
         :param directory: the directory it belongs in, relative to the lake.
         :param spool: its bytes, finished.
         :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sends none.
         """
-        if not self.is_local:
-            return contextlib.nullcontext()
         return NewFile(self._path(directory), spool.content, mtime, spool.sha256)
 
     def commit(
@@ -307,7 +303,7 @@ class Lake:
         spool: Spool,
         mtime: int | None,
         present: Collection[str] = (),
-        file: NewFile | None = None,
+        new: NewFile | None = None,
     ) -> Landed:
         """Make a whole file visible, exactly once per content, and verify it.
 
@@ -319,12 +315,14 @@ class Lake:
         :param spool: its bytes, finished.
         :param mtime: RAP's modification time, in seconds since the epoch; None if RAP sends none.
         :param present: names in the directory that are known to be taken.
-        :param file: the result of `new_file`, perhaps written; it is left.
+        :param new: the result of `new_file`, on a local lake; by default one of its own.
         :raises LakeConflict: if the lake holds other bytes than were written, or too many versions.
         :raises LakeError: if the lake refuses the file; nothing of it is visible then.
         """
         try:
-            with file or self.new_file(directory, spool, mtime) as new:
+            with contextlib.ExitStack() as stack:
+                if self.is_local and new is None:
+                    new = stack.enter_context(self.new_file(directory, spool, mtime))
                 return self._commit(directory, name, spool, mtime, present, new)
         except RapError:
             raise
@@ -340,12 +338,12 @@ class Lake:
         spool: Spool,
         mtime: int | None,
         present: Collection[str],
-        file: NewFile | None,
+        new: NewFile | None,
     ) -> Landed:
         for candidate in versions(name):
             relative = f"{directory}/{candidate}"
             with self.turn:
-                answer = None if candidate in present else self._create(relative, spool, mtime, file)
+                answer = None if candidate in present else self._create(relative, spool, mtime, new)
                 adopted = answer is None
                 if answer and self._proves(answer, spool):
                     return self._landed(candidate, spool.sha256, answer, adopted=False)
@@ -372,9 +370,9 @@ class Lake:
         :raises OSError: if the lake refuses it; nothing of it is visible then.
         """
         if self.is_local:
-            directory = relative.rpartition("/")[0]
-            with NewFile(self._path(directory), content, None) as file:
-                file.name(self._path(relative))
+            directory, _, name = relative.rpartition("/")
+            with NewFile(self._path(directory), content, None) as new:
+                new.publish(name)
             self.sync([directory])
         else:
             _without_conflict(partial(self.fs.pipe_file, self._path(relative), content, mode="create"))
@@ -389,26 +387,19 @@ class Lake:
         for depth in range(max((directory.count("/") for directory in waiting), default=-1), -1, -1):
             level = {directory for directory in waiting if directory.count("/") == depth and directory}
             for directory in level:
-                self._sync_directory(directory)
+                sync_directory(self._path(directory))
             waiting = waiting - level | {directory.rpartition("/")[0] for directory in level}
         if waiting:
-            self._sync_directory("")
-
-    def _sync_directory(self, directory: str) -> None:
-        descriptor = os.open(self._path(directory), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            sync_directory(self.root)
 
     def _create(
-        self, relative: str, spool: Spool, mtime: int | None, file: NewFile | None
+        self, relative: str, spool: Spool, mtime: int | None, new: NewFile | None
     ) -> dict[str, Any] | None:
         """Create a file exclusively; return the attributes that the storage answers, or None if it exists."""
         path = self._path(relative)
         try:
-            if file:
-                return {"size": file.name(path)}
+            if new:
+                return {"size": new.publish(relative.rpartition("/")[2])}
             return _without_conflict(partial(self._upload, path, spool, mtime))
         # An object store may have stored the file and lost its answer, or have its own error for "exists";
         # and a directory may have the name.

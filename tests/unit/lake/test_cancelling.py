@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from airflow_provider_hkex_rap.lake import local_files
 from airflow_provider_hkex_rap.lake.entry import from_lines
 from airflow_provider_hkex_rap.lake.landing import LOCAL_COMMIT_THREADS, Landing
 from airflow_provider_hkex_rap.lake.layout import MANIFESTS, PART_PREFIX
@@ -100,6 +101,18 @@ def entries(lake):
 def assert_committed_files_have_entries(lake):
     plain = Lake(lake.fs, lake.root)
     assert {entry.uri for entry in entries(plain)} == {plain.uri_of(path) for path in landed(plain)}
+
+
+def recorded(monkeypatch, module, name):
+    """Return a list that gets the arguments of each call of a function."""
+    calls, function = [], getattr(module, name)
+
+    def record(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, record)
+    return calls
 
 
 def unfinished(lake):
@@ -202,23 +215,61 @@ def test_of_the_files_being_committed_none_starts_after_the_cancellation(gated, 
     assert len(rap.reads) == 100 - threads
 
 
-def test_a_local_disk_has_the_bytes_of_a_batch_before_the_first_commit(tmp_path, rap):
+def test_a_local_disk_stores_the_files_of_a_batch_before_the_first_commit(tmp_path, rap, monkeypatch):
     lake = GatedLake(fsspec.filesystem("file"), str(tmp_path))
     lake.gate = "commit"
+    writes = recorded(monkeypatch, local_files, "_write")
+    stores = recorded(monkeypatch, os, "posix_fadvise")
 
     async def work():
         task = asyncio.create_task(landing(rap, lake))
         await lake.blocks(LOCAL_COMMIT_THREADS)
-        written = unfinished(lake)
+        before = len(stores), unfinished(lake)
         lake.opened.set()
         await task
-        return written
+        return before
 
-    written = asyncio.run(work())
-    assert len(written) > LOCAL_COMMIT_THREADS
-    assert all(content.startswith(b"report ") for content in written)
-    assert len(landed(lake)) == 100
-    assert unfinished(lake) == []
+    stored, written = asyncio.run(work())
+    assert stored == len(written) > LOCAL_COMMIT_THREADS
+    contents = [content for _, content in writes if content.startswith(b"report ")]
+    assert sorted(contents) == sorted(b"report %d" % number for number in range(100))
+    assert set(written) <= set(contents)
+    assert (len(landed(lake)), unfinished(lake)) == (100, [])
+
+
+def test_no_file_is_written_ahead_after_the_cancellation(tmp_path, rap, monkeypatch):
+    lake = Lake(fsspec.filesystem("file"), str(tmp_path))
+    stores = []
+
+    async def work():
+        task, loop, cancelled = asyncio.current_task(), asyncio.get_running_loop(), threading.Event()
+
+        def cancel():
+            task.cancel()
+            cancelled.set()
+
+        def store(*arguments):
+            stores.append(arguments)
+            loop.call_soon_threadsafe(cancel)
+            assert cancelled.wait(WAIT)
+
+        monkeypatch.setattr(os, "posix_fadvise", store)
+        await landing(rap, lake)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(work())
+    assert 0 < len(stores) <= LOCAL_COMMIT_THREADS
+    assert (landed(lake), unfinished(lake)) == ({}, [])
+
+
+def test_only_a_file_that_may_be_new_is_written_ahead(tmp_path, rap, monkeypatch):
+    lake = Lake(fsspec.filesystem("file"), str(tmp_path))
+    run(rap, lake)
+    lake.fs.rm(f"{lake.root}/{MANIFESTS}", recursive=True)
+    monkeypatch.setattr(lake, "proven", lambda relative, info: None)
+    writes = recorded(monkeypatch, local_files, "_write")
+    assert len(run(rap, lake).entries) == 100
+    assert [content for _, content in writes if content.startswith(b"report ")] == []
 
 
 def test_a_read_that_hangs_is_given_up(gated, rap):

@@ -64,7 +64,9 @@ def _fault(text: str, path: str, *, local: bool) -> str:
     """
     bucket, *segments = path.removesuffix("/").split("/")
     fault = ""
-    if "" in segments and path != "/":
+    if path == "/":
+        fault = "is the root of the whole file system"
+    elif "" in segments:
         # s3fs leaves the objects below an empty segment out of its listings.
         fault = "has an empty segment (//)"
     elif not local and not bucket.rpartition("@")[2] and text.partition(":")[0] in _BUCKET_SCHEMES:

@@ -16,6 +16,8 @@ from airflow_provider_hkex_rap.rap.errors import LakeError, RapConfigurationErro
         ("", "not the root of a lake"),
         ("data/rap", "not the root of a lake"),
         ("file://data/rap", "not the root of a lake"),
+        ("/", "root of the whole file system"),
+        ("file:///", "root of the whole file system"),
         ("s3://bucket//rap", "empty segment"),
         ("s3://conn@bucket/a//rap", "empty segment"),
         ("s3://bucket/rap//", "empty segment"),

@@ -43,6 +43,14 @@ def _iso_date(text: str) -> str:
     return text
 
 
+def _iso_time(text: str) -> str:
+    datetime.datetime.fromisoformat(text)
+    return text
+
+
+_Time = Annotated[str, AfterValidator(_iso_time)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One file's entry in the manifest; flat, so that any reader of JSON can query it.
@@ -109,9 +117,9 @@ class Entry:
     task: str | None
     map_index: int | None = None
     try_number: int | None
-    first_seen: str
-    downloaded: str | None
-    committed: str | None
+    first_seen: _Time
+    downloaded: _Time | None
+    committed: _Time | None
     package_version: str
     disposition: str
     reason: str

@@ -157,6 +157,8 @@ def test_any_content_of_a_manifest_file_is_read_or_named_as_bad(content):
         {"uri": []},
         {"rap_path": ""},
         {"business_date": "2026-13-45"},
+        {"first_seen": "2026-11-20T24:61Z"},
+        {"committed": ""},
     ],
 )
 def test_an_entry_of_the_wrong_form_is_refused(change):

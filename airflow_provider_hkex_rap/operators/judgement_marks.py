@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hkex_rap.lake.completeness import MARK, Scope
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.marks import Mark
     from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
     from airflow_provider_hkex_rap.operators.ingest import Ingest
+
+log = logging.getLogger(__name__)
 
 
 class JudgementMarks:
@@ -29,6 +33,7 @@ class JudgementMarks:
         self._customer = ingest.source.login.account.customer
         self._clock = ingest.source.clock
         self._run: str | None = ingest.run.get("run")
+        self._map_index: int | None = ingest.run.get("map_index")
         self._day = ingest.request.day.isoformat()
         self._scope = scope.key
         # The marks of several folders lie with the first of them.
@@ -37,15 +42,18 @@ class JudgementMarks:
     async def read(self, calls: StorageCalls) -> list[Mark]:
         """Return the marks of the last `MARK_DAYS` days, the newest last.
 
+        A mark whose days are no dates is logged and left out: its days are judged again.
+
         :param calls: runs the storage calls.
         :raises OSError: if the lake cannot be read.
         """
         now = self._clock()
         since = now.subtract(days=MARK_DAYS)
-        return await read_marks(calls, self._lake, self._customer, self._folder, MARK, since, now)
+        marks = await read_marks(calls, self._lake, self._customer, self._folder, MARK, since, now)
+        return [mark for mark in marks if _has_valid_days(mark)]
 
     def own(self, marks: Sequence[Mark]) -> dict[str, Any] | None:
-        """Return the last mark of this run of this task, for its day: mapped tasks differ in the day.
+        """Return the last mark of this run of this task, for its day and its index if it is mapped.
 
         :param marks: as `read` returns them.
         """
@@ -54,6 +62,8 @@ class JudgementMarks:
             for mark in marks
             if (mark.payload.get("scope"), mark.payload.get("run"), mark.payload.get("day"))
             == (self._scope, self._run, self._day)
+            # A mark of an earlier version has no index.
+            and mark.payload.get("map_index", -1) == self._map_index
             # A mark of an earlier version does not tell which files are left, or when they were listed.
             and "listed" in mark.payload
         ]
@@ -67,8 +77,24 @@ class JudgementMarks:
         :raises OSError: if the lake refuses it.
         """
         await write_mark(
-            calls, self._lake, self._customer, self._folder, MARK, new_run(self._clock()), payload
+            calls,
+            self._lake,
+            self._customer,
+            self._folder,
+            MARK,
+            new_run(self._clock()),
+            payload | {"map_index": self._map_index},
         )
+
+
+def _has_valid_days(mark: Mark) -> bool:
+    try:
+        for day in mark.payload.get("days", ()):
+            date.fromisoformat(day)
+    except (TypeError, ValueError) as error:
+        log.warning("Ignoring the mark of the days that run %s has judged: %s.", mark.run, error)
+        return False
+    return True
 
 
 def not_landed_error(mark: Mapping[str, Any], entries: Iterable[Entry]) -> RapTransferError | None:

@@ -298,6 +298,35 @@ def test_a_retry_after_the_closing_knows_what_the_first_listing_showed(
             judge(lake, context, business_date=business_date)
 
 
+def test_a_mapped_task_is_not_judged_by_the_mark_of_another_index(
+    listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    friday = {"business_date": "2026-11-20"}
+    lacking, complete = run_of("friday", **friday), run_of("friday", **friday)
+    complete["ti"].map_index, lacking["ti"].map_index = 1, 0
+    at(monkeypatch, listed, "2026-11-21 03:20")
+    with pytest.raises(RapReportMissing):
+        judge(lake, lacking, include=["RPI*"])
+    at(monkeypatch, listed, "2026-11-21 03:21")
+    assert judge(lake, complete, include=["TP*"])["judged"]
+    at(monkeypatch, listed, "2026-11-21 03:35")
+    with pytest.raises(AirflowFailException, match="RPI03 in DCASS"):
+        judge(lake, lacking, include=["RPI*"])
+    assert judge(lake, complete, include=["TP*"])["judged"]
+
+
+@pytest.mark.parametrize("days", [5, [5], ["Friday"], "2026-11-20"])
+def test_a_mark_without_valid_days_is_left_out(
+    listed: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture, days: object
+) -> None:
+    judge(lake, run_of("first", business_date="2026-11-19"))
+    for path in lake.glob("manifest/CXYZ/DCASS/_marks/judged/*/*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "days": days}))
+    put(listed, "RPI03", FRIDAY)
+    assert judge(lake, run_of("second", business_date="2026-11-20"))["judged"]
+    assert path.stem in caplog.text
+
+
 def test_a_try_that_was_cut_off_has_listed(
     listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
+from airflow_provider_hkex_rap.lake.refusals import refusing
 from airflow_provider_hkex_rap.rap.account import Account, parse_customer
 from airflow_provider_hkex_rap.rap.clock import Clock, system_clock
 from airflow_provider_hkex_rap.rap.errors import RapConfigurationError, RapError
@@ -146,6 +148,14 @@ def command_lake(given: str | None) -> Lake:
         why=f"There is neither --lake nor the Airflow Variable {LAKE_VARIABLE}.",
         todo="Give the lake's root, such as --lake s3://aws_default@bucket/rap.",
     )
+
+
+def reading(lake: Lake) -> AbstractContextManager[None]:
+    """Turn the errors of a block that reads a lake into errors that name the lake and the next step.
+
+    :param lake: the lake.
+    """
+    return refusing(f"The lake {lake.uri} cannot be read", lake.uri)
 
 
 def command_account(name: str) -> Account:

@@ -14,6 +14,7 @@ from airflow_provider_hkex_rap.cli.command import (
     command_customer,
     command_lake,
     printable,
+    reading,
     show,
 )
 from airflow_provider_hkex_rap.lake.manifest import window as manifest_window
@@ -118,7 +119,8 @@ def _warn_of_monthly_reports(
     for (day, _), files in landed.items():
         for file in files.values():
             known.setdefault(file.sighting.report, set()).add(day)
-    reports, problems = asyncio.run(find_late_reports(lake, customer, folders, known, today))
+    with reading(lake):
+        reports, problems = asyncio.run(find_late_reports(lake, customer, folders, known, today))
     _print_left_out(problems)
     for late in reports:
         print(
@@ -131,7 +133,8 @@ def _landed(lake: Lake, customer: str, folders: Iterable[Folder], days: Sequence
     from airflow_provider_hkex_rap.lake.extracts import read_extracts
     from airflow_provider_hkex_rap.lake.grid import landed_files
 
-    extracts = asyncio.run(read_extracts(lake, customer, folders, days))
+    with reading(lake):
+        extracts = asyncio.run(read_extracts(lake, customer, folders, days))
     _print_left_out(problem for extract in extracts for problem in extract.problems)
     return landed_files(extracts)
 

@@ -11,6 +11,7 @@ from airflow_provider_hkex_rap.cli.command import (
     command_customer,
     command_lake,
     printable,
+    reading,
     say,
     show,
 )
@@ -35,7 +36,8 @@ def manifest(args: Namespace) -> int:
     dates = _dates(args.business_date or ())
     customer = command_customer(args.customer, args.conn_id)
     lake = command_lake(args.lake)
-    days = list(read_days(lake, customer, folders, dates))
+    with reading(lake):
+        days = list(read_days(lake, customer, folders, dates))
     chosen = choose_reports(days, report=args.report, current=True)
     entries = list(chosen if args.current else _entries(days, args.report))
     _print(entries, args.output)

@@ -13,6 +13,7 @@ from airflow_provider_hkex_rap.cli.command import (
     command_customer,
     command_lake,
     printable,
+    reading,
     show,
 )
 from airflow_provider_hkex_rap.lake.verify import ProblemKind
@@ -46,7 +47,8 @@ def verify(args: Namespace) -> int:
     lake = command_lake(args.lake)
     since = parse_business_date(args.since, field="--since")
     today = command_clock()().date() if since else None
-    entries, files, problems = asyncio.run(find_problems(lake, customer, folders, since, today))
+    with reading(lake):
+        entries, files, problems = asyncio.run(find_problems(lake, customer, folders, since, today))
     if not entries and not files and not problems:
         raise RapConfigurationError(
             f"{lake.uri} has nothing of {customer} to verify.",

@@ -737,6 +737,28 @@ def test_verify_proves_the_lake_or_says_what_to_do(week: Path, airflow: Airflow)
     assert verify(airflow, week, "--folders", "DCASS_OTHERS").status == 0
 
 
+@pytest.mark.parametrize("name", ["verify", "gaps", "manifest"])
+def test_a_lake_that_cannot_be_read_is_named_with_the_next_step(
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_port: int, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    found = airflow("hkex-rap", name, "--lake", str(tmp_path / "file"), "--customer", "CXYZ")
+    assert found.status == 1
+    assert f"The lake file://{tmp_path}/file cannot be read: NotADirectoryError" in found.err
+    assert "correct the lake's URI" in found.err
+
+    # The errors of object stores are no OSErrors.
+    monkeypatch.setattr(pytest.importorskip("s3fs").S3FileSystem, "retries", 1)
+    retries = {"total_max_attempts": 1}
+    endpoint = {"endpoint_url": f"http://127.0.0.1:{unused_port}", "config_kwargs": {"retries": retries}}
+    connection = {"conn_type": "aws", "login": "key", "password": "secret", "extra": endpoint}
+    monkeypatch.setenv(f"AIRFLOW_CONN_NOWHERE_{name.upper()}", json.dumps(connection))
+    found = airflow("hkex-rap", name, "--lake", f"s3://nowhere_{name}@bucket/rap", "--customer", "CXYZ")
+    assert found.status == 1
+    assert "The lake s3://bucket/rap cannot be read: EndpointConnectionError" in found.err
+    assert "A later try may succeed; else check it." in found.err
+
+
 def manifest(airflow: Airflow, lake: Path, *arguments: str) -> Result:
     return airflow("hkex-rap", "manifest", "--lake", str(lake), *arguments)
 

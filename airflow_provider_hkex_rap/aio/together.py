@@ -28,7 +28,9 @@ async def run_all(*coroutines: Coroutine[Any, Any, A]) -> list[A]:
         # Up to Python 3.12 a task group cancels its caller to wake it, and leaves it marked as cancelled.
         while caller and caller.cancelling() > cancellations:
             caller.uncancel()
-        raise errors.exceptions[0] from None
+        first = errors.exceptions[0]
+        # It keeps its cause: that of an error of s3fs has the code of S3's answer.
+        raise first from first.__cause__
     return [task.result() for task in tasks]
 
 

@@ -28,6 +28,6 @@ def create_once(lake: Lake, path: str, content: bytes) -> None:
         try:
             written = lake.read(path) == content
         except Exception:
-            raise error from None
+            raise error from error.__cause__
         if not written:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error

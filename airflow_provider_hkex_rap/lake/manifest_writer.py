@@ -11,6 +11,7 @@ from airflow_provider_hkex_rap.lake.creating import create_once
 from airflow_provider_hkex_rap.lake.entry import Disposition, Entry
 from airflow_provider_hkex_rap.lake.layout import manifest_path, relative_path
 from airflow_provider_hkex_rap.lake.manifest import ManifestFile
+from airflow_provider_hkex_rap.lake.refusals import same_cause
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -89,7 +90,7 @@ class ManifestWriter:
             raise LakeConflict(
                 f"{sum(len(batch.entries) for batch in self._failed)} files have no manifest entry: "
                 f"{self._lake.uri} refused the manifest.",
-                why=str(self._error or ""),
+                why=f"{same_cause(self._error)}." if self._error else "",
                 todo="Make the lake writable and run again: files that landed are adopted, not landed twice.",
                 uri=self._lake.uri,
             ) from self._error

@@ -97,7 +97,8 @@ class Reading:
                     read.add_done_callback(lambda _: self._files_in_flight.release())
         except BaseExceptionGroup as group:
             # Each file in flight reports the end of the one session.
-            raise group.exceptions[0] from None
+            first = group.exceptions[0]
+            raise first from first.__cause__
 
     async def _read(self, file: RemoteFile) -> None:
         whole: WholeFile | None = None

@@ -36,6 +36,15 @@ def test_the_first_error_cancels_the_others_and_is_raised_as_it_is():
     assert cancelled == [True, True]
 
 
+def test_the_first_error_keeps_its_cause():
+    async def fail():
+        raise PermissionError("refused") from ValueError("ExpiredToken")
+
+    with pytest.raises(PermissionError, match="refused") as caught:
+        asyncio.run(run_all(fail(), asyncio.sleep(0)))
+    assert str(caught.value.__cause__) == "ExpiredToken"
+
+
 def test_the_caller_is_not_marked_as_cancelled_after_an_error():
     async def call():
         with pytest.raises(ValueError, match="first"):

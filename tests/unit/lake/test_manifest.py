@@ -23,6 +23,7 @@ from airflow_provider_hkex_rap.lake.layout import manifest_path, run_stamp
 from airflow_provider_hkex_rap.lake.ledger import Ledger
 from airflow_provider_hkex_rap.lake.manifest import READERS
 from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
+from airflow_provider_hkex_rap.rap.errors import LakeError
 from airflow_provider_hkex_rap.rap.files import RemoteFile
 from airflow_provider_hkex_rap.rap.folders import Folder
 
@@ -251,6 +252,20 @@ def test_an_invalid_manifest_file_is_named_and_left_out(lake, content, caplog):
     assert ledger.has(A_FILE)
     record, *_ = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "-ffffff-0001.jsonl" in record.getMessage()
+
+
+def test_credentials_that_expire_while_the_ledger_is_read_are_worth_a_retry(lake, monkeypatch):
+    write(lake, [entry_of(A_FILE)])
+    answer = type("ClientError", (Exception,), {"response": {"Error": {"Code": "ExpiredToken"}}})()
+
+    def expired(path):
+        # As s3fs does.
+        raise PermissionError("The provided token has expired.") from answer
+
+    monkeypatch.setattr(lake, "read", expired)
+    with pytest.raises(LakeError, match="ExpiredToken") as caught:
+        load(lake, CUSTOMER, list(Folder), NOW)
+    assert caught.value.retryable
 
 
 def test_many_manifest_files_are_read(lake):

@@ -48,6 +48,16 @@ def test_the_same_mark_twice_is_one_and_another_is_refused(lake):
     assert read(lake) == [Mark(stamp(0), {"a": 1})]
 
 
+def test_a_refused_mark_keeps_the_cause_of_its_error(lake, monkeypatch):
+    def refuse(path, content):
+        raise PermissionError("refused") from ValueError("ExpiredToken")
+
+    monkeypatch.setattr(lake, "create", refuse)
+    with pytest.raises(PermissionError, match="refused") as caught:
+        write(lake, stamp(0), {"a": 1})
+    assert str(caught.value.__cause__) == "ExpiredToken"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
 def test_a_bad_mark_is_logged_and_left_out(lake, content, caplog):
     write(lake, stamp(1), {"a": 1})

@@ -47,6 +47,7 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
         path = unquote(local["path"]) if local["scheme"] else local["path"]
     else:
         path = text.partition("://")[2]
+        _check_user_part(path)
     if fault := _fault(text, path, local=bool(local)):
         raise _invalid(text, fault)
     if local:
@@ -55,6 +56,20 @@ def open_lake(uri: str | ObjectStoragePath) -> Lake:
     with refusing(f"The lake {text!r} cannot be opened", text):
         storage, root, root_uri = _open_storage(text)
     return Lake(storage, root, root_uri)
+
+
+def _check_user_part(path: str) -> None:
+    """Refuse a user part that looks like credentials; the error does not show them.
+
+    :raises RapConfigurationError: if the user part has a colon.
+    """
+    user, at, _ = path.partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise RapConfigurationError(
+            "The user part of the URI in 'lake' has a colon, as a name with a password has.",
+            why="It is the id of an Airflow connection. Logs and the manifest show the URI.",
+            todo="Put the credentials into a connection, and its id into 'lake': s3://aws_default@bucket/rap.",
+        )
 
 
 def _fault(text: str, path: str, *, local: bool) -> str:
@@ -85,6 +100,8 @@ def _fault(text: str, path: str, *, local: bool) -> str:
 
 
 def _invalid(text: str, fault: str) -> RapConfigurationError:
+    # What follows may be a signature.
+    text = re.sub(r"\?.+", "?...", text, flags=re.DOTALL)
     scheme, separator, path = text.rpartition("://")
     # No other fault can be corrected without a guess.
     example = f"{scheme}{separator}{re.sub('/+', '/', path)}" if "empty" in fault else "one"

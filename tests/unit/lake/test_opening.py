@@ -44,6 +44,21 @@ def test_a_uri_that_is_read_in_two_ways_is_refused(uri, fault):
 
 
 @pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA:hidden@bucket/rap",
+        "sftp://user:hidden@host/rap",
+        "s3://user:hid@hidden@bucket",
+        "https://account.blob.core.windows.net/container?sig=hidden",
+    ],
+)
+def test_credentials_in_the_uri_are_refused_and_not_shown(uri):
+    with pytest.raises(RapConfigurationError) as caught:
+        open_lake(uri)
+    assert "hid" not in f"{caught.value} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize(
     ("uri", "valid"),
     [
         ("s3://conn@bucket//rap", "s3://conn@bucket/rap"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from airflow_provider_hkex_rap.rap.errors import LakeError
 
 if TYPE_CHECKING:
     from airflow_provider_hkex_rap.lake.store import Lake
+
+log = logging.getLogger(__name__)
 
 # A directory with the name of an unfinished file, so that no reader takes a probe for a report.
 _DIRECTORY = f"{PART_PREFIX}probe{PART_SUFFIX}"
@@ -41,6 +44,11 @@ def check_lake(lake: Lake) -> str:
     :returns: the URI of the probe if it could not be removed; else an empty text.
     :raises LakeError: if the lake cannot be used; `retryable` says if a retry can help.
     """
+    if is_missing(lake):
+        log.warning(
+            "The lake %s does not exist, and a landing makes it. If it did exist, is its disk mounted?",
+            lake.uri,
+        )
     with _place_of_probe(lake) as place:
         return _check(lake, place)
 

@@ -29,6 +29,15 @@ def test_a_local_lake_that_does_not_exist_is_proven_above_it_and_not_made(local_
     assert sorted(os.listdir(above)) == before
 
 
+def test_a_local_lake_that_does_not_exist_is_a_warning(local_lake, caplog):
+    check_lake(local_lake)
+    assert f"{local_lake.uri} does not exist" in caplog.text
+    caplog.clear()
+    os.makedirs(local_lake.root)
+    check_lake(local_lake)
+    assert caplog.text == ""
+
+
 def test_the_place_of_a_probe_that_fails_is_removed(local_lake, monkeypatch):
     above = os.path.dirname(local_lake.root)
     os.makedirs(above, exist_ok=True)

@@ -33,8 +33,9 @@ _TODO = {
     " task.",
     ProblemKind.UNCLAIMED: "Run the download task: it adopts what a killed run left, while RAP lists it"
     " (§4.1). If it stays, it did not come from RAP: move it out of the lake.",
-    ProblemKind.UNREADABLE_MANIFEST: "Restore it from a backup of the lake. Or, while RAP lists its reports"
-    " (§4.1), move it out of the lake and run the download task: it adopts what is there.",
+    ProblemKind.UNREADABLE_MANIFEST: "If a later version of the package wrote it, upgrade. Else restore it"
+    " from a backup of the lake. Or, while RAP lists its reports (§4.1), move it out of the lake and run the"
+    " download task: it adopts what is there.",
 }
 """Advice for each kind of problem."""
 

@@ -212,7 +212,10 @@ def from_line(line: bytes) -> Entry:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "line"
-        raise ValueError(f"{place}: {first['msg']}") from error
+        reason = f"{place}: {first['msg']}"
+        if place == "schema_version" and isinstance(first["input"], int):
+            reason += f", and it is {first['input']}. Upgrade the package if a later version wrote the line"
+        raise ValueError(reason) from error
     # A listed entry may have an empty name; it is quarantined, and its entry must be readable all the same.
     if not entry.name and entry.uri is not None:
         raise ValueError("rap_path: it names no file")

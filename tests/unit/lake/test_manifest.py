@@ -167,6 +167,11 @@ def test_an_entry_of_the_wrong_form_is_refused(change):
         from_line(json.dumps(asdict(entry_of(A_FILE)) | change).encode())
 
 
+def test_an_entry_of_a_later_version_asks_for_an_upgrade():
+    with pytest.raises(ValueError, match=r"schema_version: .* it is 2\. Upgrade the package"):
+        from_line(json.dumps(asdict(entry_of(A_FILE)) | {"schema_version": 2}).encode())
+
+
 def test_an_entry_without_one_of_its_fields_is_refused():
     values = asdict(entry_of(A_FILE))
     # A manifest of an earlier version does not have them.

@@ -69,7 +69,8 @@ class FileReader:
         :param file: an entry of a listing.
         :param write: takes the file's bytes, in order.
         :returns: the file's size and mtime once its last byte had been read.
-        :raises asyncssh.Error: if RAP refused this file, or the session ended; or if the file does not end.
+        :raises asyncssh.Error: if RAP refused this file, or the session ended; if the file does not end, or
+            ends with an error where no size says that it ends.
         """
         window = _FILE_WINDOW if file.size is None else min(max(file.size, _SURE_BLOCK), _FILE_WINDOW)
         async with self._window.reserve(window), self._opened(file) as handle:
@@ -91,6 +92,11 @@ class FileReader:
                 more, error = await self._rest(handle, read, data, error, write)
                 read += more
                 after = await self._attributes(handle)
+            if error and read not in (file.size, first.size, after.size):
+                # The server may only have failed to read on.
+                raise asyncssh.SFTPFailure(
+                    f"{error}, after {read} bytes, and no size says that it ends there"
+                )
             return ReadEnd(after, error, _differ(first, after))
 
     @asynccontextmanager

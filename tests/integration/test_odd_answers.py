@@ -115,6 +115,17 @@ class NoEnd(asyncssh.SFTPServer):
         return data
 
 
+class Failing(asyncssh.SFTPServer):
+    """A server that cannot read on in the middle of a file, for a while."""
+
+    fails: bool
+
+    def read(self, file_obj: Any, offset: int, size: int) -> Any:
+        if self.fails and offset >= 65_536:
+            raise asyncssh.SFTPFailure("I/O error")
+        return super().read(file_obj, offset, size)
+
+
 class OneByte(asyncssh.SFTPServer):
     """A server that answers each READ with one byte."""
 
@@ -251,6 +262,22 @@ def test_an_error_at_the_end_of_a_file_is_its_end_and_is_recorded(
     assert landed(tmp_path / "lake") == contents
     reasons = {entry["size"]: entry["reason"] for entry in entries(tmp_path / "lake")}
     assert reasons[300_000] == "RAP answered an error at its end: Read failed."
+
+
+@pytest.mark.parametrize("sizes", [NoSizes, type("Empty", (WrongSize,), {"says": 0})])
+def test_an_error_is_no_end_of_a_file_if_no_size_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: type[asyncssh.SFTPServer]
+) -> None:
+    contents = {"SMALL_20261120.csv": os.urandom(10_000), "LARGE_20261120.csv": os.urandom(200_000)}
+    publish(tmp_path / "root", contents)
+    server = type("Unsized", (Failing, sizes), {"fails": True})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection)
+        with pytest.raises(RapTransferError, match=r"1 files landed.*1 failed.*I/O error, after 65536 bytes"):
+            download(tmp_path / "lake", folders="DCASS")
+        server.fails = False  # type: ignore[attr-defined]
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 1
+    assert landed(tmp_path / "lake") == contents
 
 
 def test_a_server_that_answers_byte_by_byte_does_answer(

@@ -105,6 +105,7 @@ class RapSession:
 
         :param folder: the folder, listed once (§4.2).
         :raises RapPermissionDenied: if RAP does not show the folder to this account.
+        :raises RapTransferError: if RAP refused the listing otherwise, or after it had shown some entries.
         :raises RapUnavailable: if the listing did not arrive whole.
         :raises RapSessionSuperseded: if RAP ended the session; the listing is not whole.
         """
@@ -119,6 +120,7 @@ class RapSession:
         """Return the files in the key folder, freshly listed (§6, #2).
 
         :raises RapPermissionDenied: if RAP does not show the folder to this account.
+        :raises RapTransferError: if RAP refused the listing otherwise, or after it had shown some entries.
         :raises RapUnavailable: if the listing did not arrive whole.
         :raises RapSessionSuperseded: if RAP ended the session; the listing is not whole.
         """
@@ -132,10 +134,16 @@ class RapSession:
     async def _list(
         self, path: str, entry_of: Callable[[asyncssh.SFTPName], T], *, why: str, todo: str
     ) -> list[T]:
+        # What each attempt lists; a refused one is made again.
+        attempts: list[dict[bytes | str, T]] = []
         with self._watch.waiting_for(path):
             try:
-                return await self._reader.list(lambda: self._entries(path, entry_of))
-            except _ABSENT as error:
+                return await self._reader.list(lambda: self._entries(path, entry_of, attempts))
+            except asyncssh.SFTPError as error:
+                if self._watch.has_ended:
+                    raise
+                if any(attempts) or not isinstance(error, _ABSENT):
+                    raise _cut_listing(path, max(map(len, attempts), default=0), error) from None
                 raise RapPermissionDenied(
                     f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
                     why=why,
@@ -144,9 +152,15 @@ class RapSession:
                     account=self._login.account.name,
                 ) from None
 
-    async def _entries(self, path: str, entry_of: Callable[[asyncssh.SFTPName], T]) -> list[T]:
+    async def _entries(
+        self,
+        path: str,
+        entry_of: Callable[[asyncssh.SFTPName], T],
+        attempts: list[dict[bytes | str, T]],
+    ) -> list[T]:
         # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
         entries: dict[bytes | str, T] = {}
+        attempts.append(entries)
         listed = name_bytes = 0
         async for entry in self.sftp.scandir(path.encode()):
             self._watch.answered()
@@ -267,6 +281,15 @@ class RapSession:
         :raises RapSessionSuperseded: if RAP ended the session.
         """
         return self._watch.waiting_for(operation, statuses_pass=True)
+
+
+def _cut_listing(path: str, entries: int, error: asyncssh.SFTPError) -> RapTransferError:
+    return RapTransferError(
+        f"The listing of {path} broke off after {entries} entries: {reason_of(error)}.",
+        why="The server, or a proxy before it, failed while it listed the folder.",
+        todo="The next run lists it again; if it persists, ask HKEX about this folder.",
+        path=path,
+    )
 
 
 def _endless(path: str) -> RapTransferError:

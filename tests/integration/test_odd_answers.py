@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import asyncssh
+import pendulum
 import pytest
 from asyncssh.sftp import SFTPServerHandler
 
@@ -379,6 +380,36 @@ def test_few_handles_and_misstated_sizes_together_lose_nothing(
         use(monkeypatch, connection)
         assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
     assert landed(tmp_path / "lake") == REPORTS
+
+
+class DeniedHalfWay(asyncssh.SFTPServer):
+    """A server that denies a folder after it has listed some of its entries, for a while."""
+
+    denies: bool
+
+    async def scandir(self, path: bytes) -> Any:
+        number = 0
+        async for entry in super().scandir(path):
+            number += 1
+            # The entries come in answers of 128, with . and .. among them.
+            if number > 128 and self.denies:
+                raise asyncssh.SFTPPermissionDenied("no")
+            yield entry
+
+
+def test_a_folder_that_is_denied_half_way_is_no_closed_one_on_a_public_holiday(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"R{number:03}_20261120.csv": b"%d" % number for number in range(200)}
+    publish(tmp_path / "root", contents)
+    server = type("Denying", (DeniedHalfWay,), {"denies": True})
+    with serving(tmp_path / "root", server) as connection:
+        use(monkeypatch, connection, pendulum.datetime(2026, 12, 25, 23, 30, tz="Asia/Hong_Kong"))
+        with pytest.raises(RapTransferError, match="DCASS broke off after 126 entries: no"):
+            download(tmp_path / "lake", folders="DCASS")
+        server.denies = False  # type: ignore[attr-defined]
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 200
+    assert landed(tmp_path / "lake") == contents
 
 
 class InParts(asyncssh.SFTPServer):

@@ -91,7 +91,7 @@ class Completeness:
 
     :param scope: the reports to judge.
     :param entries: the ledger's entries of the window, of all accounts of the customer.
-    :param listed: the files that RAP lists now and that may land.
+    :param listed: the files that RAP lists now.
     :param naming: the rules by which file names are read, for files and entries alike.
     :param now: the time in Hong Kong.
     """
@@ -219,7 +219,7 @@ class Completeness:
         lacking = "; ".join(_describe(verdict, own=verdict is own) for verdict in incomplete)
         return RapReportMissing(
             f"Not in the lake {lacking}.",
-            why="They came on the days before, or are named in 'expect', and RAP does not list them.",
+            why="They came on the days before, or are named in 'expect', and RAP lists none that may land.",
             todo="A later try may find them. Else ask HKEX; name a discontinued report in 'exclude'.",
             missing=tuple(missing.description for verdict in incomplete for missing in verdict.missing),
             business_date=day.isoformat(),

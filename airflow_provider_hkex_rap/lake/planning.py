@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hkex_rap.lake.layout import Refused, safe_name
+from airflow_provider_hkex_rap.rap.files import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,8 +42,8 @@ class Plan:
     :param already: the files that the lake has.
     :param returned: those that have a later content in the lake too, with SHA-256 and URI.
     :param quarantined: the entries that may not enter the lake.
-    :param known: the listed files that may land by their names, those of other days included; they tell which
-        reports are usual.
+    :param known: the listed files, those of other days and the quarantined ones included; they tell which
+        reports are usual. Sub-folders are left out.
     :param excluded: how many files of the listing the patterns left out.
     :param seen: when the listing was taken.
     """
@@ -87,7 +88,8 @@ def plan(
         if not is_wanted(file.text, include, exclude):
             excluded += 1
             continue
-        if not refused:
+        if file.kind is not Kind.DIRECTORY:
+            # Also one that may not land: its report is missing in the lake, and somebody has to act.
             known.append(file)
         if business_date and naming.read(file.text, file.mtime, now).business_date != business_date:
             continue

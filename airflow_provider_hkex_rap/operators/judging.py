@@ -19,6 +19,7 @@ from airflow_provider_hkex_rap.lake.storage_calls import StorageCalls
 from airflow_provider_hkex_rap.operators.judgement_marks import JudgementMarks, not_landed_error
 from airflow_provider_hkex_rap.rap.calendar import load_public_holidays
 from airflow_provider_hkex_rap.rap.errors import RapError, RapReportMissing
+from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.judgement import (
     Report,
     Verdict,
@@ -193,6 +194,17 @@ class Judging:
         self.verdicts.append(completeness.judge(request.day))
         self._completeness = completeness
         self.error = self._nothing_included(listed) or completeness.error(request.day, self.verdicts)
+        if isinstance(self.error, RapReportMissing):
+            self._name_quarantined(self.error)
+
+    def _name_quarantined(self, error: RapReportMissing) -> None:
+        """Say which listed files may not land, since the missing reports may be among them."""
+        refused = [each for each in self._ingest.plan.quarantined if each.file.kind is not Kind.DIRECTORY]
+        if refused:
+            file, reason = refused[0]
+            path = f"{file.folder.path}/{file.text}"
+            error.why += f" It lists {len(refused)} that may not, such as {path}: {reason}"
+            error.todo += " Fetch files that may not land by hand, and name them in 'exclude'."
 
     def _known(self, listed: Sequence[RemoteFile]) -> Completeness:
         now = self._ingest.source.clock()

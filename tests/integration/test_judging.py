@@ -20,6 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapRetentionExpired,
     RapTransferError,
 )
+from airflow_provider_hkex_rap.rap.files import Kind
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.testing import Fault, RapSimulator, ServerBehaviour
 
@@ -71,6 +72,19 @@ def at(monkeypatch: pytest.MonkeyPatch, rap: RapSimulator, moment: str) -> None:
     assert isinstance(now, pendulum.DateTime)
     rap.clock.set(now)
     use(monkeypatch, rap.connection("DCXYZ001"), now)
+
+
+def test_a_usual_report_that_may_not_land_is_missing_and_a_sub_folder_is_not(
+    rap: RapSimulator, lake: Path
+) -> None:
+    for day in DAYS:
+        put(rap, "TP001", day)
+        evening = pendulum.datetime(day.year, day.month, day.day, 19, tz="Asia/Hong_Kong")
+        rap.put(Folder.DCASS, f"RPI03_{day:%Y%m%d}.csv", b"", evening, kind=Kind.SYMLINK)
+        rap.put(Folder.DCASS, f"older_{day:%Y%m%d}", b"", evening, kind=Kind.DIRECTORY)
+    with pytest.raises(RapReportMissing, match=r"RPI03 in DCASS.*/RPI03_[0-9]+\.csv: It is a symbolic link"):
+        judge(lake)
+    assert judge(lake, exclude=["RPI03_*"])["missing"] == []
 
 
 def test_a_usual_report_that_is_not_there_is_an_error_until_it_comes(

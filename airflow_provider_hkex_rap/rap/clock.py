@@ -16,17 +16,20 @@ Clock = Callable[[], pendulum.DateTime]
 NO_TIME = 2**32 - 1
 """SFTP sends times in 32 bits without a sign; this one means no time."""
 _FUTURE_SECONDS = 24 * 3600
+_FIRST_TIME = 315_619_200
+"""2 January 1980 UTC. Servers that have no time of a file send one before: the epoch, or the first of DOS."""
 
 
 def is_time(mtime: int | None, now: pendulum.DateTime) -> bool:
     """Return whether an mtime can be a file's time.
 
-    No file is from the future. Two clocks may differ, but not by more than a day.
+    No file is from the future, and none from before 1980. Two clocks may differ, but not by more than a day.
 
     :param mtime: the file's modification time, in seconds since the epoch; None if RAP sent none.
     :param now: when the file was listed.
     """
-    return mtime is not None and 0 <= mtime < NO_TIME and mtime <= now.timestamp() + _FUTURE_SECONDS
+    latest = min(now.timestamp() + _FUTURE_SECONDS, NO_TIME - 1)
+    return mtime is not None and _FIRST_TIME <= mtime <= latest
 
 
 def time_of(mtime: int | None, now: pendulum.DateTime) -> pendulum.DateTime | None:

@@ -57,8 +57,8 @@ class RapReportSensor(RapFolderTask, BaseSensorOperator):
     :param business_date: the day of the reports (YYYY-MM-DD); by default the run's trading day.
     :param min_files: how many files each glob must match.
     :param stable_for: seconds a file's mtime must be in the past before the file counts; a file without an
-        mtime, or with one more than a day ahead, counts at once. If RAP's clock is ahead of ours, the log
-        says so.
+        mtime, or with one before 1980 or more than a day ahead, counts at once. If RAP's clock is ahead of
+        ours, the log says so.
     :param soft_fail: of Airflow; skips the task only if the reports have not arrived in time. A refused
         login, a wrong argument, and a time-out whose last look failed, fail.
     :param naming: a regular expression with the named groups ``report`` and ``date``, as for the download.
@@ -207,8 +207,8 @@ class RapReportSensor(RapFolderTask, BaseSensorOperator):
 def _waits(files: Iterable[RemoteFile], now: pendulum.DateTime, stable_for: float) -> dict[bytes, float]:
     """Return the age in seconds of each file that does not count yet, by name; below 0 if it is ahead of us.
 
-    A file without an mtime counts at once, as does one whose mtime cannot be its time, such as one more than
-    a day ahead; the download takes it for no time either. One that is less ahead does not count.
+    A file without an mtime counts at once, as does one whose mtime cannot be its time (see `is_time`): the
+    download takes it for no time either. One that is less than a day ahead does not count.
     """
     waits: dict[bytes, float] = {}
     for file in files:

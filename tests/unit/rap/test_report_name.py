@@ -262,7 +262,7 @@ def test_without_a_date_the_mtime_gives_the_business_date(written, day):
     assert Naming().read("TP001.csv", None, hkt(written).in_timezone("UTC"))[1:] == (day, "first_seen")
 
 
-@pytest.mark.parametrize("mtime", [-1, 2**32 - 1, 2**32, int(SEEN.add(hours=25).timestamp())])
+@pytest.mark.parametrize("mtime", [-1, 1, 315_532_800, 2**32 - 1, 2**32, int(SEEN.add(hours=25).timestamp())])
 def test_an_mtime_that_is_no_time_counts_as_none(mtime):
     for name in ("TP001.csv", "TP001_20261120.csv"):
         assert Naming().read(name, mtime, SEEN) == Naming().read(name, None, SEEN)

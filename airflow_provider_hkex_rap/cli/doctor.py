@@ -357,8 +357,9 @@ def _clock_finding(times: Sequence[pendulum.DateTime], unlikely: int, now: pendu
         return Finding(
             WARN if len(times) > unlikely else FAIL,
             "clock skew",
-            f"{unlikely} of {len(times) + unlikely} files have a time before 1980, or more than a day ahead of our"
-            " clock, which gives no business date. Check this machine's clock (NTP); if it is right, ask HKEX.",
+            f"{unlikely} of {len(times) + unlikely} files have a time before 1980, or more than a day ahead"
+            " of our clock, which gives no business date. Check this machine's clock (NTP); if it is right,"
+            " ask HKEX.",
         )
     if not times:
         return Finding(NOTE, "clock skew", "Not measurable: RAP lists no file with a time.")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _SURE_BLOCK = 32 * 1024
 """Nearly every server answers a READ of so many bytes whole: a shorter answer is then the end of the file."""
 _LARGEST_BLOCK = 256 * 1024
+_SMALLEST_BLOCK = 1024
+"""The least that a READ asks for, also if a server announces less."""
 # Bytes requested and not yet handed on, for one file and for all: these bound a session's memory. Three large
 # files are read at a time, while those that were read before are committed.
 _FILE_WINDOW = 8 * 1024 * 1024
@@ -57,7 +59,9 @@ class FileReader:
         """Whether the server refuses a READ of more bytes than the file has."""
         self._end_error: str | None = None
         """The error by which the server answers a READ at the end of a file, if it does."""
-        self._block = max(_SURE_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
+        self._block = max(_SMALLEST_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
+        # A server may refuse a READ of more than it announces.
+        self._sure_block = min(_SURE_BLOCK, self._block)
 
     async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
         """List a directory, which counts among the open files; see `Requests.list`."""
@@ -148,7 +152,7 @@ class FileReader:
             return is_whole and reason_of(error) == self._end_error
 
         try:
-            return await self._read(handle, _SURE_BLOCK, offset, is_end), ""
+            return await self._read(handle, self._sure_block, offset, is_end), ""
         except asyncssh.SFTPError as error:
             if self._watch.has_ended:
                 raise
@@ -165,7 +169,7 @@ class FileReader:
         is_final: Callable[[asyncssh.SFTPError], bool] = lambda error: False,
     ) -> bytes:
         data = await self._requests.read(handle, size, offset, is_final)
-        self._answers_whole |= len(data) >= _SURE_BLOCK
+        self._answers_whole |= len(data) >= self._sure_block
         return data
 
     async def _blocks(self, handle: SFTPClientFile, size: int) -> AsyncGenerator[_Block]:
@@ -199,10 +203,10 @@ class FileReader:
 
         A small rest is asked for with more than it should have: that proves the end without another READ.
         """
-        if not is_rest or size >= _SURE_BLOCK or self._refuses_beyond:
+        if not is_rest or size >= self._sure_block or self._refuses_beyond:
             return await self._fill(handle, b"", size, size, offset)
         try:
-            data = await self._read(handle, _SURE_BLOCK, offset, lambda error: self._refuses_beyond)
+            data = await self._read(handle, self._sure_block, offset, lambda error: self._refuses_beyond)
         except asyncssh.SFTPError:
             if self._watch.has_ended:
                 raise
@@ -212,7 +216,7 @@ class FileReader:
             return block
         if len(data) == size:
             return _Block(data, self._answers_whole and not self._answers_in_parts)
-        return await self._fill(handle, data, size, _SURE_BLOCK, offset)
+        return await self._fill(handle, data, size, self._sure_block, offset)
 
     async def _fill(self, handle: SFTPClientFile, data: bytes, least: int, most: int, offset: int) -> _Block:
         """Return *data* and what follows it, at least *least* bytes in all unless the file ends before."""
@@ -224,7 +228,7 @@ class FileReader:
             if not more:
                 return _Block(data, True)
             self._answers_in_parts |= is_part
-            is_part = len(more) < min(wanted, _SURE_BLOCK)
+            is_part = len(more) < min(wanted, self._sure_block)
             data += more
         return _Block(data, False)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import asyncssh
 import pendulum
 import pytest
-from asyncssh.sftp import SFTPServerHandler
+from asyncssh.sftp import SFTPLimits, SFTPServerHandler
 
 from airflow_provider_hkex_rap.lake import reading as lake_reading
 from airflow_provider_hkex_rap.rap.errors import (
@@ -380,6 +380,30 @@ def test_few_handles_and_misstated_sizes_together_lose_nothing(
         use(monkeypatch, connection)
         assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
     assert landed(tmp_path / "lake") == REPORTS
+
+
+@pytest.mark.parametrize("most", [1_024, 20_000])
+def test_no_read_asks_for_more_than_the_server_announces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    class ShortReads(asyncssh.SFTPServer):
+        """A server that refuses a READ of more than it announces."""
+
+        def read(self, file_obj: Any, offset: int, size: int) -> Any:
+            if size > most:
+                raise asyncssh.SFTPFailure("Too large")
+            return super().read(file_obj, offset, size)
+
+    async def announce(self: SFTPServerHandler, packet: Any) -> SFTPLimits:
+        return SFTPLimits(34_000, most, most, 100)
+
+    monkeypatch.setitem(SFTPServerHandler._packet_handlers, b"limits@openssh.com", announce)
+    contents = {f"{size}_20261120.csv": os.urandom(size) for size in (0, 1_000, 1_024, 20_001, 70_000)}
+    publish(tmp_path / "root", contents)
+    with serving(tmp_path / "root", ShortReads) as connection:
+        use(monkeypatch, connection)
+        assert download(tmp_path / "lake", folders="DCASS")["landed"] == 5
+    assert landed(tmp_path / "lake") == contents
 
 
 class DeniedHalfWay(asyncssh.SFTPServer):

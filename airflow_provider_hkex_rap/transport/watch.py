@@ -121,11 +121,18 @@ class AnswerWatch:
     def _stream_broke(self, error: Exception) -> bool:
         # What ended the stream of SFTP counts, and not what its requests end with afterwards.
         first = self.stream.end if self.stream and self.stream.has_ended else error
-        return isinstance(first, asyncssh.SFTPBadMessage | asyncssh.ChannelOpenError) or any(
-            end.code in _BROKEN_STREAM
-            if isinstance(end, asyncssh.DisconnectError)
-            else not isinstance(end, asyncssh.Error | OSError | None)
-            for end in (error, first, self._connected.client.end)
+        # A server may accept a key, and then say by a disconnect that the account is in use.
+        said = self._connected.client.negotiation.disconnect is not None
+        refuses_channel = isinstance(first, asyncssh.ChannelOpenError) and not said
+        return (
+            refuses_channel
+            or isinstance(first, asyncssh.SFTPBadMessage)
+            or any(
+                end.code in _BROKEN_STREAM
+                if isinstance(end, asyncssh.DisconnectError)
+                else not isinstance(end, asyncssh.Error | OSError | None)
+                for end in (error, first, self._connected.client.end)
+            )
         )
 
     def _unavailable(self, error: Exception, subject: str) -> RapUnavailable:

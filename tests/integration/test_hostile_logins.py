@@ -20,6 +20,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapClosed,
     RapError,
     RapKeyVerificationError,
+    RapSessionSuperseded,
 )
 from airflow_provider_hkex_rap.rap.folders import Service
 from airflow_provider_hkex_rap.rap.service_hours import KEY_WORK
@@ -264,3 +265,25 @@ def test_an_error_of_the_login_is_printable() -> None:
     assert "\\x1b[2J" in str(error)
     assert str(error).isprintable()
     assert len(str(error)) < 2000
+
+
+class InUse(asyncssh.SSHServer):
+    """A server that accepts a key, and then disconnects with a text."""
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+
+    def auth_completed(self) -> None:
+        self._conn.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, "DCXYZ001 is in use")
+
+
+def test_a_disconnect_between_login_and_sftp_says_what_the_server_says(tmp_path: Path) -> None:
+    async def log_in(connection: dict[str, Any]) -> None:
+        async with open_session(login_to(connection)):
+            pass
+
+    with (
+        serving(tmp_path, asyncssh.SFTPServer, InUse) as connection,
+        pytest.raises(RapSessionSuperseded, match="sent a disconnect message: DCXYZ001 is in use"),
+    ):
+        asyncio.run(log_in(connection))

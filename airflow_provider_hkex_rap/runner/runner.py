@@ -32,6 +32,7 @@ from airflow_provider_hkex_rap.rap.service_hours import (
     next_opening,
 )
 from airflow_provider_hkex_rap.runner.account_lock import account_lock
+from airflow_provider_hkex_rap.transport.requests import MOST_AT_ONCE
 from airflow_provider_hkex_rap.transport.session import open_session
 from airflow_provider_hkex_rap.transport.undocumented import quiet_logging
 
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.transport.session import RapSession
 
 _RETRY_AT_EDGE = timedelta(minutes=1)
+_AT_ONCE_AGAIN = 16
+"""Requests at once after the first session that RAP has ended; a quarter of it after each further one."""
 
 T = TypeVar("T")
 
@@ -289,7 +292,7 @@ class SessionRunner:
     ) -> RapSession:
         with_keys = replace(login, client_keys=chosen.private_keys)
         try:
-            return await stack.enter_async_context(open_session(with_keys))
+            return await stack.enter_async_context(open_session(with_keys, self._at_once()))
         except RapAuthenticationError as error:
             if not error.keys_refused:
                 raise (_not_verified(error) if chosen.is_test else error) from None
@@ -300,6 +303,13 @@ class SessionRunner:
                 raise (_not_verified(error) if chosen.is_test else error) from None
             # Even if the task is killed meanwhile: the next login offers the other keys.
             raise await finish(in_thread(keys.note_refusal, chosen, error)) from error
+
+    def _at_once(self) -> int:
+        """Return how many requests, and open files, the next session may have at once.
+
+        A server may end a session that has too many, which looks like another login.
+        """
+        return max(_AT_ONCE_AGAIN // 4 ** (self.superseded - 1), 1) if self.superseded else MOST_AT_ONCE
 
     def _check_may_log_in(self) -> None:
         if self._killed:

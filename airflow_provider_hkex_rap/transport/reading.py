@@ -47,10 +47,11 @@ class FileReader:
 
     :param sftp: the client.
     :param watch: bounds each wait.
+    :param at_once: requests, and open files, at once, at most.
     """
 
-    def __init__(self, sftp: SFTPClient, watch: AnswerWatch) -> None:
-        self._requests = Requests(sftp, watch)
+    def __init__(self, sftp: SFTPClient, watch: AnswerWatch, at_once: int) -> None:
+        self._requests = Requests(sftp, watch, at_once)
         self._watch = watch
         self._window = Budget(_SESSION_WINDOW)
         self._answers_whole = self._answers_in_parts = False

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _UNANNOUNCED = 64
 """Requests, and open files, at once, if the server announces no limits; OpenSSH's client sends no more."""
-_MOST = 512
+MOST_AT_ONCE = 512
+"""Requests, and open files, at once, whatever limits a server announces."""
 
 T = TypeVar("T")
 
@@ -32,15 +33,16 @@ class Requests:
 
     :param sftp: the client.
     :param watch: is told of each answer.
+    :param at_once: requests, and open files, at once, at most.
     """
 
-    def __init__(self, sftp: SFTPClient, watch: AnswerWatch) -> None:
+    def __init__(self, sftp: SFTPClient, watch: AnswerWatch, at_once: int = MOST_AT_ONCE) -> None:
         limits = sftp.limits
         announced = bool(limits.max_open_handles or limits.max_packet_len)
         self._sftp = sftp
         self._watch = watch
-        self._outstanding = Budget(_MOST if announced else _UNANNOUNCED)
-        self._handles = Budget(min(limits.max_open_handles or self._outstanding.total, _MOST))
+        self._outstanding = Budget(min(MOST_AT_ONCE if announced else _UNANNOUNCED, at_once))
+        self._handles = Budget(min(limits.max_open_handles or self._outstanding.total, at_once))
         self._open_files = self._most_open_files = 0
         self._alone = asyncio.Lock()
         self._refuses_stat = self._refuses_close = False

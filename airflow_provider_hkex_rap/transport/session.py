@@ -15,6 +15,7 @@ from airflow_provider_hkex_rap.rap.keys import public_key_file_name
 from airflow_provider_hkex_rap.transport.connect import Connected, connect, reason_of
 from airflow_provider_hkex_rap.transport.listing import key_file, remote_file
 from airflow_provider_hkex_rap.transport.reading import FileReader
+from airflow_provider_hkex_rap.transport.requests import MOST_AT_ONCE
 from airflow_provider_hkex_rap.transport.undocumented import start_sftp
 from airflow_provider_hkex_rap.transport.watch import AnswerWatch
 
@@ -39,16 +40,17 @@ _ABSENT = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPPermis
 
 
 @asynccontextmanager
-async def open_session(login: Login) -> AsyncIterator[RapSession]:
+async def open_session(login: Login, at_once: int = MOST_AT_ONCE) -> AsyncIterator[RapSession]:
     """Log in, and log out on leaving.
 
     :param login: the account, its addresses, and the keys to offer.
+    :param at_once: requests, and open files, at once, at most; few servers announce how many they take.
     :raises RapUnavailable: if no address of the site answered in time.
     :raises RapAuthenticationError: if the login was refused, or asked for more than a key, or for none.
     :raises RapHostKeyError: if a server showed a host key that is not pinned.
     :raises RapAlgorithmError: if a server shares no algorithm of §2.1 with us.
     """
-    session = RapSession(login, await connect(login))
+    session = RapSession(login, await connect(login), at_once)
     try:
         await session.start()
         yield session
@@ -67,16 +69,17 @@ class RapSession:
     sftp: asyncssh.SFTPClient
     """The SFTP client underneath. It sends every path and operation, also those that RAP denies (§4.2)."""
 
-    def __init__(self, login: Login, connected: Connected) -> None:
+    def __init__(self, login: Login, connected: Connected, at_once: int) -> None:
         self._login = login
         self._connected = connected
+        self._at_once = at_once
         self._watch = AnswerWatch(login, connected)
 
     async def start(self) -> None:
         """Start SFTP over the login."""
         with self._watch.waiting_for("the start of SFTP"):
             self.sftp, self._watch.stream = await start_sftp(self._connected.ssh)
-        self._reader = FileReader(self.sftp, self._watch)
+        self._reader = FileReader(self.sftp, self._watch, self._at_once)
 
     @property
     def address(self) -> str:

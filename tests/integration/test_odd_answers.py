@@ -23,7 +23,7 @@ from airflow_provider_hkex_rap.rap.errors import (
 from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.transport import reading, session
 
-from ..simulated_rap import MTIME, by_name, download, entries, login_to, use
+from ..simulated_rap import MTIME, by_name, download, entries, in_a_run, login_to, use
 from .test_other_servers import serving
 
 
@@ -669,6 +669,32 @@ def test_several_folders_land_in_one_run_from_a_server_with_few_handles(
         use(monkeypatch, connection)
         result = download(tmp_path / "lake")
     assert (result["landed"], result["already"]) == (100, 0)
+
+
+class Ending(asyncssh.SFTPServer):
+    """A server that ends a session with more than three open files."""
+
+    _open = 0
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+        self._open += 1
+        if self._open > 3:
+            self.connection.disconnect(asyncssh.DISC_BY_APPLICATION, "Resource limit exceeded")
+        return super().open(path, pflags, attrs)
+
+    def close(self, file_obj: Any) -> Any:
+        self._open -= 1
+        return super().close(file_obj)
+
+
+def test_a_server_that_ends_sessions_with_many_open_files_gives_every_file_in_one_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "root", REPORTS)
+    with serving(tmp_path / "root", Ending) as connection:
+        use(monkeypatch, connection)
+        download(tmp_path / "lake", in_a_run(), folders="DCASS")
+    assert landed(tmp_path / "lake") == REPORTS
 
 
 class FewRequests(asyncssh.SFTPServer):

@@ -22,7 +22,7 @@ demo-ui: .venv/.installed ## Show the board of the demo in Airflow's UI, until C
 
 azurite: $(AZURITE) ## Install the Azure Storage server of the tests, which are skipped without it; needs npm
 
-test: .venv/.installed ## Run the tests
+test: .venv/.installed ## Run the tests; takes about four minutes
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 trials: .venv/.installed ## Run the slow tests with a running Airflow; takes about fifteen minutes

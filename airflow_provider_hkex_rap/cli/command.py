@@ -15,6 +15,7 @@ from airflow.cli.simple_table import AirflowConsole
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_hkex_rap.hooks.clock import clock_offset
 from airflow_provider_hkex_rap.lake.opening import LAKE_VARIABLE, open_lake
@@ -56,6 +57,8 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
             status = _end_silently()
         except (RapError, OSError) as error:
             status = _fail(str(error) or type(error).__name__)
+        except SQLAlchemyError as error:
+            status = _fail(database_unreadable(error))
         except AirflowNotFoundException as error:
             status = _fail(f"{error}. {NO_CONNECTION}")
         if status:
@@ -63,6 +66,14 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
 
     quiet: Callable[[Namespace], None] = suppress_logs_and_warning(ended)
     return quiet
+
+
+def database_unreadable(error: SQLAlchemyError) -> str:
+    """Return the message that Airflow's database cannot be read.
+
+    :param error: why.
+    """
+    return f"Airflow's database cannot be read ({type(error).__name__}). Run airflow db migrate."
 
 
 def _survive_any_terminal() -> None:

@@ -337,6 +337,13 @@ async def _log_in(
             "login",
             f"{source.login.account} at {session.address} with key {session.client_key_fingerprint}.",
         )
+        if runner.key_record and (refused := runner.key_record.refused):
+            yield Finding(
+                WARN,
+                "login",
+                f"Before that, RAP refused {' and '.join(refused)}. Take a key that is not registered out of"
+                " the connection, or register it (§5); airflow hkex-rap status names each key.",
+            )
         yield source_finding(session.source_address, source.registered_addresses, "in this session")
         for folder in (folder for folder in Folder if folder.service in services):
             try:

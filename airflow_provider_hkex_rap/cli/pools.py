@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_hkex_rap.cli.command import database_unreadable
 from airflow_provider_hkex_rap.cli.finding import FAIL, OK, WARN, Finding
 
 _DAGS_AT_A_TIME = 50
@@ -24,11 +25,7 @@ def check_pools() -> Iterator[Finding]:
         tasks = _tasks_by_pool()
         named = pool_slots([pool for pool in tasks if pool not in configured])
     except SQLAlchemyError as error:
-        yield Finding(
-            FAIL,
-            "pools",
-            f"Airflow's database cannot be read ({type(error).__name__}). Run airflow db migrate.",
-        )
+        yield Finding(FAIL, "pools", database_unreadable(error))
         return
     for name, slots in configured.items():
         yield _finding(name, slots, tasks.get(name, ()), "Run airflow hkex-rap init.")

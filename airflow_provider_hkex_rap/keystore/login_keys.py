@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_hkex_rap.keystore.offers import (
+    CONNECTION_KEY,
     MOST_OFFERS,
     Offer,
     keys_to_offer,
@@ -278,12 +279,15 @@ class LoginKeys:
             return
         (used,) = (offer for offer in offers if offer.key.fingerprint == fingerprint)
         log.warning(
-            "RAP refused %s %s of %s and accepted %s %s. Renew or register the key (§5, §6).",
+            "RAP refused %s %s of %s and accepted %s %s. %s",
             first.role,
             first.key.fingerprint,
             self._account,
             used.role,
             fingerprint,
+            "Take it out of the connection, or register it (§5)."
+            if first.role == CONNECTION_KEY
+            else "Renew or register the key (§5, §6).",
         )
 
     def _warn_if_expired(self, record: KeyRecord) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MOST_OFFERS = 2
 """Maximum number of keys in one login: RAP holds no more for an account (§6.3), and counts refusals."""
 
+CONNECTION_KEY = "the connection's key"
+"""The role of a key that only the connection has."""
+
 
 class Offer(NamedTuple):
     """A key to offer, and its role."""
@@ -53,7 +56,7 @@ def keys_to_offer(record: KeyRecord, own: StoredKey | None, today: pendulum.Date
 
 
 def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) -> Iterator[Offer]:
-    new = [Offer(own, "the connection's key")] if own and not record.knows(own.fingerprint) else []
+    new = [Offer(own, CONNECTION_KEY)] if own and not record.knows(own.fingerprint) else []
     current = [Offer(record.current, "the current key")] if record.current else []
     others = list(_others(record, today))
     if record.current and _is_doubtful(record.current, record, today):
@@ -62,7 +65,7 @@ def _candidates(record: KeyRecord, own: StoredKey | None, today: pendulum.Date) 
     else:
         yield from (*new, *current, *others)
     if own:
-        yield Offer(own, "the connection's key")
+        yield Offer(own, CONNECTION_KEY)
     if record.pending:
         yield Offer(record.pending, "the pending key")
     if record.previous:

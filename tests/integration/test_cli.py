@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -368,6 +369,36 @@ def test_doctor_logs_in_when_asked_to(airflow: Airflow, monkeypatch: pytest.Monk
         assert (doctor.status, states(doctor.out)["login"]) == (0, ["-"])
         assert "closed until Mon 2026-11-23 07:00 HKT" in doctor.out
         assert not rap.events.of("login")
+
+
+def test_doctor_names_a_key_of_the_connection_that_rap_refuses_while_the_store_has_a_good_one(
+    rap: RapSimulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("hkex-rap", "init")
+    assert states(airflow("hkex-rap", "doctor", "--login").out)["login"] == ["-", "ok"]
+    other = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    connection = rap.connection("DCXYZ001")
+    connection["extra"]["private_key"] = other.export_private_key().decode()
+    use(monkeypatch, connection)
+    doctor = airflow("hkex-rap", "doctor", "--login")
+    assert (doctor.status, states(doctor.out)["login"]) == (0, ["-", "ok", "warn"])
+    (refused,) = (line for line in doctor.out.splitlines() if "RAP refused" in line)
+    assert other.get_fingerprint("md5").removeprefix("MD5:") in refused
+    assert "out of the connection" in refused
+
+
+def test_a_database_that_is_not_migrated_is_one_message(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/empty.db",
+    }
+    command = [sys.executable, "-m", "airflow", "hkex-rap", "status"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "Airflow's database cannot be read (OperationalError). Run airflow db migrate."
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_doctor_distrusts_the_time_of_one_file_more_than_its_own_clock(

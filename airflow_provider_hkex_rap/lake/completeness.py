@@ -220,8 +220,8 @@ class Completeness:
         return RapReportMissing(
             f"Not in the lake {lacking}.",
             why="They came on the days before, or are named in 'expect', and RAP lists none that may land.",
-            todo="A later try may find them. Else ask HKEX; name a discontinued report in 'exclude', and correct"
-            " an 'expect' that matches no report.",
+            todo="A later try may find them. Else ask HKEX; name a discontinued report in 'exclude', and"
+            " correct an 'expect' that matches no report.",
             missing=tuple(missing.description for verdict in incomplete for missing in verdict.missing),
             business_date=day.isoformat(),
             days=tuple(verdict.day.isoformat() for verdict in incomplete),

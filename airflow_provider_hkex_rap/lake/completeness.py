@@ -207,11 +207,12 @@ class Completeness:
         (own,) = (verdict for verdict in verdicts if verdict.day == day)
         unknown = USUAL in self.scope.expect and not own.judged
         if not self.is_listed_whole(day) and (own.absent or unknown):
-            missing = ", ".join(missing.description for missing in own.absent)
+            names = ", ".join(missing.description for missing in own.absent if not missing.folder)
+            reports = f"None of {names}" if names else "No file" if own.absent else "Not every report"
             return retention_expired(
                 pendulum.Date(day.year, day.month, day.day),
                 ", ".join(folder.path for folder in self.scope.folders),
-                f"None of {missing}" if missing else "Not every report",
+                reports,
             )
         incomplete = [verdict for verdict in verdicts if verdict.missing]
         if not incomplete:

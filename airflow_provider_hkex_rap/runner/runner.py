@@ -134,7 +134,7 @@ class SessionRunner:
             raise RapClosed(
                 f"{closed} until {opening}.",
                 why=f"These are the service hours of {names} (guide §4.1); nothing was sent.",
-                todo="Try again then.",
+                todo="A scheduled task waits for it by itself; try anything else again then.",
                 opens_at=opens_at,
             )
 

@@ -134,8 +134,8 @@ def _land(rap: RapSimulator, days: BoardDays) -> dict[str, str]:
         rap.publish_day(day)
     print_line(
         "RAP",
-        f"has both reports now: trigger {DAG_IDS[0]} in the UI with the business_date {days.yesterday},"
-        " and their cells become complete",
+        f"has both reports now: unpause {DAG_IDS[0]} in the UI, trigger it with the business_date"
+        f" {days.yesterday}, and their cells become complete",
     )
     return environment
 

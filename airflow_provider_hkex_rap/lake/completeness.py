@@ -57,7 +57,7 @@ class Scope:
     :param include: globs on file names; one of them must match.
     :param exclude: globs on file names; none of them may match.
     :param expect: globs on file names, and the word ``usual``.
-    :param task: the ids of DAG and task; empty outside a run.
+    :param task: the ids of DAG and task, and the index of a mapped task; empty outside a run.
     """
 
     account: str

@@ -33,7 +33,6 @@ class JudgementMarks:
         self._customer = ingest.source.login.account.customer
         self._clock = ingest.source.clock
         self._run: str | None = ingest.run.get("run")
-        self._map_index: int | None = ingest.run.get("map_index")
         self._day = ingest.request.day.isoformat()
         self._scope = scope.key
         # The marks of several folders lie with the first of them.
@@ -53,7 +52,7 @@ class JudgementMarks:
         return [mark for mark in marks if _has_valid_days(mark)]
 
     def own(self, marks: Sequence[Mark]) -> dict[str, Any] | None:
-        """Return the last mark of this run of this task, for its day and its index if it is mapped.
+        """Return the last mark of this run of this task, for its day.
 
         :param marks: as `read` returns them.
         """
@@ -62,8 +61,6 @@ class JudgementMarks:
             for mark in marks
             if (mark.payload.get("scope"), mark.payload.get("run"), mark.payload.get("day"))
             == (self._scope, self._run, self._day)
-            # A mark of an earlier version has no index.
-            and mark.payload.get("map_index", -1) == self._map_index
             # A mark of an earlier version does not tell which files are left, or when they were listed.
             and "listed" in mark.payload
         ]
@@ -77,13 +74,7 @@ class JudgementMarks:
         :raises OSError: if the lake refuses it.
         """
         await write_mark(
-            calls,
-            self._lake,
-            self._customer,
-            self._folder,
-            MARK,
-            new_run(self._clock()),
-            payload | {"map_index": self._map_index},
+            calls, self._lake, self._customer, self._folder, MARK, new_run(self._clock()), payload
         )
 
 

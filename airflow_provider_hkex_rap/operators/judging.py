@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,14 @@ _NAMED = 20
 log = logging.getLogger(__name__)
 
 
+def _task_name(run: Mapping[str, Any]) -> str:
+    """Return the ids of DAG and task, and the index if it is mapped; empty outside a run."""
+    if run.get("run") is None:
+        return ""
+    index = run["map_index"]
+    return f"{run['dag']}.{run['task']}{f'[{index}]' if index >= 0 else ''}"
+
+
 class Judging:
     """The judgement of a run.
 
@@ -66,7 +74,7 @@ class Judging:
             include=tuple(request.include),
             exclude=tuple(request.exclude),
             expect=tuple(expect),
-            task=f"{ingest.run['dag']}.{ingest.run['task']}" if self._run else "",
+            task=_task_name(ingest.run),
         )
         self.error: RapError | None = None
         """The error that the run must end with; None if every judged day is complete."""

@@ -329,6 +329,25 @@ def test_a_mapped_task_is_not_judged_by_the_mark_of_another_index(
     assert judge(lake, complete, include=["TP*"])["judged"]
 
 
+def test_the_days_that_a_mapped_task_has_judged_are_judged_for_another_index(
+    listed: RapSimulator, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge_mapped(index: int, day: str, include: str) -> None:
+        context = run_of(f"{index} of {day}", business_date=day)
+        context["ti"].map_index = index
+        judge(lake, context, include=[include])
+
+    listed.remove(Folder.DCASS, "RPI03_CXYZ_20261118.csv")
+    at(monkeypatch, listed, "2026-11-17 23:40")
+    judge_mapped(0, "2026-11-17", "RPI*")
+    judge_mapped(1, "2026-11-17", "TP*")
+    put(listed, "RPI03", FRIDAY)
+    at(monkeypatch, listed, "2026-11-20 23:40")
+    judge_mapped(1, "2026-11-20", "TP*")
+    with pytest.raises(RapReportMissing, match=r"2026-11-18 \(which no run had judged\): .*RPI03 in DCASS"):
+        judge_mapped(0, "2026-11-20", "RPI*")
+
+
 @pytest.mark.parametrize("days", [5, [5], ["Friday"], "2026-11-20"])
 def test_a_mark_without_valid_days_is_left_out(
     listed: RapSimulator, lake: Path, caplog: pytest.LogCaptureFixture, days: object

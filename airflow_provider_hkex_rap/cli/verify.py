@@ -35,7 +35,7 @@ _TODO = {
     " (§4.1). If it stays, it did not come from RAP: move it out of the lake.",
     ProblemKind.UNREADABLE_MANIFEST: "If a later version of the package wrote it, upgrade. Else restore it"
     " from a backup of the lake. Or, while RAP lists its reports (§4.1), move it out of the lake and run the"
-    " download task: it adopts what is there.",
+    " download task: it adopts the files that are there.",
 }
 """Advice for each kind of problem."""
 

@@ -31,7 +31,7 @@ _BEGUN, _ENDED = "begun", "ended"
 _DAYS = 14
 """How many days back the marks are read; longer than RAP keeps a file."""
 _RUN_HOURS = 48
-"""A run that began earlier and has not ended was killed, and what it left unfinished is old enough to remove.
+"""If a run began earlier and has not ended, it was killed, and its unfinished files are old enough to remove.
 
 No run lasts longer than 24 hours, and an unfinished file is removed 24 hours after it was written.
 """

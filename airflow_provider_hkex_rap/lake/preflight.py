@@ -44,11 +44,6 @@ def check_lake(lake: Lake) -> str:
     :returns: the URI of the probe if it could not be removed; else an empty text.
     :raises LakeError: if the lake cannot be used; `retryable` says if a retry can help.
     """
-    if is_missing(lake):
-        log.warning(
-            "The lake %s does not exist, and a landing makes it. If it did exist, is its disk mounted?",
-            lake.uri,
-        )
     with _place_of_probe(lake) as place:
         return _check(lake, place)
 
@@ -70,6 +65,9 @@ def _place_of_probe(lake: Lake) -> Iterator[Lake]:
     if not is_missing(lake):
         yield lake
         return
+    log.warning(
+        "The lake %s does not exist, and a landing makes it. If it did exist, is its disk mounted?", lake.uri
+    )
     parent = os.path.dirname(lake.root)
     while not os.path.lexists(parent):
         parent = os.path.dirname(parent)

@@ -212,7 +212,7 @@ class Judging:
             file, reason = refused[0]
             path = f"{file.folder.path}/{file.text}"
             error.why += f" It lists {len(refused)} that may not, such as {path}: {reason}"
-            error.todo += " Fetch files that may not land by hand, and name them in 'exclude'."
+            error.todo += " If a file may not land, fetch it by hand, and name it in 'exclude'."
 
     def _known(self, listed: Sequence[RemoteFile]) -> Completeness:
         now = self._ingest.source.clock()

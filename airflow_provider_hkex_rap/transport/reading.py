@@ -74,8 +74,8 @@ class FileReader:
         :param file: an entry of a listing.
         :param write: takes the file's bytes, in order.
         :returns: the file's size and mtime once its last byte had been read.
-        :raises asyncssh.Error: if RAP refused this file, or the session ended; if the file does not end, or
-            ends with an error where no size says that it ends.
+        :raises asyncssh.Error: if RAP refused this file, or the session ended; if the file does not end; or
+            if RAP answered an error, and no size says that the file ends there.
         """
         window = _FILE_WINDOW if file.size is None else min(max(file.size, _SURE_BLOCK), _FILE_WINDOW)
         async with self._window.reserve(window), self._opened(file) as handle:

@@ -145,8 +145,9 @@ class RapSession:
             except asyncssh.SFTPError as error:
                 if self._watch.has_ended:
                     raise
-                if any(attempts) or not isinstance(error, _ABSENT):
-                    raise _cut_listing(path, max(map(len, attempts), default=0), error) from None
+                listed = max(map(len, attempts), default=0)
+                if listed or not isinstance(error, _ABSENT):
+                    raise _cut_listing(path, listed, error) from None
                 raise RapPermissionDenied(
                     f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
                     why=why,

@@ -1,4 +1,4 @@
-"""Simulate a full disk."""
+"""Simulate a full disk, and other failures of one."""
 
 import contextlib
 import resource
@@ -13,3 +13,12 @@ def file_size_limit(limit):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def failing_with(error):
+    """Return a function that raises an error, whatever its arguments."""
+
+    def fail(*arguments):
+        raise error
+
+    return fail

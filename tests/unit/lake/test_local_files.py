@@ -11,6 +11,8 @@ import pytest
 from airflow_provider_hkex_rap.lake.local_files import NewFile, sync_directory
 from airflow_provider_hkex_rap.rap.errors import LakeConflict
 
+from .limits import failing_with
+
 CONTENT = os.urandom(100_000)
 MTIME = 1_800_000_000
 
@@ -32,10 +34,7 @@ def once(monkeypatch, name, failing, of=os):
 
 
 def fail_with(number):
-    def fail(*arguments):
-        raise OSError(number, os.strerror(number))
-
-    return fail
+    return failing_with(OSError(number, os.strerror(number)))
 
 
 def write_half(write, descriptor, content):

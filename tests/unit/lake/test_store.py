@@ -18,7 +18,7 @@ from airflow_provider_hkex_rap.lake.store import Lake
 from airflow_provider_hkex_rap.rap.errors import LakeConflict, LakeError, RapConfigurationError
 
 from ...in_memory_rap import landed
-from .limits import file_size_limit
+from .limits import failing_with, file_size_limit
 
 DAY = "reports/customer=CXYZ/folder=DCASS/report=TP001/business_date=2026-11-20"
 MTIME = 1_795_000_000
@@ -265,13 +265,6 @@ def test_the_turn_of_a_killed_writer_ends(local_lake, spooled, monkeypatch):
         with pytest.raises(LakeError):
             commit(local_lake, spooled(b"one"))
     assert commit(local_lake, spooled(b"two")).name == "a.csv"
-
-
-def failing_with(error):
-    def fail(*arguments):
-        raise error
-
-    return fail
 
 
 @pytest.mark.parametrize("renames", [True, False], ids=["renameat2", "O_EXCL"])

@@ -48,9 +48,13 @@ _SITECUSTOMIZE = (
 )
 
 
+# Not the program of this name: it fails if an ended process of the same id has left its semaphore behind.
+_LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
 def missing_faketime() -> str | None:
     """Return which package a test that moves Airflow's clock lacks; None if it is installed."""
-    return None if shutil.which("faketime") else "Moving Airflow's clock needs Debian's package faketime."
+    return None if _LIBFAKETIME else "Moving Airflow's clock needs Debian's package libfaketime."
 
 
 class MovedClock:
@@ -81,7 +85,7 @@ class MovedClock:
     def environment(self) -> dict[str, str]:
         """The environment variables with which a process follows this clock."""
         return {
-            "LD_PRELOAD": _libfaketime(),
+            "LD_PRELOAD": str(_LIBFAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             # Timeouts use real time, and files keep their mtimes, so that compiled modules stay valid.
@@ -245,6 +249,11 @@ class RealAirflow:
         _kill_sessions(self._sessions)
         for process in self._processes.values():
             process.wait()
+        for pid in self._sessions:
+            # A killed process leaves these behind. libfaketime ends a later process of the same id that finds
+            # the first one alone, so that one goes first.
+            for left in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+                Path("/dev/shm", left).unlink(missing_ok=True)
 
     def run(self, *arguments: str) -> str:
         """Stop every part of Airflow, run ``airflow`` with these arguments, and return its output.
@@ -460,21 +469,6 @@ def migrated_database() -> Path:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     return home / "airflow.db"
-
-
-def _libfaketime() -> str:
-    """Return the path of the library that Debian's ``faketime`` loads into the programs that it runs."""
-    printed = subprocess.run(
-        ["faketime", "-m", "-f", "+0", "env"], capture_output=True, text=True, check=True
-    )
-    return next(_values("LD_PRELOAD", printed.stdout))
-
-
-def _values(name: str, environment: str) -> Iterator[str]:
-    for line in environment.splitlines():
-        key, _, value = line.partition("=")
-        if key == name:
-            yield value
 
 
 def _kill_sessions(sessions: Collection[int], spared: Collection[int] = ()) -> None:

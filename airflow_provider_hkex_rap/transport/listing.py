@@ -1,15 +1,18 @@
-"""Translate the entries of an SFTP listing."""
+"""Gather the entries of an SFTP listing, and translate them."""
 
 from __future__ import annotations
 
 import re
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from airflow_provider_hkex_rap.rap.errors import RapTransferError
 from airflow_provider_hkex_rap.rap.files import Kind, RemoteFile
 from airflow_provider_hkex_rap.rap.key_folder import KeyFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import asyncssh
 
     from airflow_provider_hkex_rap.rap.folders import Folder
@@ -18,6 +21,63 @@ _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: K
 _LONG_NAME_KINDS = {b"d": Kind.DIRECTORY, b"l": Kind.SYMLINK, b"-": Kind.FILE}
 _LONG_NAME = re.compile(rb"([-a-zA-Z])[-rwxXsStTlL]{8,10}(?=[\s.+@]|$)")
 """The beginning of a line of ``ls -l``: a letter for the kind, and the mode, which some servers shorten."""
+
+_MOST_ENTRIES = 1_000_000
+_MOST_NAME_BYTES = 256 * 2**20
+"""Bounds of one listing: a server may answer without an end."""
+
+T = TypeVar("T")
+
+
+class Listing(Generic[T]):
+    """The entries of a directory but ``.`` and ``..``, by name, as they arrive.
+
+    :param path: the directory.
+    :param entry_of: returns an entry as asyncssh gives it as one of ours.
+    """
+
+    def __init__(self, path: str, entry_of: Callable[[asyncssh.SFTPName], T]) -> None:
+        self.path = path
+        self._entry_of = entry_of
+        self.most = 0
+        """The most entries that an attempt has listed."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin again: forget the entries."""
+        # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
+        self.entries: dict[bytes | str, T] = {}
+        self._listed = self._name_bytes = 0
+
+    @property
+    def has_repeated(self) -> bool:
+        """Whether a name was listed more than once."""
+        return len(self.entries) < self._listed
+
+    def add(self, names: Sequence[asyncssh.SFTPName]) -> None:
+        """Add the names of one answer.
+
+        :param names: the names, with their attributes.
+        :raises RapTransferError: if there are so many that the listing has no end.
+        """
+        for name in names:
+            if name.filename not in (b".", b".."):
+                self.entries[name.filename] = self._entry_of(name)
+                self._listed += 1
+                self._name_bytes += len(name.filename)
+        self.most = max(self.most, len(self.entries))
+        if self._listed > _MOST_ENTRIES or self._name_bytes > _MOST_NAME_BYTES:
+            raise _endless(self.path)
+
+
+def _endless(path: str) -> RapTransferError:
+    return RapTransferError(
+        f"The listing of {path} does not end: it has more than {_MOST_ENTRIES:,} entries, or"
+        f" {_MOST_NAME_BYTES:,} bytes of names.",
+        why="RAP keeps the reports of ten days (§4.1).",
+        todo="Ask HKEX; the server, or a proxy before it, is failing.",
+        path=path,
+    )
 
 
 def remote_file(folder: Folder, entry: asyncssh.SFTPName) -> RemoteFile:

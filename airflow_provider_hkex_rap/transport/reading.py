@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncssh
 
@@ -14,11 +14,11 @@ from airflow_provider_hkex_rap.aio.budget import Budget
 from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile
 from airflow_provider_hkex_rap.transport.connect import reason_of
 from airflow_provider_hkex_rap.transport.listing import mtime_of
-from airflow_provider_hkex_rap.transport.requests import Requests
 
 if TYPE_CHECKING:
-    from asyncssh import SFTPClient, SFTPClientFile
+    from asyncssh import SFTPClientFile
 
+    from airflow_provider_hkex_rap.transport.requests import Requests
     from airflow_provider_hkex_rap.transport.watch import AnswerWatch
 
 _SURE_BLOCK = 32 * 1024
@@ -33,8 +33,6 @@ _SESSION_WINDOW = 24 * 1024 * 1024
 _MOST_READS_BEYOND = 2**15
 """READs beyond the size that RAP gives, at most: a server may answer without an end. They get up to 1 GiB."""
 
-T = TypeVar("T")
-
 
 class _Block(NamedTuple):
     data: bytes
@@ -45,13 +43,13 @@ class _Block(NamedTuple):
 class FileReader:
     """Reads files over one SFTP client.
 
-    :param sftp: the client.
-    :param watch: bounds each wait.
-    :param at_once: requests, and open files, at once, at most.
+    :param limits: what the server announces.
+    :param requests: sends the requests.
+    :param watch: tells if the session has ended.
     """
 
-    def __init__(self, sftp: SFTPClient, watch: AnswerWatch, at_once: int) -> None:
-        self._requests = Requests(sftp, watch, at_once)
+    def __init__(self, limits: asyncssh.SFTPLimits, requests: Requests, watch: AnswerWatch) -> None:
+        self._requests = requests
         self._watch = watch
         self._window = Budget(_SESSION_WINDOW)
         self._answers_whole = self._answers_in_parts = False
@@ -60,13 +58,9 @@ class FileReader:
         """Whether the server refuses a READ of more bytes than the file has."""
         self._end_error: str | None = None
         """The error by which the server answers a READ at the end of a file, if it does."""
-        self._block = max(_SMALLEST_BLOCK, min(sftp.limits.max_read_len, _LARGEST_BLOCK))
+        self._block = max(_SMALLEST_BLOCK, min(limits.max_read_len, _LARGEST_BLOCK))
         # A server may refuse a READ of more than it announces.
         self._sure_block = min(_SURE_BLOCK, self._block)
-
-    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
-        """List a directory, which counts among the open files; see `Requests.list`."""
-        return await self._requests.list(listing)
 
     async def read(self, file: RemoteFile, write: Callable[[bytes], object]) -> ReadEnd:
         """Read a file once to its end, even if that is not where the listing says.
@@ -87,8 +81,11 @@ class FileReader:
                     write(block.data)
                     read += len(block.data)
                     is_end = block.is_last
-            data, error = (b"", "") if is_end else await self._past(handle, read, is_whole=read == file.size)
-            after = await self._attributes(handle)
+            if is_end:
+                data, error, after = b"", "", await self._attributes(handle)
+            else:
+                past = self._past(handle, read, is_whole=read == file.size)
+                (data, error), after = await asyncio.gather(past, self._attributes(handle))
             if error and after.size not in (None, read):
                 data, error = await self._past(handle, read)
             first = before or after
@@ -110,8 +107,7 @@ class FileReader:
         try:
             yield handle
         finally:
-            with suppress(asyncssh.Error, ConnectionError):
-                await self._requests.close(handle)
+            self._requests.close(handle)
 
     async def _attributes(self, handle: SFTPClientFile) -> Attributes:
         """Return the attributes of an open file; none if FSTAT fails."""

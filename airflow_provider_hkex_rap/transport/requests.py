@@ -43,13 +43,14 @@ class Requests:
         self._watch = watch
         self._outstanding = Budget(min(MOST_AT_ONCE if announced else _UNANNOUNCED, at_once))
         self._handles = Budget(min(limits.max_open_handles or self._outstanding.total, at_once))
-        self._open_files = self._most_open_files = 0
+        self._open = self._most_open = 0
+        self._closing: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Lock()
         self._refuses_stat = self._refuses_close = False
         """Whether the server has refused one with no other request outstanding."""
 
     async def open(self, path: bytes) -> SFTPClientFile:
-        """Open a file for reading; give it back to `close`.
+        """Open a file for reading; give it to `close` afterwards.
 
         :param path: the path on RAP.
         :raises asyncssh.Error: if RAP refused the file, or the session ended.
@@ -59,27 +60,40 @@ class Requests:
             # With a block size of its own asyncssh would read in tasks that outlive a cancelled read.
             return await self._sftp.open(path, "rb", NO_ATTRIBUTES, block_size=0)
 
-        return self._opened(await self._with_handle(open_file, keep=1))
+        return await self._with_handle(lambda: self.send(open_file))
 
-    async def list(self, listing: Callable[[], Awaitable[T]]) -> T:
+    async def list(
+        self, listing: Callable[[], Awaitable[bytes]], close: Callable[[bytes], Awaitable[None]]
+    ) -> None:
         """List a directory, which has a handle too; start again if that was refused.
 
-        :param listing: lists it, with one request at a time.
-        :returns: the result of *listing*.
+        :param listing: lists it, and returns its handle; it hands each of its requests to `send`.
+        :param close: closes that handle; its answer is not awaited.
         :raises asyncssh.Error: if RAP refused the directory, or the session ended.
         """
-        return await self._with_handle(listing, keep=0)
+        handle = await self._with_handle(listing)
+        self._close_later(lambda: close(handle))
 
-    async def _with_handle(self, request: Callable[[], Awaitable[T]], keep: int) -> T:
-        """Send a request that opens a handle, and keep as many handles as are still open afterwards."""
+    async def send(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Send a request once there are few enough others.
+
+        :param request: sends it.
+        :returns: its answer.
+        :raises asyncssh.Error: if RAP refused it, or the session ended.
+        """
+        return await self._counted(request, await self._outstanding.take(1))
+
+    async def _with_handle(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do work that opens a handle, and return what it returns; the handle stays open."""
         before = 0
         for attempt in ("at once", "again", "alone"):
             taken = await self._handles.take_all() if attempt == "alone" else await self._handles.take(1)
             is_alone = taken == self._handles.taken
             kept = 0
             try:
-                result = await self._counted(request, await self._outstanding.take(1))
-                kept = keep
+                result = await work()
+                kept = 1
+                self._opened()
                 return result
             except asyncssh.SFTPError:
                 if self._watch.has_ended:
@@ -91,32 +105,39 @@ class Requests:
                     raise
                 before = max(before, self._handles.total)
                 # The server has taken so many at once.
-                self._handles.resize(max(self._most_open_files, 1))
+                self._handles.resize(max(self._most_open, 1))
             finally:
                 self._handles.give(taken - kept)
         raise AssertionError("An attempt alone returns or raises.")
 
-    def _opened(self, handle: SFTPClientFile) -> SFTPClientFile:
-        self._open_files += 1
-        self._most_open_files = max(self._most_open_files, self._open_files)
-        if self._open_files > self._handles.total:
+    def _opened(self) -> None:
+        self._open += 1
+        self._most_open = max(self._most_open, self._open)
+        if self._open > self._handles.total:
             # It was sent before the budget shrank, and proves that the server takes more.
-            self._handles.resize(self._open_files)
-        return handle
+            self._handles.resize(self._open)
 
-    async def close(self, handle: SFTPClientFile) -> None:
-        """Close a file.
+    def close(self, handle: SFTPClientFile) -> None:
+        """Close a file; the answer is not awaited, and until it comes the file counts as open.
 
         :param handle: the file.
-        :raises asyncssh.Error: if RAP refused that, or the session ended.
         """
+        self._close_later(handle.close)
+
+    def _close_later(self, close: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(self._close(close))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, close: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._ask(handle.close, lambda error: self._refuses_close)
+            await self._ask(close, lambda error: self._refuses_close)
         except asyncssh.SFTPError:
             self._refuses_close = True
-            raise
+        except (asyncssh.Error, ConnectionError):
+            pass
         finally:
-            self._open_files -= 1
+            self._open -= 1
             self._handles.give(1)
 
     async def stat(self, handle: SFTPClientFile) -> SFTPAttrs:
@@ -161,7 +182,7 @@ class Requests:
         """Send a request on an open file; if it is refused, once more with no other one outstanding."""
         before = self._outstanding.total
         try:
-            return await self._counted(request, await self._outstanding.take(1))
+            return await self.send(request)
         except asyncssh.SFTPError as error:
             if self._watch.has_ended or is_final(error):
                 raise

@@ -13,9 +13,10 @@ from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransfe
 from airflow_provider_hkex_rap.rap.folders import KEY_FOLDER
 from airflow_provider_hkex_rap.rap.keys import public_key_file_name
 from airflow_provider_hkex_rap.transport.connect import Connected, connect, reason_of
-from airflow_provider_hkex_rap.transport.listing import key_file, remote_file
+from airflow_provider_hkex_rap.transport.directories import DirectoryReader
+from airflow_provider_hkex_rap.transport.listing import Listing, key_file, remote_file
 from airflow_provider_hkex_rap.transport.reading import FileReader
-from airflow_provider_hkex_rap.transport.requests import MOST_AT_ONCE
+from airflow_provider_hkex_rap.transport.requests import MOST_AT_ONCE, Requests
 from airflow_provider_hkex_rap.transport.undocumented import start_sftp
 from airflow_provider_hkex_rap.transport.watch import AnswerWatch
 
@@ -29,10 +30,6 @@ _CLOSE_SECONDS = 2.0
 """Seconds in which a server may end its side of SFTP before the connection is closed."""
 _KEY_FILE_LIMIT = 64 * 1024
 """Bytes to read of a file in the key folder; result files have one line (§6)."""
-
-_MOST_ENTRIES = 1_000_000
-_MOST_NAME_BYTES = 256 * 2**20
-"""Bounds of one listing: a server may answer without an end."""
 
 T = TypeVar("T")
 
@@ -79,7 +76,9 @@ class RapSession:
         """Start SFTP over the login."""
         with self._watch.waiting_for("the start of SFTP"):
             self.sftp, self._watch.stream = await start_sftp(self._connected.ssh)
-        self._reader = FileReader(self.sftp, self._watch, self._at_once)
+        requests = Requests(self.sftp, self._watch, self._at_once)
+        self._directories = DirectoryReader(self._watch.stream, requests, self._watch)
+        self._files = FileReader(self.sftp.limits, requests, self._watch)
 
     @property
     def address(self) -> str:
@@ -113,8 +112,7 @@ class RapSession:
         :raises RapSessionSuperseded: if RAP ended the session; the listing is not whole.
         """
         return await self._list(
-            folder.path,
-            lambda entry: remote_file(folder, entry),
+            Listing(folder.path, lambda entry: remote_file(folder, entry)),
             why=f"The account does not subscribe to {folder.service} reports (§4.2).",
             todo="Remove the folder from 'folders', or ask HKEX to subscribe the account.",
         )
@@ -128,52 +126,28 @@ class RapSession:
         :raises RapSessionSuperseded: if RAP ended the session; the listing is not whole.
         """
         return await self._list(
-            KEY_FOLDER,
-            key_file,
+            Listing(KEY_FOLDER, key_file),
             why="Every account has this folder (§4.2).",
             todo="Ask HKEX; without it no key of the account can be renewed (§6).",
         )
 
-    async def _list(
-        self, path: str, entry_of: Callable[[asyncssh.SFTPName], T], *, why: str, todo: str
-    ) -> list[T]:
-        # What each attempt lists; a refused one is made again.
-        attempts: list[dict[bytes | str, T]] = []
-        with self._watch.waiting_for(path):
+    async def _list(self, listing: Listing[T], *, why: str, todo: str) -> list[T]:
+        with self._watch.waiting_for(listing.path):
             try:
-                return await self._reader.list(lambda: self._entries(path, entry_of, attempts))
+                await self._directories.read(listing)
+                return list(listing.entries.values())
             except asyncssh.SFTPError as error:
                 if self._watch.has_ended:
                     raise
-                listed = max(map(len, attempts), default=0)
-                if listed or not isinstance(error, _ABSENT):
-                    raise _cut_listing(path, listed, error) from None
+                if listing.most or not isinstance(error, _ABSENT):
+                    raise _cut_listing(listing.path, listing.most, error) from None
                 raise RapPermissionDenied(
-                    f"RAP does not show {path} to {self._login.account} ({reason_of(error)}).",
+                    f"RAP does not show {listing.path} to {self._login.account} ({reason_of(error)}).",
                     why=why,
                     todo=todo,
-                    path=path,
+                    path=listing.path,
                     account=self._login.account.name,
                 ) from None
-
-    async def _entries(
-        self,
-        path: str,
-        entry_of: Callable[[asyncssh.SFTPName], T],
-        attempts: list[dict[bytes | str, T]],
-    ) -> list[T]:
-        # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
-        entries: dict[bytes | str, T] = {}
-        attempts.append(entries)
-        listed = name_bytes = 0
-        async for entry in self.sftp.scandir(path.encode()):
-            self._watch.answered()
-            if entry.filename not in (b".", b".."):
-                entries[entry.filename] = entry_of(entry)
-            listed, name_bytes = listed + 1, name_bytes + len(entry.filename)
-            if listed > _MOST_ENTRIES or name_bytes > _MOST_NAME_BYTES:
-                raise _endless(path)
-        return list(entries.values())
 
     async def read_key_file(self, name: str) -> bytes:
         """Return the first 64 KiB of a file in the key folder, such as a result file (§6).
@@ -255,7 +229,7 @@ class RapSession:
         :raises RapSessionSuperseded: if RAP ended the session.
         """
         with self._watch.waiting_for(f"{file.folder.path}/{file.text}"):
-            return await self._reader.read(file, write)
+            return await self._files.read(file, write)
 
     async def close(self) -> None:
         """Log out; return when the connection is gone."""
@@ -292,15 +266,5 @@ def _cut_listing(path: str, entries: int, error: asyncssh.SFTPError) -> RapTrans
         f"The listing of {path} broke off after {entries} entries: {reason_of(error)}.",
         why="The server, or a proxy before it, failed while it listed the folder.",
         todo="The next run lists it again; if it persists, ask HKEX about this folder.",
-        path=path,
-    )
-
-
-def _endless(path: str) -> RapTransferError:
-    return RapTransferError(
-        f"The listing of {path} does not end: it has more than {_MOST_ENTRIES:,} entries, or"
-        f" {_MOST_NAME_BYTES:,} bytes of names.",
-        why="RAP keeps the reports of ten days (§4.1).",
-        todo="Ask HKEX; the server, or a proxy before it, is failing.",
         path=path,
     )

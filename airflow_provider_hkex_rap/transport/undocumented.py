@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
@@ -105,6 +105,29 @@ class SFTPStream(SFTPClientHandler):
                 told.max_write_len or usual.max_write_len,
                 told.max_open_handles,
             )
+
+    async def open_directory(self, path: bytes) -> bytes:
+        """Return the handle of a directory, which asyncssh keeps to itself.
+
+        :param path: the directory.
+        """
+        return await self.opendir(path)
+
+    async def next_names(self, handle: bytes) -> Sequence[asyncssh.SFTPName]:
+        """Return the next names of a directory; asyncssh sends no READDIR before the last one is answered.
+
+        :param handle: the directory.
+        :raises asyncssh.SFTPEOFError: if there are no more names.
+        """
+        names, _ = await self.readdir(handle)
+        return names
+
+    async def close_handle(self, handle: bytes) -> None:
+        """Close a directory.
+
+        :param handle: the directory.
+        """
+        await self.close(handle)
 
     async def _cleanup(self, exc: Exception | None) -> None:
         if not self.has_ended:

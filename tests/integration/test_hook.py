@@ -303,7 +303,7 @@ def test_one_file_that_cannot_be_read_leaves_no_other_out_of_a_directory(
     rap: RapSimulator, tmp_path: Path
 ) -> None:
     rap.put(Folder.DCASS, "ZZ001_20261120.csv", b"1", NOW.subtract(hours=1))
-    rap.faults.add(Fault("deny", path=REPORT))
+    rap.faults.add(Fault("deny", path=REPORT, times=None))
     with pytest.raises(RapTransferError, match=r"1 entries of /download/DCASS.*TP001_20261120"):
         asyncio.run(RapHook().transfer("get", str(tmp_path / "dcass"), "/download/DCASS"))
     assert [path.name for path in (tmp_path / "dcass").iterdir()] == ["ZZ001_20261120.csv"]

@@ -21,7 +21,7 @@ from airflow_provider_hkex_rap.rap.errors import (
     RapUnavailable,
 )
 from airflow_provider_hkex_rap.rap.folders import Folder
-from airflow_provider_hkex_rap.transport import reading, session
+from airflow_provider_hkex_rap.transport import listing, reading, session
 
 from ..simulated_rap import MTIME, by_name, download, entries, in_a_run, login_to, use
 from .test_other_servers import serving
@@ -45,20 +45,6 @@ class FewHandles(asyncssh.SFTPServer):
     def close(self, file_obj: Any) -> Any:
         self._open -= 1
         return super().close(file_obj)
-
-
-@pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let asyncssh's servers process requests side by side; else they finish each before the next one."""
-    process = SFTPServerHandler._process_packet
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self: SFTPServerHandler, *arguments: Any) -> None:
-        task = asyncio.create_task(process(self, *arguments))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    monkeypatch.setattr(SFTPServerHandler, "_process_packet", start)
 
 
 class FewReads(asyncssh.SFTPServer):
@@ -350,7 +336,7 @@ class EndlessListing(asyncssh.SFTPServer):
 
 
 def test_a_listing_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_MOST_ENTRIES", 5_000)
+    monkeypatch.setattr(listing, "_MOST_ENTRIES", 5_000)
     publish(tmp_path / "root", {})
     with serving(tmp_path / "root", EndlessListing) as connection:
         use(monkeypatch, connection)

@@ -121,7 +121,7 @@ def test_a_folder_without_subscription_is_an_error_of_its_own(unsubscribed: Any)
 def test_one_denied_file_leaves_the_session_alone(rap: RapSimulator) -> None:
     rap.put(Folder.DCASS, "denied", b"x", MTIME)
     rap.put(Folder.DCASS, "fine", b"y", MTIME)
-    rap.faults.add(Fault("deny", path="*/denied"))
+    rap.faults.add(Fault("deny", path="*/denied", times=None))
 
     async def read_both() -> bytes:
         async with open_session(login_to(rap.connection("DCXYZ001"))) as session:

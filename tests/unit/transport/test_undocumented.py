@@ -183,6 +183,9 @@ class Answers(asyncssh.SFTPServer):
             path, asyncssh.SFTPConnectionLost
         )("no")
 
+    async def scandir(self, path: bytes) -> Any:
+        yield asyncssh.SFTPName(b"a.csv")
+
 
 async def over_sftp(use: Callable[[asyncssh.SFTPClient, SFTPStream], Awaitable[None]]) -> None:
     class Anybody(asyncssh.SSHServer):
@@ -220,6 +223,19 @@ def test_a_stream_records_how_it_ended(path: str, end: type) -> None:
             await sftp.lstat("/5")
         assert stream.has_ended
         assert type(stream.end) is end
+
+    asyncio.run(over_sftp(use))
+
+
+def test_a_directory_is_read_by_its_handle() -> None:
+    async def use(sftp: asyncssh.SFTPClient, stream: SFTPStream) -> None:
+        handle = await stream.open_directory(b"/")
+        assert [name.filename for name in await stream.next_names(handle)] == [b"a.csv"]
+        with pytest.raises(asyncssh.SFTPEOFError):
+            await stream.next_names(handle)
+        await stream.close_handle(handle)
+        with pytest.raises(asyncssh.SFTPError):
+            await stream.next_names(handle)
 
     asyncio.run(over_sftp(use))
 

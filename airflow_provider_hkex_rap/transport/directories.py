@@ -1,0 +1,119 @@
+"""List directories over a session, with several requests on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from airflow_provider_hkex_rap.transport.listing import Listing
+    from airflow_provider_hkex_rap.transport.requests import Requests
+    from airflow_provider_hkex_rap.transport.undocumented import SFTPStream
+    from airflow_provider_hkex_rap.transport.watch import AnswerWatch
+
+# READDIRs on their way at the beginning of a listing, and at most. Most folders end within the first ones.
+_FIRST_AHEAD = 12
+_MOST_AHEAD = 32
+
+
+class _DisorderError(Exception):
+    """The server may not take several READDIRs at once."""
+
+
+class DirectoryReader:
+    """Lists directories over one SFTP client.
+
+    A READDIR returns the next names, about a hundred, so that a long listing costs many round trips. Several
+    are sent before the first is answered. A server that refuses one of them, or that gives a name twice,
+    gets one READDIR at a time from then on: a cursor that is moved by several at once could skip names.
+
+    :param stream: the requests of the client.
+    :param requests: how many the server takes at once.
+    :param watch: tells if the session has ended.
+    """
+
+    def __init__(self, stream: SFTPStream, requests: Requests, watch: AnswerWatch) -> None:
+        self._stream = stream
+        self._requests = requests
+        self._watch = watch
+        self._in_turn = False
+
+    async def read(self, listing: Listing[Any]) -> None:
+        """List a directory.
+
+        :param listing: takes the names, and is begun again for each attempt.
+        :raises asyncssh.Error: if RAP refused the directory, or the session ended.
+        :raises RapTransferError: if the listing does not end.
+        """
+        await self._requests.list(lambda: self._read(listing), self._stream.close_handle)
+
+    async def _read(self, listing: Listing[Any]) -> bytes:
+        """List a directory, and return its handle."""
+        if not self._in_turn:
+            try:
+                return await self._pass(listing, _FIRST_AHEAD)
+            except _DisorderError:
+                self._in_turn = True
+        return await self._pass(listing, 1)
+
+    async def _pass(self, listing: Listing[Any], at_once: int) -> bytes:
+        """List a directory once, and return its handle.
+
+        :param at_once: READDIRs at once at the beginning; 1 for one after another.
+        :raises _DisorderError: if a READDIR of several was refused, or a name came twice.
+        """
+        listing.begin()
+        handle = await self._requests.send(lambda: self._stream.open_directory(listing.path.encode()))
+        has_answered = False
+        try:
+            async with aclosing(self._answers(handle, at_once)) as answers:
+                async for names in answers:
+                    has_answered = True
+                    listing.add(names)
+                    if at_once > 1 and listing.has_repeated:
+                        raise _DisorderError
+        except BaseException as error:
+            with suppress(asyncssh.Error, ConnectionError):
+                await self._requests.send(lambda: self._stream.close_handle(handle))
+            # No other READDIR is the reason if the first is refused: some servers refuse a directory by it.
+            is_refusal = isinstance(error, asyncssh.SFTPError) and not self._watch.has_ended
+            if at_once > 1 and has_answered and is_refusal:
+                raise _DisorderError from None
+            raise
+        return handle
+
+    async def _answers(self, handle: bytes, at_once: int) -> AsyncGenerator[Sequence[asyncssh.SFTPName]]:
+        """Yield the names of each answer; none of them at the end."""
+        ahead: deque[asyncio.Task[Sequence[asyncssh.SFTPName]]] = deque()
+        is_end = False
+        try:
+            while ahead or not is_end:
+                # None is sent if the next answer has come: it may show the end, and save a round trip.
+                while not is_end and len(ahead) < at_once and not (ahead and ahead[0].done()):
+                    ahead.append(asyncio.create_task(self._next_names(handle)))
+                names = await ahead.popleft()
+                is_end = is_end or not names
+                yield names
+                if 1 < at_once < _MOST_AHEAD:
+                    at_once += 1
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def _next_names(self, handle: bytes) -> Sequence[asyncssh.SFTPName]:
+        """Return the next names of a directory; none at its end."""
+        try:
+            # An answer without names is no proof of the end, but servers that give one give it for ever.
+            return await self._send_next(handle) or await self._send_next(handle)
+        except asyncssh.SFTPEOFError:
+            return ()
+
+    async def _send_next(self, handle: bytes) -> Sequence[asyncssh.SFTPName]:
+        return await self._requests.send(lambda: self._stream.next_names(handle))

@@ -47,12 +47,9 @@ class Listing(Generic[T]):
         """Begin again: forget the entries."""
         # A name that is listed again, as in a listing that changes meanwhile, counts as it was listed last.
         self.entries: dict[bytes | str, T] = {}
-        self._listed = self._name_bytes = 0
-
-    @property
-    def has_repeated(self) -> bool:
+        self.has_repeated = False
         """Whether a name was listed more than once."""
-        return len(self.entries) < self._listed
+        self._listed = self._name_bytes = 0
 
     def add(self, names: Sequence[asyncssh.SFTPName]) -> None:
         """Add the names of one answer.
@@ -61,10 +58,11 @@ class Listing(Generic[T]):
         :raises RapTransferError: if there are so many that the listing has no end.
         """
         for name in names:
+            self._listed += 1
+            self._name_bytes += len(name.filename)
             if name.filename not in (b".", b".."):
+                self.has_repeated |= name.filename in self.entries
                 self.entries[name.filename] = self._entry_of(name)
-                self._listed += 1
-                self._name_bytes += len(name.filename)
         self.most = max(self.most, len(self.entries))
         if self._listed > _MOST_ENTRIES or self._name_bytes > _MOST_NAME_BYTES:
             raise _endless(self.path)

@@ -335,10 +335,21 @@ class EndlessListing(asyncssh.SFTPServer):
             yield asyncssh.SFTPName(b"%d" % number, attrs=asyncssh.SFTPAttrs(size=1))
 
 
-def test_a_listing_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class EndlessDots(asyncssh.SFTPServer):
+    """A server that lists the folder itself without an end."""
+
+    async def scandir(self, path: bytes) -> Any:
+        while True:
+            yield asyncssh.SFTPName(b".")
+
+
+@pytest.mark.parametrize("server", [EndlessListing, EndlessDots])
+def test_a_listing_without_an_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: type[asyncssh.SFTPServer]
+) -> None:
     monkeypatch.setattr(listing, "_MOST_ENTRIES", 5_000)
     publish(tmp_path / "root", {})
-    with serving(tmp_path / "root", EndlessListing) as connection:
+    with serving(tmp_path / "root", server) as connection:
         use(monkeypatch, connection)
         with pytest.raises(RapTransferError, match="does not end"):
             download(tmp_path / "lake", folders="DCASS")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncssh
 
 from airflow_provider_hkex_rap.aio.budget import Budget
-from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES
+from airflow_provider_hkex_rap.transport.undocumented import NO_ATTRIBUTES, UnreadableAnswerError
 
 if TYPE_CHECKING:
     from asyncssh import SFTPAttrs, SFTPClient, SFTPClientFile
@@ -134,7 +134,8 @@ class Requests:
             await self._ask(close, lambda error: self._refuses_close)
         except asyncssh.SFTPError:
             self._refuses_close = True
-        except (asyncssh.Error, ConnectionError):
+        except (asyncssh.Error, OSError, UnreadableAnswerError):
+            # The session has ended, as the next request will show, or the answer is of no use.
             pass
         finally:
             self._open -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -567,6 +568,40 @@ def test_a_status_for_one_file_concerns_that_file_alone(
                 download(tmp_path / "lake", folders="DCASS")
         else:
             assert download(tmp_path / "lake", folders="DCASS")["landed"] == 60
+
+
+class HalfStatus(asyncssh.SFTPFailure):
+    """A status that the server sends without its end."""
+
+    def encode(self, version: int) -> bytes:
+        return super().encode(version)[:-1]
+
+
+class CutsClose(asyncssh.SFTPServer):
+    """A server that answers CLOSE with half a status."""
+
+    def close(self, file_obj: Any) -> Any:
+        super().close(file_obj)
+        raise HalfStatus("no")
+
+
+def test_an_answer_to_close_that_cannot_be_read_harms_no_file(tmp_path: Path) -> None:
+    reported: list[dict[str, Any]] = []
+
+    async def read_all(connection: dict[str, Any]) -> set[bytes]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+        contents: set[bytes] = set()
+        async with session.open_session(login_to(connection)) as under_way:
+            for file in await under_way.list_folder(Folder.DCASS):
+                await under_way.read(file, contents.add)
+        # An error that nobody has retrieved is reported when its task is deleted.
+        gc.collect()
+        return contents
+
+    publish(tmp_path, REPORTS)
+    with serving(tmp_path, CutsClose) as connection:
+        assert asyncio.run(read_all(connection)) == set(REPORTS.values())
+    assert not reported
 
 
 class Cutting(asyncssh.SFTPServer):

@@ -55,12 +55,15 @@ class DirectoryReader:
 
     async def _read(self, listing: Listing[Any]) -> bytes:
         """List a directory, and return its handle."""
-        if not self._in_turn:
-            try:
-                return await self._pass(listing, _FIRST_AHEAD)
-            except _DisorderError:
-                self._in_turn = True
-        return await self._pass(listing, 1)
+        if self._in_turn:
+            return await self._pass(listing, 1)
+        try:
+            return await self._pass(listing, _FIRST_AHEAD)
+        except _DisorderError:
+            handle = await self._pass(listing, 1)
+            # Only now is it known that the number was the reason, and not the directory.
+            self._in_turn = True
+            return handle
 
     async def _pass(self, listing: Listing[Any], at_once: int) -> bytes:
         """List a directory once, and return its handle.
@@ -70,20 +73,16 @@ class DirectoryReader:
         """
         listing.begin()
         handle = await self._requests.send(lambda: self._stream.open_directory(listing.path.encode()))
-        has_answered = False
         try:
             async with aclosing(self._answers(handle, at_once)) as answers:
                 async for names in answers:
-                    has_answered = True
                     listing.add(names)
                     if at_once > 1 and listing.has_repeated:
                         raise _DisorderError
         except BaseException as error:
             with suppress(asyncssh.Error, ConnectionError):
                 await self._requests.send(lambda: self._stream.close_handle(handle))
-            # No other READDIR is the reason if the first is refused: some servers refuse a directory by it.
-            is_refusal = isinstance(error, asyncssh.SFTPError) and not self._watch.has_ended
-            if at_once > 1 and has_answered and is_refusal:
+            if at_once > 1 and isinstance(error, asyncssh.SFTPError) and not self._watch.has_ended:
                 raise _DisorderError from None
             raise
         return handle
@@ -102,9 +101,12 @@ class DirectoryReader:
                 yield names
                 if 1 < at_once < _MOST_AHEAD:
                     at_once += 1
-        finally:
+        except asyncio.CancelledError:
             for task in ahead:
                 task.cancel()
+            raise
+        finally:
+            # A server may refuse the next request while it processes these.
             await asyncio.gather(*ahead, return_exceptions=True)
 
     async def _next_names(self, handle: bytes) -> Sequence[asyncssh.SFTPName]:

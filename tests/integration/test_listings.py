@@ -29,6 +29,9 @@ NAMES = [f"R{number:04}_20261120.csv" for number in range(1_000)]
 class Cursor:
     """An open directory of a server that gives fifty names at a time."""
 
+    is_first = False
+    """Whether the server has opened no directory before."""
+
     def __init__(self) -> None:
         self.at = self.readdirs = self.under_way = 0
 
@@ -82,6 +85,29 @@ class TakesOne(Cursor):
         return await super().answer()
 
 
+class RefusesFirst(Cursor):
+    """Takes one READDIR at a time, and not the one that came first."""
+
+    async def answer(self) -> Sequence[str]:
+        if self.is_first and self.readdirs == 1:
+            while self.readdirs == 1:
+                await asyncio.sleep(0)
+            raise asyncssh.SFTPPermissionDenied("one at a time")
+        return await super().answer()
+
+
+class Lingers(Cursor):
+    """Refuses the second READDIR of several, and processes the third one for a while."""
+
+    async def answer(self) -> Sequence[str]:
+        if self.is_first and self.readdirs == 2:
+            raise asyncssh.SFTPFailure("one at a time")
+        if self.is_first and self.readdirs == 3:
+            # A client that does not wait for this answer opens the directory again meanwhile.
+            await asyncio.sleep(0.2)
+        return await super().answer()
+
+
 class Skips(Cursor):
     """Moves the cursor by all READDIRs that are under way, and gives them the same names."""
 
@@ -110,9 +136,7 @@ class Denies(Cursor):
     """Denies the directory by its first READDIR, as servers do that open it only then."""
 
     async def answer(self) -> Sequence[str]:
-        if self.readdirs:
-            raise asyncssh.SFTPPermissionDenied("not subscribed")
-        return []
+        raise asyncssh.SFTPPermissionDenied("not subscribed")
 
 
 class BreaksOff(Cursor):
@@ -137,8 +161,12 @@ def listed(
 
     class Server(asyncssh.SFTPServer):
         def scandir(self, path: bytes) -> Any:
-            opened.append(kind())
-            return opened[-1]
+            if any(cursor.under_way for cursor in opened):
+                raise asyncssh.SFTPFailure("a READDIR is under way")
+            cursor = kind()
+            cursor.is_first = not opened
+            opened.append(cursor)
+            return cursor
 
     async def readdir(self: SFTPServerHandler, packet: SSHPacket) -> tuple[list[asyncssh.SFTPName], bool]:
         cursor: Any = self._dir_handles[packet.get_string()]
@@ -177,7 +205,7 @@ def test_several_readdirs_are_on_their_way(
 
 
 @pytest.mark.usefixtures("side_by_side")
-@pytest.mark.parametrize("kind", [TakesOne, Skips])
+@pytest.mark.parametrize("kind", [TakesOne, RefusesFirst, Lingers, Skips])
 def test_a_server_that_fails_at_several_readdirs_gets_one_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor], kind: type[Cursor]
 ) -> None:
@@ -195,12 +223,12 @@ def test_every_name_is_listed_with_any_number_of_requests_at_once(
     assert len(opened) == 2
 
 
-def test_a_folder_that_is_denied_by_its_first_readdir_is_asked_for_once(
+def test_a_folder_that_is_denied_by_its_first_readdir_is_asked_for_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor]
 ) -> None:
     with pytest.raises(RapPermissionDenied, match="not subscribed"):
         listed(tmp_path, monkeypatch, Denies, opened)
-    assert len(opened) == 1
+    assert [cursor.readdirs for cursor in opened] == [12, 1]
 
 
 def test_a_listing_that_breaks_off_is_an_error_although_the_end_follows(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncssh
 
 from airflow_provider_hkex_rap.aio.budget import Budget
+from airflow_provider_hkex_rap.aio.together import run_both
 from airflow_provider_hkex_rap.rap.files import Attributes, ReadEnd, RemoteFile
 from airflow_provider_hkex_rap.transport.connect import reason_of
 from airflow_provider_hkex_rap.transport.listing import mtime_of
@@ -85,7 +86,7 @@ class FileReader:
                 data, error, after = b"", "", await self._attributes(handle)
             else:
                 past = self._past(handle, read, is_whole=read == file.size)
-                (data, error), after = await asyncio.gather(past, self._attributes(handle))
+                (data, error), after = await run_both(past, self._attributes(handle))
             if error and after.size not in (None, read):
                 data, error = await self._past(handle, read)
             first = before or after

@@ -48,7 +48,7 @@ _SITECUSTOMIZE = (
 )
 
 
-# Not the program of this name: it fails if an ended process of the same id has left its semaphore behind.
+# The program faketime prints this path, but fails if a killed process of its id has left a semaphore behind.
 _LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
@@ -250,8 +250,8 @@ class RealAirflow:
         for process in self._processes.values():
             process.wait()
         for pid in self._sessions:
-            # A killed process leaves these behind. libfaketime ends a later process of the same id that finds
-            # the first one alone, so that one goes first.
+            # A killed process leaves its shared memory and its semaphore behind. If a later process of its id
+            # finds the memory without the semaphore, libfaketime ends it: the memory is removed first.
             for left in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
                 Path("/dev/shm", left).unlink(missing_ok=True)
 

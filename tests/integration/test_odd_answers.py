@@ -604,6 +604,51 @@ def test_an_answer_to_close_that_cannot_be_read_harms_no_file(tmp_path: Path) ->
     assert not reported
 
 
+class Late(asyncssh.SFTPServer):
+    """Answers a READ past the end once FSTAT has come, and CLOSE once the next file is opened."""
+
+    def __init__(self, chan: asyncssh.SSHServerChannel, chroot: str) -> None:
+        super().__init__(chan, chroot)
+        self._opened = 0
+        self._second, self._stat = asyncio.Event(), asyncio.Event()
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+        self._opened += 1
+        if self._opened == 2:
+            self._second.set()
+        return super().open(path, pflags, attrs)
+
+    async def read(self, file_obj: Any, offset: int, size: int) -> Any:
+        data = super().read(file_obj, offset, size)
+        if not data:
+            await self._stat.wait()
+        return data
+
+    def fstat(self, file_obj: Any) -> Any:
+        self._stat.set()
+        return super().fstat(file_obj)
+
+    async def close(self, file_obj: Any) -> Any:
+        await self._second.wait()
+        return super().close(file_obj)
+
+
+@pytest.mark.usefixtures("side_by_side")
+def test_close_is_not_awaited_and_the_end_of_a_file_is_asked_for_with_its_attributes(tmp_path: Path) -> None:
+    content = os.urandom(64 * 1024)
+
+    async def read_all(connection: dict[str, Any]) -> list[bytes]:
+        contents: list[bytes] = []
+        async with session.open_session(login_to(connection)) as under_way, asyncio.timeout(10):
+            for file in await under_way.list_folder(Folder.DCASS):
+                await under_way.read(file, contents.append)
+        return contents
+
+    publish(tmp_path, {"R001_20261120.csv": content, "R002_20261120.csv": content})
+    with serving(tmp_path, Late) as connection:
+        assert b"".join(asyncio.run(read_all(connection))) == 2 * content
+
+
 class Cutting(asyncssh.SFTPServer):
     """A server that answers the first READDIR, the third request of a session, with half a packet."""
 

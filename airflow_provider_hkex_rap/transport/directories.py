@@ -1,4 +1,4 @@
-"""List directories over a session, with several requests on their way."""
+"""List directories over a session, with several requests outstanding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_hkex_rap.transport.undocumented import SFTPStream
     from airflow_provider_hkex_rap.transport.watch import AnswerWatch
 
-# READDIRs on their way at the beginning of a listing, and at most. Most folders end within the first ones.
+# READDIRs outstanding at the beginning of a listing, and at most. Most folders end within the first ones.
 _FIRST_AHEAD = 12
 _MOST_AHEAD = 32
 
@@ -33,8 +33,8 @@ class DirectoryReader:
     are sent before the first is answered. A server that refuses one of them, or that gives a name twice,
     gets one READDIR at a time from then on: a cursor that is moved by several at once could skip names.
 
-    :param stream: the requests of the client.
-    :param requests: how many the server takes at once.
+    :param stream: the stream of the client.
+    :param requests: sends the requests, as many at once as the server takes.
     :param watch: tells if the session has ended.
     """
 
@@ -68,7 +68,7 @@ class DirectoryReader:
     async def _pass(self, listing: Listing[Any], at_once: int) -> bytes:
         """List a directory once, and return its handle.
 
-        :param at_once: READDIRs at once at the beginning; 1 for one after another.
+        :param at_once: READDIRs outstanding at the beginning; 1 for one after another.
         :raises _DisorderError: if a READDIR of several was refused, or a name came twice.
         """
         listing.begin()

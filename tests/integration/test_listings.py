@@ -197,7 +197,7 @@ def opened() -> list[Cursor]:
 
 @pytest.mark.usefixtures("side_by_side")
 @pytest.mark.parametrize("kind", [WaitsForMore, LastFirst])
-def test_several_readdirs_are_on_their_way(
+def test_several_readdirs_are_outstanding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor], kind: type[Cursor]
 ) -> None:
     assert listed(tmp_path, monkeypatch, kind, opened) == [NAMES, NAMES]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from airflow_provider_hkex_rap.aio.budget import Budget
+from airflow_provider_hkex_rap.transport.requests import MOST_AT_ONCE
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
@@ -43,6 +46,7 @@ class DirectoryReader:
         self._requests = requests
         self._watch = watch
         self._in_turn = False
+        self._listings = Budget(MOST_AT_ONCE)
 
     async def read(self, listing: Listing[Any]) -> None:
         """List a directory.
@@ -55,15 +59,16 @@ class DirectoryReader:
 
     async def _read(self, listing: Listing[Any]) -> bytes:
         """List a directory, and return its handle."""
-        if self._in_turn:
-            return await self._pass(listing, 1)
-        try:
-            return await self._pass(listing, _FIRST_AHEAD)
-        except _DisorderError:
+        if not self._in_turn:
+            with suppress(_DisorderError):
+                async with self._listings.reserve(1):
+                    return await self._pass(listing, _FIRST_AHEAD)
+        # The server may count the READDIRs of all directories together.
+        async with self._listings.reserve(self._listings.total):
             handle = await self._pass(listing, 1)
-            # Only now is it known that the number was the reason, and not the directory.
-            self._in_turn = True
-            return handle
+        # Only now is it known that the number was the reason, and not the directory.
+        self._in_turn = True
+        return handle
 
     async def _pass(self, listing: Listing[Any], at_once: int) -> bytes:
         """List a directory once, and return its handle.

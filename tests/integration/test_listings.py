@@ -31,6 +31,8 @@ class Cursor:
 
     is_first = False
     """Whether the server has opened no directory before."""
+    keeps_others_out = False
+    """Whether the server refuses to open a directory while a READDIR of this one is under way."""
 
     def __init__(self) -> None:
         self.at = self.readdirs = self.under_way = 0
@@ -85,6 +87,22 @@ class TakesOne(Cursor):
         return await super().answer()
 
 
+class TakesOneInAll(Cursor):
+    """Refuses a READDIR while another is under way, also if that is one of another directory."""
+
+    busy = False
+
+    async def answer(self) -> Sequence[str]:
+        if type(self).busy:
+            raise asyncssh.SFTPFailure("one at a time")
+        type(self).busy = True
+        try:
+            await asyncio.sleep(0)
+            return await super().answer()
+        finally:
+            type(self).busy = False
+
+
 class RefusesFirst(Cursor):
     """Takes one READDIR at a time, and not the one that came first."""
 
@@ -98,6 +116,8 @@ class RefusesFirst(Cursor):
 
 class Lingers(Cursor):
     """Refuses the second READDIR of several, and processes the third one for a while."""
+
+    keeps_others_out = True
 
     async def answer(self) -> Sequence[str]:
         if self.is_first and self.readdirs == 2:
@@ -156,12 +176,13 @@ def listed(
     opened: list[Cursor],
     *,
     at_once: int = 512,
+    together: bool = False,
 ) -> list[list[str]]:
     """Return what two listings in one session give, in the order of names; *opened* gets the directories."""
 
     class Server(asyncssh.SFTPServer):
         def scandir(self, path: bytes) -> Any:
-            if any(cursor.under_way for cursor in opened):
+            if any(cursor.keeps_others_out and cursor.under_way for cursor in opened):
                 raise asyncssh.SFTPFailure("a READDIR is under way")
             cursor = kind()
             cursor.is_first = not opened
@@ -181,7 +202,11 @@ def listed(
 
     async def list_twice(connection: dict[str, Any]) -> list[list[str]]:
         async with open_session(login_to(connection), at_once) as session:
-            return [sorted(it.text for it in await session.list_folder(Folder.DCASS)) for _ in range(2)]
+            if together:
+                found = await asyncio.gather(*(session.list_folder(Folder.DCASS) for _ in range(2)))
+            else:
+                found = [await session.list_folder(Folder.DCASS) for _ in range(2)]
+            return [sorted(file.text for file in files) for files in found]
 
     monkeypatch.setitem(SFTPServerHandler._packet_handlers, FXP_READDIR, readdir)
     (tmp_path / "download/DCASS").mkdir(parents=True)
@@ -212,6 +237,15 @@ def test_a_server_that_fails_at_several_readdirs_gets_one_at_a_time(
     assert listed(tmp_path, monkeypatch, kind, opened) == [NAMES, NAMES]
     # The second listing does not try several again.
     assert [cursor.readdirs for cursor in opened[1:]] == [21, 21]
+
+
+@pytest.mark.usefixtures("side_by_side")
+def test_listings_of_one_readdir_at_a_time_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor]
+) -> None:
+    assert listed(tmp_path, monkeypatch, TakesOneInAll, opened, together=True) == [NAMES, NAMES]
+    # Each was tried with several, and then listed at once: no refusal was taken for one of too many handles.
+    assert len(opened) <= 4
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 512])

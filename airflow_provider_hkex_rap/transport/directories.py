@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -13,7 +13,7 @@ from airflow_provider_hkex_rap.aio.budget import Budget
 from airflow_provider_hkex_rap.transport.requests import MOST_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_hkex_rap.transport.listing import Listing
     from airflow_provider_hkex_rap.transport.requests import Requests
@@ -39,13 +39,14 @@ class DirectoryReader:
     :param stream: the stream of the client.
     :param requests: sends the requests, as many at once as the server takes.
     :param watch: tells if the session has ended.
+    :param in_turn: send one READDIR at a time from the beginning.
     """
 
-    def __init__(self, stream: SFTPStream, requests: Requests, watch: AnswerWatch) -> None:
+    def __init__(self, stream: SFTPStream, requests: Requests, watch: AnswerWatch, *, in_turn: bool) -> None:
         self._stream = stream
         self._requests = requests
         self._watch = watch
-        self._in_turn = False
+        self._in_turn = in_turn
         self._listings = Budget(MOST_AT_ONCE)
 
     async def read(self, listing: Listing[Any]) -> None:
@@ -62,50 +63,50 @@ class DirectoryReader:
         if not self._in_turn:
             with suppress(_DisorderError):
                 async with self._listings.reserve(1):
-                    return await self._pass(listing, _FIRST_AHEAD)
+                    return await self._pass(listing, several=True)
         # The server may count the READDIRs of all directories together.
         async with self._listings.reserve(self._listings.total):
-            handle = await self._pass(listing, 1)
+            handle = await self._pass(listing, several=False)
         # Only now is it known that the number was the reason, and not the directory.
         self._in_turn = True
         return handle
 
-    async def _pass(self, listing: Listing[Any], at_once: int) -> bytes:
+    async def _pass(self, listing: Listing[Any], *, several: bool) -> bytes:
         """List a directory once, and return its handle.
 
-        :param at_once: READDIRs outstanding at the beginning; 1 for one after another.
-        :raises _DisorderError: if a READDIR of several was refused, or a name came twice.
+        :raises _DisorderError: if a READDIR of *several* was refused, or a name came twice.
         """
         listing.begin()
         handle = await self._requests.send(lambda: self._stream.open_directory(listing.path.encode()))
         try:
-            async with aclosing(self._answers(handle, at_once)) as answers:
-                async for names in answers:
-                    listing.add(names)
-                    if at_once > 1 and listing.has_repeated:
-                        raise _DisorderError
+            if several:
+                await self._read_ahead(handle, listing)
+            # A busy server may answer an end too early; with nothing else outstanding, an end is proof.
+            while (names := await self._next_names(handle)) is not None:
+                listing.add(names)
+            if several and listing.has_repeated:
+                raise _DisorderError
         except BaseException as error:
             with suppress(asyncssh.Error, ConnectionError):
                 await self._requests.send(lambda: self._stream.close_handle(handle))
-            if at_once > 1 and isinstance(error, asyncssh.SFTPError) and not self._watch.has_ended:
+            if several and isinstance(error, asyncssh.SFTPError) and not self._watch.has_ended:
                 raise _DisorderError from None
             raise
         return handle
 
-    async def _answers(self, handle: bytes, at_once: int) -> AsyncGenerator[Sequence[asyncssh.SFTPName]]:
-        """Yield the names of each answer; none of them at the end."""
-        ahead: deque[asyncio.Task[Sequence[asyncssh.SFTPName]]] = deque()
-        is_end = False
+    async def _read_ahead(self, handle: bytes, listing: Listing[Any]) -> None:
+        """Read names with several READDIRs outstanding, until one is answered by an end."""
+        ahead: deque[asyncio.Task[Sequence[asyncssh.SFTPName] | None]] = deque()
+        most, is_end = _FIRST_AHEAD, False
         try:
             while ahead or not is_end:
                 # None is sent if the next answer has come: it may show the end, and save a round trip.
-                while not is_end and len(ahead) < at_once and not (ahead and ahead[0].done()):
+                while not is_end and len(ahead) < most and not (ahead and ahead[0].done()):
                     ahead.append(asyncio.create_task(self._next_names(handle)))
                 names = await ahead.popleft()
-                is_end = is_end or not names
-                yield names
-                if 1 < at_once < _MOST_AHEAD:
-                    at_once += 1
+                is_end = is_end or names is None
+                listing.add(names or ())
+                most = min(most + 1, _MOST_AHEAD)
         except asyncio.CancelledError:
             for task in ahead:
                 task.cancel()
@@ -114,13 +115,9 @@ class DirectoryReader:
             # A server may refuse the next request while it processes these.
             await asyncio.gather(*ahead, return_exceptions=True)
 
-    async def _next_names(self, handle: bytes) -> Sequence[asyncssh.SFTPName]:
-        """Return the next names of a directory; none at its end."""
+    async def _next_names(self, handle: bytes) -> Sequence[asyncssh.SFTPName] | None:
+        """Return the next names of a directory; None at its end."""
         try:
-            # An answer without names is no proof of the end, but servers that give one give it for ever.
-            return await self._send_next(handle) or await self._send_next(handle)
+            return await self._requests.send(lambda: self._stream.next_names(handle))
         except asyncssh.SFTPEOFError:
-            return ()
-
-    async def _send_next(self, handle: bytes) -> Sequence[asyncssh.SFTPName]:
-        return await self._requests.send(lambda: self._stream.next_names(handle))
+            return None

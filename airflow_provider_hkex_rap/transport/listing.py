@@ -24,7 +24,8 @@ _LONG_NAME = re.compile(rb"([-a-zA-Z])[-rwxXsStTlL]{8,10}(?=[\s.+@]|$)")
 
 _MOST_ENTRIES = 1_000_000
 _MOST_NAME_BYTES = 256 * 2**20
-"""Bounds of one listing: a server may answer without an end."""
+_MOST_EMPTY = 1_000
+"""Bounds of one listing, and of answers without names in a row: a server may answer without an end."""
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Listing(Generic[T]):
         self.entries: dict[bytes | str, T] = {}
         self.has_repeated = False
         """Whether a name was listed more than once."""
-        self._listed = self._name_bytes = 0
+        self._listed = self._name_bytes = self._empty = 0
 
     def add(self, names: Sequence[asyncssh.SFTPName]) -> None:
         """Add the names of one answer.
@@ -64,14 +65,16 @@ class Listing(Generic[T]):
                 self.has_repeated |= name.filename in self.entries
                 self.entries[name.filename] = self._entry_of(name)
         self.most = max(self.most, len(self.entries))
-        if self._listed > _MOST_ENTRIES or self._name_bytes > _MOST_NAME_BYTES:
+        # An answer without names is no proof of the end.
+        self._empty = 0 if names else self._empty + 1
+        if self._listed > _MOST_ENTRIES or self._name_bytes > _MOST_NAME_BYTES or self._empty > _MOST_EMPTY:
             raise _endless(self.path)
 
 
 def _endless(path: str) -> RapTransferError:
     return RapTransferError(
-        f"The listing of {path} does not end: it has more than {_MOST_ENTRIES:,} entries, or"
-        f" {_MOST_NAME_BYTES:,} bytes of names.",
+        f"The listing of {path} does not end: it has more than {_MOST_ENTRIES:,} entries,"
+        f" {_MOST_NAME_BYTES:,} bytes of names, or {_MOST_EMPTY:,} answers in a row without any.",
         why="RAP keeps the reports of ten days (§4.1).",
         todo="Ask HKEX; the server, or a proxy before it, is failing.",
         path=path,

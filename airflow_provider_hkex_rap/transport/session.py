@@ -77,7 +77,9 @@ class RapSession:
         with self._watch.waiting_for("the start of SFTP"):
             self.sftp, self._watch.stream = await start_sftp(self._connected.ssh)
         requests = Requests(self.sftp, self._watch, self._at_once)
-        self._directories = DirectoryReader(self._watch.stream, requests, self._watch)
+        # A session gets few after a server has ended the one before, which several READDIRs may have caused.
+        in_turn = self._at_once < MOST_AT_ONCE
+        self._directories = DirectoryReader(self._watch.stream, requests, self._watch, in_turn=in_turn)
         self._files = FileReader(self.sftp.limits, requests, self._watch)
 
     @property

@@ -140,12 +140,36 @@ class Skips(Cursor):
         return names
 
 
-class NeverEnds(Cursor):
-    """Answers without names at the end, and once before it."""
+class EndsMeanwhile(Cursor):
+    """Answers an end to a READDIR that came while it was at another one, after that one's answer."""
+
+    is_busy = False
 
     async def answer(self) -> Sequence[str]:
-        if self.readdirs == 5:
-            return []
+        if self.is_busy:
+            while self.is_busy:
+                await asyncio.sleep(0)
+            raise asyncssh.SFTPEOFError
+        self.is_busy = True
+        try:
+            # The requests that have arrived already are processed meanwhile.
+            await asyncio.sleep(0)
+            return await super().answer()
+        finally:
+            self.is_busy = False
+
+
+class Hides(Cursor):
+    """Answers thirty times without names before it goes on, as if it hid them."""
+
+    async def answer(self) -> Sequence[str]:
+        return [] if 3 < self.readdirs <= 33 else await super().answer()
+
+
+class NeverEnds(Cursor):
+    """Answers without names at the end, and after it."""
+
+    async def answer(self) -> Sequence[str]:
         try:
             return await super().answer()
         except asyncssh.SFTPEOFError:
@@ -221,7 +245,7 @@ def opened() -> list[Cursor]:
 
 
 @pytest.mark.usefixtures("side_by_side")
-@pytest.mark.parametrize("kind", [WaitsForMore, LastFirst])
+@pytest.mark.parametrize("kind", [WaitsForMore, LastFirst, EndsMeanwhile])
 def test_several_readdirs_are_outstanding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor], kind: type[Cursor]
 ) -> None:
@@ -248,8 +272,16 @@ def test_listings_of_one_readdir_at_a_time_take_turns(
     assert len(opened) <= 4
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 512])
-@pytest.mark.parametrize("kind", [Cursor, NeverEnds])
+@pytest.mark.usefixtures("side_by_side")
+def test_a_session_of_few_requests_lists_with_one_readdir_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor]
+) -> None:
+    assert listed(tmp_path, monkeypatch, TakesOne, opened, at_once=16) == [NAMES, NAMES]
+    assert [cursor.readdirs for cursor in opened] == [21, 21]
+
+
+@pytest.mark.parametrize("at_once", [1, 16, 512])
+@pytest.mark.parametrize("kind", [Cursor, Hides])
 def test_every_name_is_listed_with_any_number_of_requests_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor], kind: type[Cursor], at_once: int
 ) -> None:
@@ -270,3 +302,11 @@ def test_a_listing_that_breaks_off_is_an_error_although_the_end_follows(
 ) -> None:
     with pytest.raises(RapTransferError, match="broke off after 500 entries: disk error"):
         listed(tmp_path, monkeypatch, BreaksOff, opened)
+
+
+@pytest.mark.parametrize("at_once", [16, 512])
+def test_answers_without_names_are_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor], at_once: int
+) -> None:
+    with pytest.raises(RapTransferError, match="does not end"):
+        listed(tmp_path, monkeypatch, NeverEnds, opened, at_once=at_once)

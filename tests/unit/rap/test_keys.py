@@ -8,11 +8,17 @@ import pickle
 import re
 import subprocess
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -351,6 +357,34 @@ def test_a_private_key_cannot_be_pickled(small: PrivateKey) -> None:
 
 def test_a_passphrase_for_a_key_in_the_clear_is_not_needed(small: PrivateKey) -> None:
     assert PrivateKey.load(small.to_openssh(), PASSPHRASE).public_key == small.public_key
+
+
+@given(data=st.data())
+def test_a_key_of_which_a_bit_is_damaged_is_refused_unless_it_is_the_same_key(
+    small: PrivateKey, data: st.DataObject
+) -> None:
+    der = bytearray(small.to_der())
+    at = data.draw(st.integers(0, len(der) * 8 - 1))
+    der[at // 8] ^= 1 << at % 8
+    text = f"-----BEGIN PRIVATE KEY-----\n{base64.encodebytes(der).decode()}-----END PRIVATE KEY-----\n"
+    with suppress(RapConfigurationError):
+        assert PrivateKey.load(text).to_der() == small.to_der()
+
+
+@pytest.mark.parametrize("number", ["d", "dmp1", "dmq1", "iqmp", "e"])
+def test_a_key_whose_numbers_do_not_belong_together_is_refused(small: PrivateKey, number: str) -> None:
+    key = load_der_private_key(small.to_der(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    numbers = key.private_numbers()
+    names = ("p", "q", "d", "dmp1", "dmq1", "iqmp")
+    parts = {name: getattr(numbers, name) + 2 * (name == number) for name in names}
+    public = rsa.RSAPublicNumbers(65537 + 2 * (number == "e"), numbers.public_numbers.n)
+    damaged = rsa.RSAPrivateNumbers(**parts, public_numbers=public).private_key(
+        unsafe_skip_rsa_key_validation=True
+    )
+    text = damaged.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    with pytest.raises(RapConfigurationError, match="is damaged"):
+        PrivateKey.load(text)
 
 
 # Fingerprints in a text.

@@ -87,8 +87,7 @@ class DirectoryReader:
             if several and listing.has_repeated:
                 raise _DisorderError
         except BaseException as error:
-            with suppress(asyncssh.Error, ConnectionError):
-                await self._requests.send(lambda: self._stream.close_handle(handle))
+            await self._requests.close_now(lambda: self._stream.close_handle(handle))
             if several and isinstance(error, asyncssh.SFTPError) and not self._watch.has_ended:
                 raise _DisorderError from None
             raise
@@ -104,9 +103,11 @@ class DirectoryReader:
                 while not is_end and len(ahead) < most and not (ahead and ahead[0].done()):
                     ahead.append(asyncio.create_task(self._next_names(handle)))
                 names = await ahead.popleft()
-                is_end = is_end or names is None
-                listing.add(names or ())
-                most = min(most + 1, _MOST_AHEAD)
+                if names is None:
+                    is_end = True
+                else:
+                    listing.add(names)
+                    most = min(most + 1, _MOST_AHEAD)
         except asyncio.CancelledError:
             for task in ahead:
                 task.cancel()

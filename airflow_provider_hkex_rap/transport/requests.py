@@ -84,7 +84,7 @@ class Requests:
         return await self._counted(request, await self._outstanding.take(1))
 
     async def _with_handle(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do work that opens a handle, and return what it returns; the handle stays open."""
+        """Do work that opens a handle, and return its result; the handle stays open."""
         before = 0
         for attempt in ("at once", "again", "alone"):
             taken = await self._handles.take_all() if attempt == "alone" else await self._handles.take(1)
@@ -131,15 +131,23 @@ class Requests:
 
     async def _close(self, close: Callable[[], Awaitable[None]]) -> None:
         try:
+            await self.close_now(close)
+        finally:
+            self._open -= 1
+            self._handles.give(1)
+
+    async def close_now(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Send a CLOSE, and wait for its answer; it does not matter which one comes.
+
+        :param close: sends it.
+        """
+        try:
             await self._ask(close, lambda error: self._refuses_close)
         except asyncssh.SFTPError:
             self._refuses_close = True
         except (asyncssh.Error, OSError, UnreadableAnswerError):
             # The session has ended, as the next request will show, or the answer is of no use.
             pass
-        finally:
-            self._open -= 1
-            self._handles.give(1)
 
     async def stat(self, handle: SFTPClientFile) -> SFTPAttrs:
         """Return the attributes of an open file.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pytest
-from asyncssh.constants import FXP_READDIR
+from asyncssh.constants import FXP_CLOSE, FXP_READDIR
 from asyncssh.sftp import SFTPServerHandler
 
 from airflow_provider_hkex_rap.rap.errors import RapPermissionDenied, RapTransferError
@@ -17,6 +17,7 @@ from airflow_provider_hkex_rap.rap.folders import Folder
 from airflow_provider_hkex_rap.transport.session import open_session
 
 from ..simulated_rap import login_to
+from .test_odd_answers import HalfStatus
 from .test_other_servers import serving
 
 if TYPE_CHECKING:
@@ -300,6 +301,17 @@ def test_a_folder_that_is_denied_by_its_first_readdir_is_asked_for_once_more(
 def test_a_listing_that_breaks_off_is_an_error_although_the_end_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor]
 ) -> None:
+    with pytest.raises(RapTransferError, match="broke off after 500 entries: disk error"):
+        listed(tmp_path, monkeypatch, BreaksOff, opened)
+
+
+def test_an_answer_to_close_that_cannot_be_read_does_not_hide_why_a_listing_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Cursor]
+) -> None:
+    async def close(self: SFTPServerHandler, packet: SSHPacket) -> None:
+        raise HalfStatus("no")
+
+    monkeypatch.setitem(SFTPServerHandler._packet_handlers, FXP_CLOSE, close)
     with pytest.raises(RapTransferError, match="broke off after 500 entries: disk error"):
         listed(tmp_path, monkeypatch, BreaksOff, opened)
 

@@ -129,11 +129,15 @@ async def read_marks(
     :param kind: such as ``announced``.
     :param since: leave out the marks of runs that started earlier, such as `MARK_DAYS` days ago.
     :param now: the current time; months after the next one are not read.
-    :param newest: read only so many marks, the newest; None for all.
+    :param newest: read only so many marks, the newest, and those of the same second; None for all.
     :raises OSError: if the lake cannot be read.
     """
     paths = await list_marks(calls, lake, customer, folder, kind, since, now)
-    return await load_marks(calls, lake, paths[-newest:] if newest else paths)
+    if newest and newest < len(paths):
+        # Stamps have whole seconds: any mark of a second may be the newest of it.
+        second = run_of(paths[-newest]).partition("-")[0]
+        paths = [path for path in paths if run_of(path) >= second]
+    return await load_marks(calls, lake, paths)
 
 
 async def list_marks(

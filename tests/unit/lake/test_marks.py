@@ -23,10 +23,10 @@ def write(lake, run, payload):
     return asyncio.run(write())
 
 
-def read(lake):
+def read(lake, **options):
     async def read():
         async with StorageCalls(2) as calls:
-            return await read_marks(calls, lake, *PLACE, NOW.subtract(days=MARK_DAYS), NOW)
+            return await read_marks(calls, lake, *PLACE, NOW.subtract(days=MARK_DAYS), NOW, **options)
 
     return asyncio.run(read())
 
@@ -39,6 +39,14 @@ def test_the_marks_of_the_window_are_read_oldest_first(lake):
     for days_ago in (0, 44, 46, 400, 20):
         write(lake, stamp(days_ago), {"days": days_ago, "name": "賬"})
     assert read(lake) == [Mark(stamp(ago), {"days": ago, "name": "賬"}) for ago in (44, 20, 0)]
+
+
+def test_the_newest_marks_are_read_with_those_of_the_same_second(lake):
+    runs = [stamp(2), *(stamp(1, f"{number:06}") for number in range(3)), stamp(0)]
+    for run in runs:
+        write(lake, run, {})
+    for newest, read_runs in ((1, runs[4:]), (2, runs[1:]), (4, runs[1:]), (5, runs), (None, runs)):
+        assert [mark.run for mark in read(lake, newest=newest)] == read_runs
 
 
 def test_the_same_mark_twice_is_one_and_another_is_refused(lake):
